@@ -1,0 +1,147 @@
+//! What hub and agent are told at their start: plain data, validated once by [`crate::cli`], obeyed by the core.
+//!
+//! All limits have their default and their reason here, and nowhere else.
+
+use core::time::Duration;
+
+/// What a hub is told.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// Exchanges that are active at once.
+    pub concurrent: usize,
+    /// Exchanges that wait, for a worker or for their body.
+    pub queue_depth: usize,
+    /// How long an exchange waits when its request says nothing about it.
+    pub queue_timeout: Duration,
+    /// Connections of applications.
+    pub max_clients: usize,
+    /// Connections of agents.
+    pub max_tunnels: usize,
+    /// The largest request body in bytes; no limit if `None`.
+    pub max_body: Option<u64>,
+    /// What applications must present.
+    pub app_password: Option<String>,
+    /// Whose forwarding fields are kept.
+    pub trusted_proxies: Vec<Cidr>,
+    /// How long after its start a hub takes every agent for connected.
+    pub startup_grace: Duration,
+    /// How long a draining hub waits for what it has.
+    pub drain_timeout: Duration,
+    /// Time limits.
+    pub limits: Limits,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        Self {
+            concurrent: 1024,
+            queue_depth: 1024,
+            queue_timeout: Duration::from_secs(600),
+            max_clients: 16_384,
+            max_tunnels: 4096,
+            max_body: None,
+            app_password: None,
+            trusted_proxies: Vec::new(),
+            startup_grace: Duration::from_secs(3),
+            drain_timeout: Duration::from_secs(600),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// Any address of the range.
+    pub address: core::net::IpAddr,
+    /// How many leading bits count.
+    pub prefix: u8,
+}
+
+/// What an agent process is told: one hub, one agent for each upstream.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The token, as the hub printed it.
+    pub token: String,
+    /// The `Host` of the handshake: the hub's authority.
+    pub hub_authority: String,
+    /// What stands before `/.slime/tunnel` in the handshake's target; empty, or starts with a slash and does not end with one.
+    pub hub_path: String,
+    /// Ready-made `Authorization` value for a reverse proxy in front of the hub.
+    pub hub_authorization: Option<String>,
+    /// The upstreams, each served by its own agent.
+    pub upstreams: Vec<Upstream>,
+    /// Requests in flight at each upstream.
+    pub workers: u32,
+    /// Upgraded connections beside the workers, for each upstream.
+    pub extra_upgrades: u32,
+    /// Whether the application's `Host` reaches the upstream.
+    pub preserve_host: bool,
+    /// What happens to an upstream's answer when its application has left.
+    pub on_cancel: OnCancel,
+    /// The target of health probes; without it a probe is a connection.
+    pub health_path: Option<String>,
+    /// How long a draining agent waits for what it has.
+    pub drain_timeout: Duration,
+    /// Time limits.
+    pub limits: Limits,
+}
+
+/// One upstream of an agent.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The id of its agent.
+    pub agent_id: String,
+    /// `host[:port]` as the `Host` field names it.
+    pub authority: String,
+    /// What stands before every target; empty, or starts with a slash and does not end with one.
+    pub base_path: String,
+    /// Ready-made `Authorization` value.
+    pub authorization: Option<String>,
+}
+
+/// What an agent does when the application leaves before the answer is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnCancel {
+    /// Closes the upstream connection: the service stops working on it.
+    #[default]
+    Close,
+    /// Reads the answer to its end before the worker is free again, for services that cannot stop.
+    Drain,
+}
+
+/// Time limits that hub and agent share.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A request head, from its first byte; a handshake; a connection attempt of a client that has sent nothing yet.
+    pub head: Duration,
+    /// A request body of known length that fits the hub's buffer, all of it.
+    pub body: Duration,
+    /// A client between two requests.
+    pub idle: Duration,
+    /// Without progress, while bytes are wanted from a peer or wait for it.
+    pub stall: Duration,
+    /// From the dispatch to the response head; none unless set.
+    pub response: Option<Duration>,
+    /// A tunnel idle for this long is asked for a sign of life; also the pace of the signs while a response is awaited.
+    pub heartbeat: Duration,
+    /// A connection that is being ended, for the remote side to take the rest.
+    pub linger: Duration,
+    /// Connecting and handshaking, at the agent.
+    pub connect: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            stall: Duration::from_secs(60),
+            response: None,
+            heartbeat: Duration::from_secs(15),
+            linger: Duration::from_secs(5),
+            connect: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The slime command.
+fn main() {}

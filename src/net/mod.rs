@@ -1,0 +1,83 @@
+//! The I/O shell: the event loop, sockets, buffers, TLS, name lookup, signals.
+//!
+//! It fills buffers, reports readiness and time, and carries out the commands of the core ([`crate::proto::seam`]). No
+//! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
+//! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::{self, IoSlice};
+
+use crate::proto::timer::Now;
+
+/// The system-call layer, and nothing more. All sockets are non-blocking, readiness is edge-triggered as Linux gives it
+/// (epoll(7)): a new edge comes only after a call would have blocked; data and FIN that arrive together make one edge.
+pub trait Net {
+    /// A listening socket.
+    type Listener;
+    /// A connected, or connecting, TCP socket. Dropping it closes it.
+    type Socket;
+
+    /// Both clocks. The loop calls it once in each turn.
+    fn now(&mut self) -> Now;
+
+    /// Waits until something happens or the timeout has passed, and appends what happened.
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Takes a connection from the backlog.
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Begins to connect. Writability, or an error, of the registered socket tells the end.
+    fn connect(&mut self, address: SocketAddr) -> io::Result<Self::Socket>;
+
+    /// Asks for events of this socket, for both directions and for good. Readiness that already stands is reported.
+    fn register(&mut self, socket: &mut Self::Socket, token: u32) -> io::Result<()>;
+
+    /// Changes the token of a registered socket. Readiness that already stands is reported anew.
+    fn reregister(&mut self, socket: &mut Self::Socket, token: u32) -> io::Result<()>;
+
+    /// Whether a connecting socket is connected: `Ok(false)` while it is under way, the error when it failed.
+    fn connected(&mut self, socket: &mut Self::Socket) -> io::Result<bool>;
+
+    /// recv(2). `Ok(0)` is the end.
+    fn read(&mut self, socket: &mut Self::Socket, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// writev(2).
+    fn write(&mut self, socket: &mut Self::Socket, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Sends FIN: shutdown(2) with `SHUT_WR`.
+    fn shutdown(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Closes the socket with a reset (`SO_LINGER` of zero).
+    fn abort(&mut self, socket: Self::Socket);
+
+    /// Looks up a name without blocking the loop. The answer is an [`Event::Resolved`] with this token.
+    fn resolve(&mut self, host: &str, port: u16, token: u32);
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A socket or listener is ready.
+    Ready {
+        /// The token that it was registered with.
+        token: u32,
+        /// There is something to read, or the end of it.
+        readable: bool,
+        /// There is room to write, or the connection stands.
+        writable: bool,
+        /// The remote side has sent FIN, or the connection is reset or in error.
+        hangup: bool,
+    },
+    /// A name was looked up: its addresses, none if it has none.
+    Resolved {
+        /// The token of the request.
+        token: u32,
+        /// The addresses, in the order in which to try them.
+        addresses: Vec<SocketAddr>,
+    },
+    /// `SIGTERM` or `SIGINT`.
+    Terminate,
+    /// `SIGHUP`.
+    Reload,
+}

@@ -1,0 +1,124 @@
+//! Keys of the tables that core and shell share.
+//!
+//! A key names one connection: its kind, its slot in the table of that kind, and the generation of that slot, packed
+//! into 32 bits, because it travels through the kernel as an event token and a token has the width of a pointer
+//! (32 bits on armv7). A key that outlived its connection never finds the slot's next tenant: the generation differs.
+
+use core::fmt;
+
+const SLOT_BITS: u32 = 20;
+const GENERATION_BITS: u32 = 9;
+const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
+pub(super) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+
+/// The most entries that one table can hold.
+pub const MAX_SLOTS: usize = 1 << SLOT_BITS;
+
+/// What a key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// An application's connection to the hub.
+    Client = 1,
+    /// A connection between agent and hub, seen from either.
+    Tunnel = 2,
+    /// An agent's connection to its upstream.
+    Upstream = 3,
+    /// An exchange; it has no socket of its own.
+    Exchange = 4,
+}
+
+/// The name of a table entry, of any kind. The shell uses it as the event token of the connection's socket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(u32);
+
+impl Key {
+    pub(super) const fn new(kind: Kind, generation: u32, slot: u32) -> Self {
+        Self(
+            (kind as u32) << (SLOT_BITS + GENERATION_BITS)
+                | (generation & GENERATION_MASK) << SLOT_BITS
+                | slot & SLOT_MASK,
+        )
+    }
+
+    /// The kind of entry that this key names.
+    pub const fn kind(self) -> Kind {
+        match self.0 >> (SLOT_BITS + GENERATION_BITS) {
+            1 => Kind::Client,
+            2 => Kind::Tunnel,
+            3 => Kind::Upstream,
+            _ => Kind::Exchange,
+        }
+    }
+
+    /// The slot in the table of this kind.
+    pub const fn slot(self) -> usize {
+        (self.0 & SLOT_MASK) as usize
+    }
+
+    pub(super) const fn generation(self) -> u32 {
+        self.0 >> SLOT_BITS & GENERATION_MASK
+    }
+
+    /// The key as an event token.
+    pub const fn to_token(self) -> u32 {
+        self.0
+    }
+
+    /// The key that [`Key::to_token`] was called on. Tokens that no key ever had give a key that names nothing.
+    pub const fn from_token(token: u32) -> Self {
+        Self(token)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}#{}.{}", self.kind(), self.slot(), self.generation())
+    }
+}
+
+/// A key that is known to be of one kind.
+pub trait TableKey: Copy + Into<Key> {
+    /// The kind of all keys of this type.
+    const KIND: Kind;
+    /// Wraps a key, if it is of this kind.
+    fn from_key(key: Key) -> Option<Self>;
+}
+
+macro_rules! table_key {
+    ($(#[$doc:meta])* $name:ident, $kind:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Key);
+
+        impl From<$name> for Key {
+            fn from(key: $name) -> Self {
+                key.0
+            }
+        }
+
+        impl TableKey for $name {
+            const KIND: Kind = Kind::$kind;
+            fn from_key(key: Key) -> Option<Self> {
+                (key.kind() == Kind::$kind).then_some(Self(key))
+            }
+        }
+    };
+}
+
+table_key!(
+    /// An application's connection to the hub.
+    ClientKey, Client
+);
+table_key!(
+    /// A tunnel, at the hub or at the agent.
+    TunnelKey, Tunnel
+);
+table_key!(
+    /// An agent's connection to its upstream.
+    UpstreamKey, Upstream
+);
+table_key!(
+    /// An exchange at the hub.
+    ExchangeKey, Exchange
+);

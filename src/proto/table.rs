@@ -1,0 +1,152 @@
+//! A slab whose entries are found by typed keys with generations, and whose freed slots rest until the end of the batch.
+
+use core::marker::PhantomData;
+
+use slab::Slab;
+
+use super::key::{GENERATION_MASK, Key, MAX_SLOTS, TableKey};
+
+/// Entries of one kind.
+///
+/// A removed entry's slot is not given to a newcomer before [`Table::end_batch`], so that an event which was already
+/// on its way when the entry went cannot touch another one, even after the generation has wrapped around.
+#[derive(Debug)]
+pub struct Table<K, T> {
+    slots: Slab<Slot<T>>,
+    /// Slots that were emptied in this batch.
+    resting: Vec<u32>,
+    /// The generation that the next tenant of a slot gets. Kept beside the slab, which forgets removed entries.
+    generations: Vec<u32>,
+    len: usize,
+    key: PhantomData<K>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<K: TableKey, T> Table<K, T> {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self { slots: Slab::new(), resting: Vec::new(), generations: Vec::new(), len: 0, key: PhantomData }
+    }
+
+    /// Stores a value under a new key; `None` if the table is at [`MAX_SLOTS`].
+    pub fn insert(&mut self, value: T) -> Option<K> {
+        let slot = self.slots.vacant_key();
+        if slot >= MAX_SLOTS {
+            return None;
+        }
+        if slot == self.generations.len() {
+            self.generations.push(0);
+        }
+        let generation = *self.generations.get(slot)?;
+        self.slots.insert(Slot { generation, value: Some(value) });
+        self.len += 1;
+        K::from_key(Key::new(K::KIND, generation, u32::try_from(slot).ok()?))
+    }
+
+    /// Takes the entry out. Its slot rests until [`Table::end_batch`].
+    pub fn remove(&mut self, key: K) -> Option<T> {
+        let key: Key = key.into();
+        let slot = self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation())?;
+        let value = slot.value.take()?;
+        self.resting.push(u32::try_from(key.slot()).ok()?);
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// The entry under this key, unless it is gone.
+    pub fn get(&self, key: K) -> Option<&T> {
+        let key: Key = key.into();
+        let slot = self.slots.get(key.slot())?;
+        if slot.generation != key.generation() {
+            return None;
+        }
+        slot.value.as_ref()
+    }
+
+    /// The entry under this key, unless it is gone.
+    pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        let key: Key = key.into();
+        let slot = self.slots.get_mut(key.slot())?;
+        if slot.generation != key.generation() {
+            return None;
+        }
+        slot.value.as_mut()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All entries, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = (K, &T)> {
+        self.slots.iter().filter_map(|(index, slot)| {
+            let key = Key::new(K::KIND, slot.generation, u32::try_from(index).ok()?);
+            Some((K::from_key(key)?, slot.value.as_ref()?))
+        })
+    }
+
+    /// Gives the slots that were emptied since the last call to newcomers.
+    pub fn end_batch(&mut self) {
+        for slot in self.resting.drain(..) {
+            let slot = slot as usize;
+            if let Some(generation) = self.generations.get_mut(slot) {
+                *generation = (*generation + 1) & GENERATION_MASK;
+            }
+            self.slots.try_remove(slot);
+        }
+    }
+}
+
+impl<K: TableKey, T> Default for Table<K, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::key::ClientKey;
+
+    #[test]
+    fn a_stale_key_never_finds_the_next_tenant() {
+        let mut table: Table<ClientKey, &str> = Table::new();
+        let first = table.insert("first").unwrap();
+        assert_eq!(table.remove(first), Some("first"));
+        assert_eq!(table.remove(first), None);
+        let beside = table.insert("beside").unwrap();
+        assert_ne!(Key::from(first).slot(), Key::from(beside).slot(), "the slot rests");
+        table.end_batch();
+        let second = table.insert("second").unwrap();
+        assert_eq!(Key::from(first).slot(), Key::from(second).slot());
+        assert_eq!(table.get(first), None);
+        assert_eq!(table.get(second), Some(&"second"));
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn generations_wrap() {
+        let mut table: Table<ClientKey, u32> = Table::new();
+        let first = table.insert(0).unwrap();
+        table.remove(first);
+        table.end_batch();
+        for n in 1..=GENERATION_MASK {
+            let key = table.insert(n).unwrap();
+            assert_ne!(key, first);
+            table.remove(key);
+            table.end_batch();
+        }
+        assert_eq!(table.insert(9), Some(first), "the same key after all generations");
+    }
+}

@@ -1,0 +1,103 @@
+//! Time as the core sees it, and the table of who wants to be woken when.
+//!
+//! The core never reads a clock: the shell hands it [`Now`]. Deadlines live in the states that have them; this table only
+//! remembers to look. It is lazy: moving a deadline back, which every request does, costs a store and no heap operation.
+
+use core::cmp::Reverse;
+use core::time::Duration;
+use std::collections::BinaryHeap;
+
+use super::key::Key;
+
+/// A point on the monotonic clock, in milliseconds since some moment before the process began its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// A deadline that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// This point, later by `delay` (rounded up to milliseconds).
+    pub fn after(self, delay: Duration) -> Self {
+        let millis = u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// As [`Mono::after`], rounded up to the next half second of the clock: deadlines that need no precision fall on the
+    /// same instants, so that thousands of idle connections wake the loop twice a second at most.
+    pub fn after_coarse(self, delay: Duration) -> Self {
+        Self(self.after(delay).0.div_ceil(COARSE_MS).saturating_mul(COARSE_MS))
+    }
+
+    /// The time from `earlier` to this point; zero if it lies behind.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+const COARSE_MS: u64 = 500;
+
+/// The two clocks, read once in each turn of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For deadlines.
+    pub mono: Mono,
+    /// Seconds since 1970, for the expiry of tokens. It may jump, and on a router without a clock it starts in 1970.
+    pub unix: u64,
+}
+
+/// The wake-up that is in force for one table entry. It belongs to the entry, as the deadlines do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Armed(Option<Mono>);
+
+/// Wake-ups, earliest first.
+#[derive(Debug, Default)]
+pub struct TimerTable {
+    heap: BinaryHeap<Reverse<(Mono, Key)>>,
+}
+
+impl TimerTable {
+    /// Sees to it that `key` comes out of [`TimerTable::pop_due`] at `deadline` or before. A wake-up that is already armed
+    /// for an earlier time stays, and its owner arms the later one when it comes.
+    pub fn arm(&mut self, armed: &mut Armed, key: Key, deadline: Mono) {
+        if deadline == Mono::NEVER || armed.0.is_some_and(|at| at <= deadline) {
+            return;
+        }
+        armed.0 = Some(deadline);
+        self.heap.push(Reverse((deadline, key)));
+    }
+
+    /// The next entry whose wake-up is due, with the time it was armed for. Its owner calls [`TimerTable::disarm`] with that
+    /// time, looks at its deadlines, and arms the next one.
+    pub fn pop_due(&mut self, now: Mono) -> Option<(Mono, Key)> {
+        let Reverse((at, _)) = self.heap.peek()?;
+        if *at > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(entry)| entry)
+    }
+
+    /// Notes that the wake-up for `at` has come. False if another one, armed later for an earlier time, took its place.
+    pub fn disarm(armed: &mut Armed, at: Mono) -> bool {
+        if armed.0 != Some(at) {
+            return false;
+        }
+        armed.0 = None;
+        true
+    }
+
+    /// When the next wake-up is due.
+    pub fn next(&self) -> Option<Mono> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// How many wake-ups are armed, stale ones included.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether no wake-up is armed.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+}

@@ -1,0 +1,1 @@
+//! The layers of the crate depend on each other one way.

@@ -1,0 +1,1 @@
+//! Hub and agents on a simulated network.
