@@ -5,6 +5,7 @@
 //! machine, the pool of tunnels and the queue of waiters, the tunnel handshake, agent tokens, and all deadlines. How it
 //! meets the shell in [`crate::net`] is [`seam`].
 
+pub mod agent_token;
 pub mod http1;
 pub mod key;
 pub mod seam;
