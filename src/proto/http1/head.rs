@@ -54,6 +54,11 @@ impl HeadScan {
         2
     }
 
+    /// Whether any byte of the head has been looked at.
+    pub const fn is_begun(self) -> bool {
+        self.seen > 0
+    }
+
     /// The length of the head with the empty line that ends it, once it is complete. `input` always begins with the head's
     /// first byte.
     ///
