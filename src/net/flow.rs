@@ -78,16 +78,13 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
                 Err(error) => {
                     conn.input.filled(0, &mut self.buffers);
-                    match error.kind() {
-                        io::ErrorKind::WouldBlock => {
-                            conn.readable = false;
-                            return;
-                        }
-                        io::ErrorKind::Interrupted => {}
-                        _ => {
-                            self.fail(key, Why::Failed);
-                            return;
-                        }
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        conn.readable = false;
+                        return;
+                    }
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        self.fail(key, Why::Failed);
+                        return;
                     }
                 }
             }

@@ -15,6 +15,7 @@ pub mod key;
 pub mod list;
 pub mod pool;
 pub mod queue;
+pub mod revocation;
 pub mod seam;
 pub mod table;
 pub mod timer;

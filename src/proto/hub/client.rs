@@ -382,6 +382,11 @@ impl Hub {
             }
         };
         if exchange.messages.is_upgraded() {
+            if let Phase::Active { body_by, .. } = &mut exchange.phase
+                && *body_by != Mono::NEVER
+            {
+                *body_by = now.mono.after_coarse(self.config.limits.stall);
+            }
             if step == Step::Wait && !exchange.messages.wants_request() {
                 self.end_direction(key, Direction::Inbound, now);
             }

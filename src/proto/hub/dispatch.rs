@@ -41,8 +41,6 @@ const BODY_LATE: Refusal =
 const MAX_LOST: u8 = 2;
 /// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
 const ASKED_GRACE: Duration = Duration::from_secs(1);
-/// Without progress for this long, an upgraded connection of which one side has ended is closed.
-const HALF_OPEN: Duration = Duration::from_secs(60);
 
 impl Hub {
     /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
@@ -307,7 +305,7 @@ impl Hub {
         let Phase::Active { tunnel, body_by, .. } = &mut exchange.phase else { return };
         let tunnel = *tunnel;
         let over = exchange.messages.response_is_done();
-        *body_by = now.mono.after_coarse(HALF_OPEN);
+        *body_by = now.mono.after_coarse(self.config.limits.stall);
         let other: Key = match direction {
             Direction::Inbound => tunnel.into(),
             Direction::Outbound => exchange.client.into(),

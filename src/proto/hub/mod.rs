@@ -29,6 +29,7 @@ use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::list::{Arena, List, NodeId};
 use super::pool::{AgentSlot, Need, Pool};
 use super::queue::{Arrival, DispatchQueue, Place};
+use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
@@ -46,6 +47,7 @@ pub struct Hub {
     config: HubConfig,
     token_key: TokenKey,
     app_password: Option<AppPassword>,
+    revocations: Revocations,
     clients: Table<ClientKey, Client>,
     tunnels: Table<TunnelKey, Tunnel>,
     exchanges: Table<ExchangeKey, Exchange>,
@@ -242,6 +244,7 @@ impl Hub {
     pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
         Self {
             app_password: config.app_password.as_deref().map(AppPassword::new),
+            revocations: Revocations::default(),
             grace_ends: now.mono.after(config.startup_grace),
             config,
             token_key,
@@ -453,8 +456,6 @@ impl Core for Hub {
         info!("draining: new requests are refused, {} are being served or wait", self.exchanges.len());
         self.draining = Some(now.mono.after(self.config.drain_timeout));
     }
-
-    fn handle_reload(&mut self, _now: Now) {}
 
     fn handle_batch_end(&mut self, now: Now) {
         self.check_drained(now);

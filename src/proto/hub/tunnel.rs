@@ -277,6 +277,13 @@ impl Hub {
                 }
             };
         }
+        if exchange.messages.is_upgraded()
+            && let Phase::Active { body_by, .. } = &mut exchange.phase
+            && *body_by != Mono::NEVER
+        {
+            // One side has ended, and the other one is still at it.
+            *body_by = now.mono.after_coarse(self.config.limits.stall);
+        }
         match exchange.messages.advance_response(input, end, out) {
             Ok(Progress::Pass(n)) => Step::Pass(n),
             Ok(Progress::Skip(n)) => Step::Skip(n),
