@@ -10,4 +10,6 @@ pub mod http1;
 pub mod key;
 pub mod seam;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timer;
