@@ -437,10 +437,16 @@ fn complete(
     }
     // It drops empty lines before the start line, and they count here, unless they are bare LF.
     let lines = fields + 2;
-    if head.first() == Some(&b'\n') || head.iter().filter(|&&byte| byte == b'\r').count() != lines {
+    if head.first() == Some(&b'\n') || carriage_returns(head) != lines {
         return Err(Violation::malformed("a line ends in LF without CR, or is empty"));
     }
     Ok(())
+}
+
+/// How many CR there are. Counted in single bytes, which the compiler does sixteen at a time.
+fn carriage_returns(head: &[u8]) -> usize {
+    let few = |part: &[u8]| part.iter().map(|&byte| u8::from(byte == b'\r')).sum::<u8>();
+    head.chunks(u8::MAX.into()).map(|part| usize::from(few(part))).sum()
 }
 
 /// Whether a request line is well-formed but for a version that is not ours.
