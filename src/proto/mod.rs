@@ -18,5 +18,7 @@ pub mod queue;
 pub mod revocation;
 pub mod seam;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timer;
 pub mod tunnel;

@@ -130,7 +130,7 @@ impl Agent {
         debug!("{} {} to {}", head.method.as_str(), head.path(), upstream.authority);
         worker.state = WorkerState::Serving(Serving {
             tunnel,
-            messages: Messages::new(Facts::of(head), head.framing),
+            messages: Messages::new(Facts::of(head), head.framing, HeadScan::default()),
             leg: Leg::Gathering,
             expects_connect,
             whole: true,
@@ -417,8 +417,13 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
         let heard_by = worker.backoff.heard_by(now.mono);
-        worker.state =
-            WorkerState::Joined { tunnel, heard_by, since: now.mono, scan: HeadScan::default(), ready: true };
+        worker.state = WorkerState::Joined {
+            tunnel,
+            heard_by,
+            since: now.mono,
+            scan: HeadScan::on_tunnel(),
+            ready: true,
+        };
         self.commands.push(Command::Resume(tunnel.into()));
         self.arm_worker(key);
         self.check_readiness(key, now);

@@ -291,7 +291,7 @@ impl Hub {
         self.arrivals += 1;
         let exchange = Exchange {
             client: key,
-            messages: Messages::new(facts, head.framing),
+            messages: Messages::new(facts, head.framing, HeadScan::on_tunnel()),
             need,
             arrival: Arrival(self.arrivals),
             patience,

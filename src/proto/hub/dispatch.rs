@@ -6,7 +6,7 @@ use log::debug;
 
 use super::{ClientState, Direction, Exchange, Gate, Hub, Phase, Refusal, Standing, TunnelState};
 use crate::proto::exchange::{Messages, Response};
-use crate::proto::http1::head::Version;
+use crate::proto::http1::head::{HeadScan, Version};
 use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::pool::AgentSlot;
 use crate::proto::seam::{Close, Command};
@@ -291,7 +291,7 @@ impl Hub {
     fn send_again(&mut self, key: ExchangeKey, now: Now) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         debug!("{key:?} goes to another tunnel");
-        exchange.messages.response = Response::awaited();
+        exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
         exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
         self.active -= 1;
         self.commands.push(Command::Unpair(exchange.client.into()));

@@ -116,7 +116,7 @@ impl Hub {
                         standing: Standing::Withdrawn,
                         unanswered: 0,
                         ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-                        scan: HeadScan::default(),
+                        scan: HeadScan::on_tunnel(),
                     };
                 }
                 self.arm_tunnel(tunnel);

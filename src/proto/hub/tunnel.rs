@@ -102,7 +102,7 @@ impl Hub {
             standing: Standing::Pooled(place),
             unanswered: 0,
             ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-            scan: HeadScan::default(),
+            scan: HeadScan::on_tunnel(),
         };
         self.arm_tunnel(key);
     }
@@ -220,8 +220,8 @@ impl Hub {
                 return Step::Wait;
             }
         };
-        *scan = HeadScan::default();
-        let mut storage = Storage::new();
+        *scan = scan.anew();
+        let mut storage = Storage::on_tunnel();
         let note = match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
             Ok(head) => Note::of(&head),
             Err(_) => Note::None,
@@ -321,7 +321,7 @@ impl Hub {
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
         let TunnelState::Busy { sign_by, .. } = &mut tunnel.state else { return Step::Wait };
-        let mut storage = Storage::new();
+        let mut storage = Storage::on_tunnel();
         let head = match ResponseHead::parse(bytes, &mut storage, exchange.messages.facts.head_only) {
             Ok(head) => head,
             Err(violation) => {
