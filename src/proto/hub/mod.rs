@@ -444,8 +444,10 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            self.sweep_at = Mono::NEVER;
-            if self.pool.sweep(now.mono) {
+            let profile_went = self.pool.sweep(now.mono);
+            // Some may have left too lately to be forgotten now.
+            self.sweep_at = self.pool.next_sweep().unwrap_or(Mono::NEVER);
+            if profile_went {
                 self.reclassify(now);
             }
         }

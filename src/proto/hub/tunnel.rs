@@ -187,8 +187,8 @@ impl Hub {
         };
         if was_ready {
             self.pool.set_ready(tunnel.agent, false, now.mono);
-            self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
         }
+        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
     }
 
     fn leave_pool(&mut self, key: TunnelKey) {
