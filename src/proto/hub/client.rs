@@ -262,6 +262,10 @@ impl Hub {
             return Err(TOO_LARGE);
         }
         let patience = Patience::of(&head)?;
+        // Taken for no scope, it would go to an agent that the application did not mean.
+        if head.fields_named("Slime-Scope").any(|scope| core::str::from_utf8(scope).is_err()) {
+            return Err(Violation { status: 400, detail: "Slime-Scope is not a scope" });
+        }
         let fits = match head.framing {
             Framing::None => true,
             Framing::Length(length) => length <= HOLD as u64,
