@@ -179,6 +179,10 @@ impl Hub {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        // Commands under way: the request before was answered just now, and the shell has yet to drop what it holds of it.
+        if !self.commands.is_empty() {
+            return Step::Wait;
+        }
         let head_limit = self.config.limits.head;
         let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
         let ClientState::Waiting { scan, until, .. } = &mut client.state else { return Step::Wait };
