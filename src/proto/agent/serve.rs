@@ -444,6 +444,7 @@ impl Agent {
                 // Dead since it was last used: the upstream has not seen this request, or may see it twice.
                 Leg::Paired { reused: true, .. }
                     if !serving.messages.is_answered()
+                        && !serving.messages.has_interim()
                         && (!reason.written && serving.whole || serving.is_repeatable()) =>
                 {
                     let tunnel = serving.tunnel;
