@@ -346,11 +346,16 @@ impl Agent {
                 let begin = out.len();
                 let step = finishing.drop_response(input, end, out);
                 out.truncate(begin);
-                if step == Step::Wait && (end.is_some() || finishing.messages.response_is_done()) {
+                let is_over = match step {
+                    Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
+                    Some(Step::Pass(_) | Step::Skip(_)) => false,
+                    None => true,
+                };
+                if is_over {
                     self.drop_upstream(upstream);
                     self.next(key, now);
                 }
-                step
+                step.unwrap_or(Step::Wait)
             }
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
@@ -664,23 +669,22 @@ impl super::Worker {
 }
 
 impl Finishing {
-    /// Takes in what comes and drops it.
-    fn drop_response(&mut self, input: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Step {
+    /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
+    fn drop_response(&mut self, input: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Option<Step> {
         if !self.messages.is_answered() {
-            let Ok(Some(length)) = self.messages.scan_head(input) else { return Step::Wait };
+            let Some(length) = self.messages.scan_head(input).ok()? else { return Some(Step::Wait) };
+            let head = input.get(..length).unwrap_or(input);
             let mut storage = Storage::new();
-            let head = ResponseHead::parse(
-                input.get(..length).unwrap_or(input),
-                &mut storage,
-                self.messages.facts.head_only,
-            );
-            let turn =
-                head.and_then(|head| self.messages.on_head(&head, head.framing.onward(Version::Http11)));
-            return if turn.is_ok() { Step::Skip(length) } else { Step::Wait };
+            let head = ResponseHead::parse(head, &mut storage, self.messages.facts.head_only).ok()?;
+            return match self.messages.on_head(&head, head.framing.onward(Version::Http11)).ok()? {
+                Turn::Interim | Turn::Final => Some(Step::Skip(length)),
+                Turn::Upgraded => None,
+            };
         }
-        match self.messages.advance_response(input, end, out) {
-            Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
-            Ok(Progress::NeedMore | Progress::Done | Progress::Truncated) | Err(_) => Step::Wait,
+        match self.messages.advance_response(input, end, out).ok()? {
+            Progress::Pass(n) | Progress::Skip(n) => Some(Step::Skip(n)),
+            Progress::NeedMore | Progress::Done => Some(Step::Wait),
+            Progress::Truncated => None,
         }
     }
 }
