@@ -42,6 +42,8 @@ pub(super) struct Serving {
     whole: bool,
     /// The next sign of life for the hub, while no response head has come.
     sign_at: Mono,
+    /// One side of an upgraded connection has ended: the next byte of the other one by then.
+    other_by: Mono,
 }
 
 /// The way to the upstream.
@@ -67,7 +69,7 @@ impl Serving {
         let sign_at = if self.messages.is_answered() { Mono::NEVER } else { self.sign_at };
         match self.leg {
             Leg::Dialling { until, .. } => until.min(sign_at),
-            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at,
+            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at.min(self.other_by),
         }
     }
 
@@ -83,6 +85,12 @@ impl Serving {
         match self.leg {
             Leg::Dialling { upstream, .. } | Leg::Paired { upstream, .. } => Some(upstream),
             Leg::Gathering | Leg::Waiting => None,
+        }
+    }
+
+    fn note_progress(&mut self, stalled_by: Mono) {
+        if self.other_by != Mono::NEVER {
+            self.other_by = stalled_by;
         }
     }
 
@@ -135,6 +143,7 @@ impl Agent {
             expects_connect,
             whole: true,
             sign_at: now.mono.after_coarse(worker.backoff.pace),
+            other_by: Mono::NEVER,
         });
         self.arm_worker(key);
     }
@@ -149,6 +158,7 @@ impl Agent {
         now: Now,
     ) -> Step {
         let busy = !self.commands.is_empty();
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let gathers = matches!(serving.leg, Leg::Gathering);
         // Commands under way: the tunnel was paired just now, and the shell does not know yet.
@@ -158,6 +168,7 @@ impl Agent {
         let step = match serving.messages.advance_request(input, end, out) {
             Ok(Progress::Pass(n)) => {
                 serving.whole &= gathers;
+                serving.note_progress(stalled_by);
                 Step::Pass(n)
             }
             Ok(Progress::Skip(n)) => {
@@ -167,8 +178,10 @@ impl Agent {
             Ok(Progress::NeedMore) => Step::Wait,
             Ok(Progress::Done) => {
                 if serving.messages.is_upgraded() {
+                    serving.other_by = stalled_by;
                     let other = serving.connection();
                     self.commands.extend(other.map(|other| Command::Finish(other.into())));
+                    self.arm_worker(key);
                     self.check_upgrade_over(key, now);
                 }
                 Step::Wait
@@ -293,6 +306,7 @@ impl Agent {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         if worker.kept.is_some_and(|kept| kept.connection == upstream) {
             if !input.is_empty() || end.is_some() {
@@ -328,12 +342,17 @@ impl Agent {
             }
             WorkerState::Serving(serving) => {
                 match serving.messages.advance_response(input, end, out) {
-                    Ok(Progress::Pass(n)) => return Step::Pass(n),
+                    Ok(Progress::Pass(n)) => {
+                        serving.note_progress(stalled_by);
+                        return Step::Pass(n);
+                    }
                     Ok(Progress::Skip(n)) => return Step::Skip(n),
                     Ok(Progress::NeedMore) => {}
                     Ok(Progress::Done) if serving.messages.is_upgraded() => {
+                        serving.other_by = stalled_by;
                         let tunnel = serving.tunnel;
                         self.commands.push(Command::Finish(tunnel.into()));
+                        self.arm_worker(key);
                         self.check_upgrade_over(key, now);
                     }
                     Ok(Progress::Done) => self.complete(key, input.is_empty() && end.is_none(), now),
@@ -504,6 +523,10 @@ impl Agent {
         {
             self.drop_upstream(upstream);
             self.refuse(key, index, "it does not answer", now);
+            return;
+        }
+        if serving.other_by <= now.mono {
+            self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
             return;
         }
         if serving.sign_at <= now.mono {
