@@ -440,10 +440,11 @@ impl Agent {
         }
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
-        let heard_by = worker.backoff.heard_by(now.mono);
         worker.state = WorkerState::Joined {
             tunnel,
-            heard_by,
+            // As long as the application takes what is under way to it, the tunnel is not idle to the hub, and silent. TCP
+            // keep-alive watches until the hub is heard of again.
+            heard_by: Mono::NEVER,
             since: now.mono,
             scan: HeadScan::on_tunnel(),
             ready: true,
