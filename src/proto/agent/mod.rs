@@ -383,8 +383,15 @@ impl Agent {
         if !TimerTable::disarm(&mut tunnel.armed, at) {
             return;
         }
-        let (send_by, of) = (tunnel.send_by, &tunnel.of);
-        match of {
+        let send_by = tunnel.send_by;
+        match &mut tunnel.of {
+            // What it is still being sent counts as long as it takes any of it.
+            TunnelOf::Nobody { until }
+                if *until <= now.mono && send_by > now.mono && send_by != Mono::NEVER =>
+            {
+                *until = now.mono.after(self.config.limits.linger);
+                self.arm_tunnel(key);
+            }
             TunnelOf::Nobody { until } if (*until).min(send_by) <= now.mono => self.drop_tunnel(key),
             TunnelOf::Worker(worker) if send_by <= now.mono => {
                 let worker = *worker;

@@ -88,8 +88,17 @@ impl Hub {
             self.drop_client(key, Close::Reset, now);
             return;
         }
-        match client.state {
-            ClientState::Waiting { until, scan, .. } if until <= now.mono => {
+        let sends = client.send_by != Mono::NEVER;
+        let limits = &self.config.limits;
+        match &mut client.state {
+            // Its last response is still being sent: until that is done, it is neither idle nor late to close.
+            ClientState::Waiting { until, scan, .. } if *until <= now.mono && sends && !scan.is_begun() => {
+                *until = now.mono.after_coarse(limits.idle);
+            }
+            ClientState::Ending { until } if *until <= now.mono && sends => {
+                *until = now.mono.after(limits.linger);
+            }
+            ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
                     let detail = "the request head did not arrive in time";
                     self.refuse(key, Refusal { status: 408, detail, error: None }, false, true, now);
@@ -97,7 +106,8 @@ impl Hub {
                     self.drop_client(key, Close::Now, now);
                 }
             }
-            ClientState::Ending { until } if until <= now.mono => self.drop_client(key, Close::Reset, now),
+            // Not by a reset: it would take back what the kernel has yet to send.
+            ClientState::Ending { until } if *until <= now.mono => self.drop_client(key, Close::Now, now),
             ClientState::Waiting { .. } | ClientState::Ending { .. } | ClientState::Exchange(_) => {}
         }
         self.arm_client(key);

@@ -55,7 +55,7 @@ pub struct Hub {
     queue: DispatchQueue,
     timers: TimerTable,
     commands: Vec<Command>,
-    /// Clients that are between two requests, the longest idle first.
+    /// Clients that are between two requests, the longest idle first. Some may still be taking their last response.
     idle: List,
     idle_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
@@ -492,7 +492,10 @@ impl Core for Hub {
 impl Hub {
     /// Closes the client that has been idle the longest. False if none is idle.
     fn evict_idle_client(&mut self, now: Now) -> bool {
-        let Some(key) = self.idle.front(&self.idle_nodes).copied() else { return false };
+        let takes_nothing =
+            |key: &ClientKey| self.clients.get(*key).is_some_and(|client| client.send_by == Mono::NEVER);
+        let longest = self.idle.iter(&self.idle_nodes).map(|(_, key)| *key).find(takes_nothing);
+        let Some(key) = longest else { return false };
         debug!("closing the longest idle client, {:?}", key);
         self.drop_client(key, Close::Now, now);
         true

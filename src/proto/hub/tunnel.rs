@@ -81,6 +81,10 @@ impl Hub {
                     return;
                 }
             }
+            // What it is still being sent counts as long as it takes any of it.
+            TunnelState::Ending { until } if *until <= now.mono && tunnel.send_by != Mono::NEVER => {
+                *until = now.mono.after(self.config.limits.linger);
+            }
             TunnelState::Ending { until } if *until <= now.mono => {
                 self.drop_tunnel(key, "it did not close in time", now);
                 return;
