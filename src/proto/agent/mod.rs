@@ -26,6 +26,7 @@ use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tunnel::IN_BETWEEN;
 use crate::config::AgentConfig;
 
 /// The agent's half of the core.
@@ -294,17 +295,18 @@ impl Core for Agent {
     }
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
-        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        let stall = self.config.limits.stall;
+        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = TunnelKey::from_key(key) {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.send_by = send_by;
+                tunnel.send_by = send_by(stall * IN_BETWEEN);
                 self.arm_tunnel(key);
             }
         } else if let Some(key) = UpstreamKey::from_key(key)
             && let Some(upstream) = self.upstreams.get_mut(key)
         {
-            upstream.send_by = send_by;
-            self.timers.arm(&mut upstream.armed, key.into(), send_by);
+            upstream.send_by = send_by(stall);
+            self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
         }
     }
 

@@ -33,6 +33,7 @@ use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
 use crate::proto::http1::head::HeadScan;
 
@@ -412,16 +413,17 @@ impl Core for Hub {
     }
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
-        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        let stall = self.config.limits.stall;
+        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = ClientKey::from_key(key) {
             if let Some(client) = self.clients.get_mut(key) {
-                client.send_by = send_by;
+                client.send_by = send_by(stall);
                 self.arm_client(key);
             }
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(tunnel) = self.tunnels.get_mut(key)
         {
-            tunnel.send_by = send_by;
+            tunnel.send_by = send_by(stall * IN_BETWEEN);
             self.arm_tunnel(key);
         }
     }
