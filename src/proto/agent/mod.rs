@@ -424,3 +424,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

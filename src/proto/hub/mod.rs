@@ -503,3 +503,6 @@ impl Hub {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
