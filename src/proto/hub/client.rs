@@ -195,7 +195,7 @@ impl Hub {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(violation) = self.begin(key, bytes, out, now) {
-                    self.refuse(key, violation.into(), false, true, now);
+                    self.refuse(key, violation.into(), is_head(bytes), true, now);
                 }
                 Step::Skip(length)
             }
@@ -214,7 +214,7 @@ impl Hub {
                 Step::Wait
             }
             Err(violation) => {
-                self.refuse(key, violation.into(), false, true, now);
+                self.refuse(key, violation.into(), is_head(input), true, now);
                 Step::Wait
             }
         }
@@ -459,6 +459,11 @@ impl Need {
         self.scope.shrink_to(256);
         self.path.shrink_to(256);
     }
+}
+
+/// Whether a request head, parsed or not, is that of a HEAD request, whose response has no body (RFC 9110 section 9.3.2).
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HEAD ")
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
