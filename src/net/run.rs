@@ -74,7 +74,7 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let mut seed = [0; 8];
     sys::random(&mut seed)?;
     let core = Agent::new(options.config, u64::from_ne_bytes(seed), sys.now());
-    let targets = Targets { hub: Some(options.hub), upstreams: options.upstreams, tls: Vec::new() };
+    let targets = Targets { hub: Some(options.hub), upstreams: options.upstreams };
     Shell::new(core, sys, Vec::new(), targets).run()
 }
 

@@ -54,6 +54,8 @@ pub struct Shell<C: Core, N: Net> {
     targets: Targets,
     /// What TLS listeners offer.
     tls: Option<Arc<ServerConfig>>,
+    /// The targets that are reached by TLS.
+    dial_tls: Vec<(Target, DialTls)>,
     commands: Vec<Command>,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     accept_again: Option<Mono>,
@@ -77,8 +79,6 @@ pub struct Targets {
     pub hub: Option<Endpoint>,
     /// The upstreams, at an agent.
     pub upstreams: Vec<Endpoint>,
-    /// Those of them that are reached by TLS.
-    pub tls: Vec<(Target, DialTls)>,
 }
 
 /// An address to dial.
@@ -108,10 +108,6 @@ impl Targets {
             Target::Upstream(index) => self.upstreams.get(usize::from(index)),
         }
     }
-
-    fn tls(&self, target: Target) -> Option<&DialTls> {
-        self.tls.iter().find(|(of, _)| *of == target).map(|(_, tls)| tls)
-    }
 }
 
 impl<C: Core, N: Net> Shell<C, N> {
@@ -135,6 +131,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 .map(|listener| ListenerState { listener, is_tls: false, readable: true })
                 .collect(),
             tls: None,
+            dial_tls: Vec::new(),
             targets,
             commands: Vec::new(),
             accept_again: None,
@@ -154,6 +151,11 @@ impl<C: Core, N: Net> Shell<C, N> {
             listeners.into_iter().map(|listener| ListenerState { listener, is_tls: true, readable: true });
         self.listeners.extend(added);
         self.tls = Some(config);
+    }
+
+    /// This target is reached by TLS.
+    pub fn dial_by_tls(&mut self, target: Target, tls: DialTls) {
+        self.dial_tls.push((target, tls));
     }
 
     /// Runs turns until the core ends. Its exit code.
@@ -409,7 +411,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Ok(true) => {
                 let target = *target;
                 let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
-                match self.targets.tls(target) {
+                match self.tls_of(target) {
                     Some(tls) if !tls.is_later => self.secure(key, socket, &tls.clone()),
                     Some(_) | None => self.opened(key, Stream::Plain(socket)),
                 }
@@ -419,6 +421,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.connect_next(key, target, left, unreachable(&error));
             }
         }
+    }
+
+    fn tls_of(&self, target: Target) -> Option<&DialTls> {
+        self.dial_tls.iter().find(|(of, _)| *of == target).map(|(_, tls)| tls)
     }
 
     /// A connection that was dialled stands.
@@ -576,7 +582,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
             }
             Command::Secure { key, target } => {
-                let tls = self.targets.tls(target).cloned();
+                let tls = self.tls_of(target).cloned();
                 if let (Some(tls), Some(Slot::Open(mut conn))) = (tls, self.conns.remove(key)) {
                     conn.clear(&mut self.buffers);
                     let socket = conn.stream.into_socket(&mut self.buffers);
