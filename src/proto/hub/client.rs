@@ -7,7 +7,7 @@ use log::{Level, debug, log_enabled};
 use super::dispatch::QUEUE_FULL;
 use super::{
     Client, ClientState, Direction, Exchange, Expectation, Gate, HOLD, Held, Hub, Patience, Phase, Refusal,
-    SPARE_NEEDS,
+    SPARE_NEEDS, Transport,
 };
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
@@ -224,6 +224,12 @@ impl Hub {
     fn begin(&mut self, key: ClientKey, bytes: &[u8], out: &mut Vec<u8>, now: Now) -> Result<(), Violation> {
         let mut storage = Storage::new();
         let head = RequestHead::parse(bytes, &mut storage)?;
+        if self.clients.get(key).is_some_and(|client| client.transport == Transport::PlainOnTls) {
+            return Err(Violation {
+                status: 400,
+                detail: "this port speaks HTTPS: write https:// instead of http://",
+            });
+        }
         if path::is_reserved(head.path()) {
             if Hello::is_meant(&head) {
                 let hello = Hello::parse(&head)?;
@@ -276,7 +282,7 @@ impl Hub {
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let how = ToAgent {
             client: client.peer,
-            secure: false,
+            secure: client.transport == Transport::Tls,
             trusted: self.config.trusted_proxies.iter().any(|range| range.contains(client.peer)),
             drop_authorization: by_bearer,
             expect,
