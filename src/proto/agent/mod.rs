@@ -287,6 +287,18 @@ impl Core for Agent {
         }
     }
 
+    fn unseen(&self, key: Key) -> u64 {
+        let Some((serving, is_tunnel)) = self.serving_over(key) else { return 0 };
+        if is_tunnel { serving.messages.unseen_request() } else { serving.messages.unseen_response() }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, _now: Now) -> &'static [u8] {
+        let Some(worker) = self.worker_over(key) else { return b"" };
+        let is_tunnel = key.kind() == Kind::Tunnel;
+        let Some(serving) = self.serving(worker) else { return b"" };
+        serving.pass_unseen(is_tunnel, n, before)
+    }
+
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {
             self.tunnel_hung_up(key, now);

@@ -64,6 +64,41 @@ impl Hub {
         }
     }
 
+    pub(super) fn unseen_of_client(&self, key: ClientKey) -> u64 {
+        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
+            return 0;
+        };
+        let Some(exchange) = self.exchanges.get(*exchange) else { return 0 };
+        // A limit on the body is held by looking at it.
+        let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
+        match exchange.phase {
+            Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.unseen_request(),
+            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
+        }
+    }
+
+    pub(super) fn pass_from_client(
+        &mut self,
+        key: ClientKey,
+        n: u64,
+        before: &mut Vec<u8>,
+        now: Now,
+    ) -> &'static [u8] {
+        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
+            return b"";
+        };
+        let Some(exchange) = self.exchanges.get_mut(*exchange) else { return b"" };
+        exchange.held.whole = false;
+        let after = exchange.messages.pass_request(n, before);
+        let wants_more = exchange.messages.wants_request();
+        if let Phase::Active { body_by, .. } = &mut exchange.phase
+            && *body_by != Mono::NEVER
+        {
+            *body_by = if wants_more { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        }
+        after
+    }
+
     /// FIN or a reset during an exchange is leaving; before one it is noticed when the input ends.
     pub(super) fn handle_client_hangup(&mut self, key: ClientKey, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };

@@ -422,6 +422,22 @@ impl Core for Hub {
         }
     }
 
+    fn unseen(&self, key: Key) -> u64 {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.unseen_of_client(key)
+        } else {
+            TunnelKey::from_key(key).map_or(0, |key| self.unseen_of_tunnel(key))
+        }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.pass_from_client(key, n, before, now)
+        } else {
+            TunnelKey::from_key(key).map_or(b"", |key| self.pass_from_tunnel(key, n, before, now))
+        }
+    }
+
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = ClientKey::from_key(key) {
             self.handle_client_hangup(key, now);
