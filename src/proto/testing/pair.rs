@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) grain: usize,
     /// The most bytes that are under way in one direction.
     pub(crate) room: usize,
+    /// Whether what the core need not see goes by without being shown.
+    pub(crate) splices: bool,
 }
 
 /// What becomes of an attempt to connect.
@@ -100,7 +102,8 @@ impl Default for Setup {
     /// A hub past its startup grace, and one agent with one upstream and one worker.
     fn default() -> Self {
         let hub = HubConfig { startup_grace: Duration::ZERO, ..HubConfig::default() };
-        Self { hub, agents: Vec::new(), grain: usize::MAX, room: 256 * 1024 }.with_agent(token(1), "a")
+        Self { hub, agents: Vec::new(), grain: usize::MAX, room: 256 * 1024, splices: false }
+            .with_agent(token(1), "a")
     }
 }
 
@@ -151,7 +154,7 @@ impl Setup {
         let agents = self.agents.iter().enumerate();
         Pair {
             now,
-            wires: Wires::new(self.grain, self.room),
+            wires: Wires::new(self.grain, self.room, self.splices),
             hub: Driver::new(Hub::new(self.hub.clone(), token_key().clone(), now)),
             agents: agents
                 .map(|(seed, (_, config))| Driver::new(Agent::new(config.clone(), seed as u64, now)))
@@ -395,7 +398,7 @@ impl Pair {
 
     fn accept_at_hub(&mut self, wire: WireEnd) {
         let peer = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 40_000));
-        let key = self.hub.core.handle_accepted(peer, self.now);
+        let key = self.hub.core.handle_accepted(peer, false, self.now);
         self.hub.obey(&mut self.wires, self.now);
         match key {
             Some(key) => self.hub.open(key, wire),

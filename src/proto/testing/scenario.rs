@@ -56,11 +56,14 @@ impl Setup {
         (at, second)
     }
 
-    /// Runs the same in every way that bytes can come: all that there is, byte by byte, and with next to no room under way.
+    /// Runs the same in every way that bytes can come: all that there is, byte by byte, with next to no room under way, and with
+    /// bodies that nobody looks at.
     pub(crate) fn in_every_way(self, run: impl Fn(Setup)) {
         let wide = 256 * 1024;
         for (grain, room) in [(usize::MAX, wide), (1, wide), (usize::MAX, 1), (1, 1), (3, 7)] {
-            run(Setup { grain, room, ..self.clone() });
+            for splices in [false, true] {
+                run(Setup { grain, room, splices, ..self.clone() });
+            }
         }
     }
 }

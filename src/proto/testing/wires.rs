@@ -30,6 +30,8 @@ pub(crate) struct Wires {
     wires: Vec<[Side; 2]>,
     pub(crate) room: usize,
     pub(crate) grain: usize,
+    /// Whether what the core need not see goes by without being shown.
+    pub(crate) splices: bool,
     /// Counts everything that happens, so that the driver sees when nothing does.
     pub(crate) moves: u64,
 }
@@ -47,8 +49,8 @@ struct Side {
 }
 
 impl Wires {
-    pub(crate) fn new(grain: usize, room: usize) -> Self {
-        Self { wires: Vec::new(), room, grain, moves: 0 }
+    pub(crate) fn new(grain: usize, room: usize, splices: bool) -> Self {
+        Self { wires: Vec::new(), room, grain, splices, moves: 0 }
     }
 
     /// A new connection: the end of who dialled, and the other one.
@@ -69,9 +71,13 @@ impl Wires {
 
     /// Takes what there is to read, at most one grain of it.
     pub(crate) fn read(&mut self, end: WireEnd) -> Result<Vec<u8>, Blocked> {
+        self.read_at_most(end, usize::MAX)
+    }
+
+    pub(crate) fn read_at_most(&mut self, end: WireEnd, most: usize) -> Result<Vec<u8>, Blocked> {
         let (grain, reset) = (self.grain, self.own(end).reset);
         let other = self.other(end);
-        let n = other.sent.len().min(grain);
+        let n = other.sent.len().min(grain).min(most);
         if n > 0 {
             let bytes = other.sent.drain(..n).collect();
             self.moves += 1;

@@ -38,8 +38,8 @@ fn each_framing_comes_through_to_each_version() {
         (old(""), none, false, format!("{as_none}Connection: close\r\n\r\n"), false),
         (GET.replace("GET", "HEAD"), &length[..length.len() - 5], false, format!("{as_length}\r\n"), true),
     ] {
-        for room in [1, 9, 256 * 1024] {
-            let mut at = Setup { room, ..Setup::default() }.at_upstream(&request);
+        for (room, splices) in [(1, false), (9, false), (256 * 1024, false), (9, true), (256 * 1024, true)] {
+            let mut at = Setup { room, splices, ..Setup::default() }.at_upstream(&request);
             at.pair.send(at.upstream, response);
             if closes {
                 at.pair.close(at.upstream);
@@ -114,7 +114,7 @@ fn a_truncated_body_never_looks_complete() {
         // The agent goes down under it.
         let mut at = Setup::default().streaming(&request, response);
         let mut wires =
-            core::mem::replace(&mut at.pair.wires, crate::proto::testing::wires::Wires::new(1, 1));
+            core::mem::replace(&mut at.pair.wires, crate::proto::testing::wires::Wires::new(1, 1, false));
         at.pair.agents[0].end_process(&mut wires);
         at.pair.wires = wires;
         at.pair.agents.clear();
