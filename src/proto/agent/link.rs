@@ -24,6 +24,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Signs of life that the hub may owe, and what a loaded machine takes.
 const SILENCE: f64 = 4.5;
 
+/// What is said about a 401 that is not the hub's.
+const LOCKED: &str =
+    "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
+
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
 #[derive(Default)]
 pub(super) struct Backoff {
@@ -204,6 +208,7 @@ impl Agent {
         };
         let refused = |status| match status {
             0 => "what answers there is not a slime hub".to_owned(),
+            401 => LOCKED.to_owned(),
             status => format!("the hub answered {status}"),
         };
         match welcome {
