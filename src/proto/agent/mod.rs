@@ -87,6 +87,8 @@ struct Tunnel {
     armed: Armed,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
+    /// The hub has closed its direction, though a request that it sent before may be unread.
+    left: bool,
     of: TunnelOf,
 }
 

@@ -22,7 +22,7 @@ use crate::proto::pool::Need;
 use crate::proto::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::Hello;
+use crate::proto::tunnel::{CHALLENGE, Hello};
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -175,7 +175,7 @@ impl Hub {
         let close = close || self.draining.is_some();
         let retry_after = (status == 503).then_some(1);
         // RFC 9110 section 11.6.1: a 401 comes with a challenge.
-        let challenge = (status == 401).then_some("Bearer realm=\"slime\"");
+        let challenge = (status == 401).then_some(CHALLENGE);
         let reply = Reply { error, retry_after, challenge, close, head_only, ..Reply::new(status, detail) };
         reply::write(&reply, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
