@@ -5,7 +5,11 @@
 //! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
 
 pub mod buffer;
+mod conn;
+mod flow;
 mod resolve;
+pub mod run;
+pub mod shell;
 mod signals;
 pub mod sys;
 

@@ -1,0 +1,654 @@
+//! Message heads (RFC 9112 sections 2 to 5): found in a stream of bytes, parsed once they are complete, and judged.
+//!
+//! httparse takes the bytes apart; it is laxer than we want to be in one respect, bare LF, which is caught here. How
+//! the body ends is decided in [`super::framing`], what a field is to us in [`super::fields`].
+
+use core::mem::MaybeUninit;
+use std::borrow::Cow;
+
+pub use httparse::Header as Field;
+
+pub use super::scan::HeadScan;
+
+use super::fields::{Class, Connection, has_member, is_token, members};
+use super::framing::{Delimiters, Framing};
+use super::target::{Target, is_authority};
+use crate::proto::error::Violation;
+
+/// The longest head in bytes, and the longest trailer section.
+pub const HEAD_LIMIT: usize = 16 * 1024;
+/// By how many bytes a head on a tunnel may exceed [`HEAD_LIMIT`]: the other end wrote it anew from one that did not, with fields
+/// of its own, among them the authority once more. What one hop takes the next one has to take.
+pub const TUNNEL_ROOM: usize = 1024;
+/// The longest request target in bytes. RFC 9112 section 3 asks for 8000 at least.
+pub const TARGET_LIMIT: usize = 8 * 1024;
+/// The most fields of a head or a trailer section. Browsers behind two proxies send forty.
+pub const MAX_FIELDS: usize = 100;
+/// How many more a head on a tunnel may have, for the same reason: the forwarding fields, `Via`, ours.
+pub const TUNNEL_FIELDS: usize = 12;
+
+/// The version of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// Room for the fields of one head, left as it is until they are parsed into it.
+pub struct Storage<'b> {
+    fields: [MaybeUninit<Field<'b>>; MAX_FIELDS + TUNNEL_FIELDS],
+    classes: Classes,
+    limit: usize,
+}
+
+/// The class of each field.
+pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
+
+impl Storage<'_> {
+    /// Room for [`MAX_FIELDS`].
+    pub const fn new() -> Self {
+        Self {
+            fields: [const { MaybeUninit::uninit() }; MAX_FIELDS + TUNNEL_FIELDS],
+            classes: [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS],
+            limit: MAX_FIELDS,
+        }
+    }
+
+    /// Room for a head on a tunnel: [`TUNNEL_FIELDS`] more.
+    pub const fn on_tunnel() -> Self {
+        Self { limit: MAX_FIELDS + TUNNEL_FIELDS, ..Self::new() }
+    }
+}
+
+impl Default for Storage<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A request method (RFC 9110 section 9); its case matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method<'b>(&'b str);
+
+impl<'b> Method<'b> {
+    /// As it was sent.
+    pub const fn as_str(self) -> &'b str {
+        self.0
+    }
+
+    /// Whether responses to it have no body.
+    pub fn is_head(self) -> bool {
+        self.0 == "HEAD"
+    }
+
+    /// Whether it may be asked of the server as a whole (`*`).
+    pub fn is_options(self) -> bool {
+        self.0 == "OPTIONS"
+    }
+
+    /// Whether executing it twice is as good as once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(self) -> bool {
+        matches!(self.0, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+}
+
+/// The form of a request target (RFC 9112 section 3.2); authority-form is for CONNECT alone, which is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetForm {
+    /// A path and perhaps a query.
+    Origin,
+    /// A whole URI. Its authority overrides `Host`.
+    Absolute,
+    /// `*`.
+    Asterisk,
+}
+
+/// A request head that can be read in one way only.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'s, 'b> {
+    /// What is asked for.
+    pub method: Method<'b>,
+    /// The target as it was sent: visible ASCII without `#`, at most [`TARGET_LIMIT`].
+    pub target: &'b str,
+    /// Its form.
+    pub form: TargetForm,
+    /// The version of the sender.
+    pub version: Version,
+    /// All fields, in order.
+    pub fields: &'s [Field<'b>],
+    /// How the body is delimited; never [`Framing::UntilClose`].
+    pub framing: Framing,
+    /// Whether the sender wants to use the connection again (RFC 9112 section 9.3).
+    pub persistent: bool,
+    /// The protocol that the sender would rather speak: the first one of its `Upgrade` field that may be offered on. None in
+    /// HTTP/1.0, or if `Connection` does not say so too (RFC 9110 section 7.8).
+    pub upgrade: Option<&'b str>,
+    /// Whether the sender holds its body back until it is asked for it (RFC 9110 section 10.1.1).
+    pub expect_continue: bool,
+    pub(super) classes: &'s [Class],
+    pub(super) trailers_welcome: bool,
+    authority: &'b str,
+    path_and_query: &'b str,
+}
+
+impl<'s, 'b> RequestHead<'s, 'b> {
+    /// Parses a complete head, as [`HeadScan`] finds it.
+    pub fn parse(head: &'b [u8], storage: &'s mut Storage<'b>) -> Result<Self, Violation> {
+        let Storage { fields, classes, limit } = storage;
+        let fields = fields.get_mut(..*limit).unwrap_or_default();
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(head, fields);
+        complete(head, parsed, request.headers.len())?;
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+        else {
+            return Err(Violation::malformed("incomplete request line"));
+        };
+        let (method, version, fields) = (Method(method), Version::from_minor(minor), &*request.headers);
+        if method.0 == "CONNECT" {
+            return Err(Violation::new(501, "CONNECT is not for a gateway"));
+        }
+        if target.len() > TARGET_LIMIT {
+            return Err(TARGET_TOO_LONG);
+        }
+        let parts = Target::parse(target, method)?;
+        let facts = Facts::gather(fields, classes)?;
+        let expect_continue = facts.expect_continue(fields, classes, version)?;
+        let host = facts.authority(version)?;
+        let framing = facts.delimiters.request(version)?;
+        Ok(Self {
+            method,
+            target,
+            form: parts.form,
+            version,
+            fields,
+            framing,
+            persistent: facts.persistent(version),
+            upgrade: facts.upgrade(version).and_then(|protocols| members(protocols).find_map(offered)),
+            expect_continue: expect_continue && framing != Framing::None && framing != Framing::Length(0),
+            trailers_welcome: facts.trailers_welcome && version == Version::Http11,
+            classes: classes.get(..fields.len()).unwrap_or_default(),
+            authority: if parts.form == TargetForm::Absolute { parts.authority } else { host },
+            path_and_query: parts.path_and_query,
+        })
+    }
+
+    /// The value of the first field with this name.
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        fields_named(self.fields, name).next()
+    }
+
+    /// The values of all fields with this name.
+    pub fn fields_named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        fields_named(self.fields, name)
+    }
+
+    /// Host and port that the request is meant for: those of an absolute-form target, else those of `Host` (RFC 9112 section
+    /// 3.2.2). Empty if the sender left them out.
+    pub fn authority(&self) -> &'b str {
+        self.authority
+    }
+
+    /// The target in origin-form: the path, never empty, and the query; or `*`. It is as sent, save that an absolute-form
+    /// target with an empty path gets its slash (RFC 9112 section 3.2.1).
+    pub fn path_and_query(&self) -> Cow<'b, str> {
+        match self.path_and_query {
+            "" => Cow::Borrowed("/"),
+            text if text.starts_with('?') => Cow::Owned(format!("/{text}")),
+            text => Cow::Borrowed(text),
+        }
+    }
+
+    /// The path without the query, never empty; or `*`.
+    pub fn path(&self) -> &'b str {
+        match self.path_and_query.split('?').next() {
+            None | Some("") => "/",
+            Some(path) => path,
+        }
+    }
+}
+
+/// A response head that can be read in one way only.
+#[derive(Clone, Debug)]
+pub struct ResponseHead<'s, 'b> {
+    /// The status, 100 to 999.
+    pub status: u16,
+    /// The reason phrase; it may hold any byte from 0x80 on.
+    pub reason: &'b [u8],
+    /// The version of the sender.
+    pub version: Version,
+    /// All fields, in order.
+    pub fields: &'s [Field<'b>],
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// Whether the sender lets the connection be used again.
+    pub persistent: bool,
+    /// The protocol that is spoken from now on: only with status 101.
+    pub upgrade: Option<&'b str>,
+    pub(super) classes: &'s [Class],
+    pub(super) length_of_get: Option<u64>,
+}
+
+impl<'s, 'b> ResponseHead<'s, 'b> {
+    /// Parses a complete head, as [`HeadScan`] finds it. All violations have status 502.
+    pub fn parse(
+        head: &'b [u8],
+        storage: &'s mut Storage<'b>,
+        request_was_head: bool,
+    ) -> Result<Self, Violation> {
+        Self::judge(head, storage, request_was_head).map_err(Violation::in_response)
+    }
+
+    fn judge(
+        head: &'b [u8],
+        storage: &'s mut Storage<'b>,
+        request_was_head: bool,
+    ) -> Result<Self, Violation> {
+        let Storage { fields, classes, limit } = storage;
+        let fields = fields.get_mut(..*limit).unwrap_or_default();
+        let mut response = httparse::Response::new(&mut []);
+        let parsed =
+            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, fields);
+        complete(head, parsed, response.headers.len())?;
+        let (Some(status), Some(reason), Some(minor)) = (response.code, response.reason, response.version)
+        else {
+            return Err(Violation::malformed("incomplete status line"));
+        };
+        let (version, fields) = (Version::from_minor(minor), &*response.headers);
+        if status < 100 {
+            return Err(Violation::malformed("a status below 100"));
+        }
+        // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
+        if status < 200 && version == Version::Http10 {
+            return Err(Violation::malformed("an interim response of HTTP/1.0"));
+        }
+        let facts = Facts::gather(fields, classes)?;
+        let body = facts.delimiters.response(version, status, request_was_head)?;
+        let upgrade = facts.upgrade(version).filter(|_| status == 101);
+        Ok(Self {
+            status,
+            reason: if reason.is_empty() { obsolete_reason(head) } else { reason.as_bytes() },
+            version,
+            fields,
+            framing: body.framing,
+            persistent: facts.persistent(version) && body.framing != Framing::UntilClose,
+            upgrade: upgrade.and_then(|protocol| core::str::from_utf8(protocol).ok()),
+            classes: classes.get(..fields.len()).unwrap_or_default(),
+            length_of_get: body.length_of_get,
+        })
+    }
+
+    /// The value of the first field with this name.
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        fields_named(self.fields, name).next()
+    }
+
+    /// The values of all fields with this name.
+    pub fn fields_named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        fields_named(self.fields, name)
+    }
+
+    /// Whether another response to the same request follows: all of 1xx but 101 (RFC 9110 section 15.2).
+    pub const fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+}
+
+/// What one look at each field tells.
+#[derive(Default)]
+struct Facts<'b> {
+    connection: Connection,
+    delimiters: Delimiters<'b>,
+    hosts: usize,
+    host: &'b [u8],
+    expects: bool,
+    trailers_welcome: bool,
+    upgrades: usize,
+    protocol: &'b [u8],
+}
+
+impl<'b> Facts<'b> {
+    fn gather(fields: &[Field<'b>], classes: &mut Classes) -> Result<Self, Violation> {
+        let mut facts = Self::default();
+        for (field, class) in fields.iter().zip(classes.iter_mut()) {
+            *class = Class::of(field.name);
+            match *class {
+                Class::Connection => facts.connection.add(field.value)?,
+                Class::ContentLength => facts.delimiters.content_length(field.value)?,
+                Class::Expect => facts.expects = true,
+                Class::Host => {
+                    facts.hosts += 1;
+                    facts.host = field.value;
+                }
+                Class::Te => facts.trailers_welcome |= has_member(field.value, "trailers"),
+                Class::TransferEncoding => facts.delimiters.transfer_encoding(field.value)?,
+                Class::Upgrade => {
+                    facts.upgrades += 1;
+                    facts.protocol = field.value;
+                }
+                Class::Authorization
+                | Class::EndToEnd
+                | Class::Forwarded
+                | Class::HopByHop
+                | Class::Slime
+                | Class::XForwardedFor
+                | Class::XForwardedHost
+                | Class::XForwardedProto => {}
+            }
+        }
+        facts.connection.mark(fields, classes);
+        Ok(facts)
+    }
+
+    /// The value of `Host` (RFC 9112 section 3.2): exactly one in HTTP/1.1, at most one in HTTP/1.0. An empty one is legal.
+    fn authority(&self, version: Version) -> Result<&'b str, Violation> {
+        if self.hosts > 1 {
+            return Err(Violation::malformed("several Host fields"));
+        }
+        if self.hosts == 0 && version == Version::Http11 {
+            return Err(Violation::malformed("no Host field"));
+        }
+        match core::str::from_utf8(self.host) {
+            Ok(host) if host.is_empty() || is_authority(host) => Ok(host),
+            Ok(_) | Err(_) => Err(Violation::malformed("Host is not a host with an optional port")),
+        }
+    }
+
+    fn persistent(&self, version: Version) -> bool {
+        !self.connection.close && (version == Version::Http11 || self.connection.keep_alive)
+    }
+
+    /// RFC 9110 section 10.1.1: there is one expectation, and HTTP/1.0 has none.
+    fn expect_continue(
+        &self,
+        fields: &[Field<'_>],
+        classes: &[Class],
+        version: Version,
+    ) -> Result<bool, Violation> {
+        if !self.expects || version == Version::Http10 {
+            return Ok(false);
+        }
+        let mut expected = false;
+        for (field, _) in fields.iter().zip(classes).filter(|(_, class)| **class == Class::Expect) {
+            for expectation in members(field.value).filter(|expectation| !expectation.is_empty()) {
+                if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Violation::new(417, "the only expectation that can be met is 100-continue"));
+                }
+                expected = true;
+            }
+        }
+        Ok(expected)
+    }
+
+    /// The `Upgrade` field, if it counts (RFC 9110 section 7.8). Several are not worth a guess.
+    fn upgrade(&self, version: Version) -> Option<&'b [u8]> {
+        (version == Version::Http11 && self.connection.upgrade && self.upgrades == 1).then_some(self.protocol)
+    }
+}
+
+impl Version {
+    const fn from_minor(minor: u8) -> Self {
+        if minor == 0 { Self::Http10 } else { Self::Http11 }
+    }
+}
+
+pub(super) const TARGET_TOO_LONG: Violation = Violation::new(414, "the request target is longer than 8 KiB");
+
+/// The protocol, if it may be offered to an upstream: anything but HTTP itself, over TLS or not, inside of which further
+/// requests would pass unseen.
+fn offered(protocol: &[u8]) -> Option<&str> {
+    let text = core::str::from_utf8(protocol).ok()?;
+    let mut parts = text.splitn(2, '/');
+    let name = parts.next()?;
+    let well_formed =
+        is_token(name.as_bytes()) && parts.next().is_none_or(|version| is_token(version.as_bytes()));
+    let hides_requests = ["h2c", "h2", "http", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other));
+    (well_formed && !hides_requests).then_some(text)
+}
+
+/// Whether httparse took the whole head, and all its line ends are CRLF: it takes LF for one, too. It accepts CR nowhere
+/// but before LF, hence there are as many CR as lines exactly if no line ends in LF alone.
+fn complete(
+    head: &[u8],
+    parsed: Result<httparse::Status<usize>, httparse::Error>,
+    fields: usize,
+) -> Result<(), Violation> {
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => {
+            return Err(Violation::malformed("not one complete head"));
+        }
+        Err(httparse::Error::HeaderName) => return Err(Violation::malformed("malformed field name")),
+        Err(httparse::Error::HeaderValue) => return Err(Violation::malformed("malformed field value")),
+        Err(httparse::Error::NewLine) => return Err(Violation::malformed("malformed line end")),
+        Err(httparse::Error::Status) => return Err(Violation::malformed("malformed status line")),
+        Err(httparse::Error::Token) => return Err(Violation::malformed("malformed request line")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Violation::new(431, "more fields than the 100 that are allowed"));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(if names_a_version(head) {
+                Violation::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+            } else {
+                Violation::malformed("malformed HTTP version")
+            });
+        }
+    }
+    // It drops empty lines before the start line, and they count here, unless they are bare LF.
+    let lines = fields + 2;
+    if head.first() == Some(&b'\n') || carriage_returns(head) != lines {
+        return Err(Violation::malformed("a line ends in LF without CR, or is empty"));
+    }
+    Ok(())
+}
+
+/// How many CR there are. Counted in single bytes, which the compiler does sixteen at a time.
+fn carriage_returns(head: &[u8]) -> usize {
+    let few = |part: &[u8]| part.iter().map(|&byte| u8::from(byte == b'\r')).sum::<u8>();
+    head.chunks(u8::MAX.into()).map(|part| usize::from(few(part))).sum()
+}
+
+/// Whether a request line is well-formed but for a version that is not ours.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// The reason phrase of a status line as it was sent. httparse gives none if it holds obs-text (RFC 9112 section 4).
+fn obsolete_reason(head: &[u8]) -> &[u8] {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    line.get("HTTP/1.1 200 ".len()..).unwrap_or_default()
+}
+
+fn fields_named<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_request<T>(head: &str, look: impl FnOnce(Result<RequestHead<'_, '_>, Violation>) -> T) -> T {
+        look(RequestHead::parse(head.as_bytes(), &mut Storage::new()))
+    }
+
+    /// A request with these fields, each with its CRLF.
+    fn request(line: &str, fields: &str) -> String {
+        format!("{line}\r\n{fields}\r\n")
+    }
+
+    #[test]
+    fn a_request_says_all_it_means() {
+        let text = request(
+            "POST /v1/chat?stream=1 HTTP/1.1",
+            "Host: a:80\r\nSlime-Scope: llm\r\ncontent-length: 7\r\nslime-scope: b\r\nX: \r\n",
+        );
+        with_request(&text, |head| {
+            let head = head.unwrap();
+            assert_eq!((head.method.as_str(), head.target), ("POST", "/v1/chat?stream=1"));
+            assert_eq!((head.path(), &*head.path_and_query()), ("/v1/chat", "/v1/chat?stream=1"));
+            assert_eq!((head.form, head.version), (TargetForm::Origin, Version::Http11));
+            assert_eq!((head.authority(), head.framing), ("a:80", Framing::Length(7)));
+            assert_eq!(head.field("SLIME-scope"), Some(b"llm".as_slice()));
+            assert_eq!(head.fields_named("Slime-Scope").count(), 2);
+            assert_eq!((head.field("x"), head.field("y")), (Some(b"".as_slice()), None));
+            assert_eq!((head.persistent, head.upgrade, head.expect_continue), (true, None, false));
+        });
+    }
+
+    #[test]
+    fn targets_give_path_and_authority() {
+        for (target, path, path_and_query, authority) in [
+            ("/", "/", "/", "h"),
+            ("/?a/b", "/", "/?a/b", "h"),
+            ("//x/y", "//x/y", "//x/y", "h"),
+            ("http://b", "/", "/", "b"),
+            ("http://b/", "/", "/", "b"),
+            ("http://b?q", "/", "/?q", "b"),
+            ("HTTP://b:1/c?q", "/c", "/c?q", "b:1"),
+            ("https://[::1]/c", "/c", "/c", "[::1]"),
+        ] {
+            with_request(&request(&format!("GET {target} HTTP/1.1"), "Host: h\r\n"), |head| {
+                let head = head.unwrap();
+                assert_eq!(
+                    (head.path(), &*head.path_and_query(), head.authority()),
+                    (path, path_and_query, authority)
+                );
+            });
+        }
+        with_request(&request("OPTIONS * HTTP/1.1", "Host: h\r\n"), |head| {
+            let head = head.unwrap();
+            assert_eq!((head.form, head.path(), &*head.path_and_query()), (TargetForm::Asterisk, "*", "*"));
+        });
+        let long = "a".repeat(600);
+        with_request(&request("GET / HTTP/1.1", &format!("Host: {long}\r\n")), |head| {
+            assert_eq!(head.unwrap_err().status, 400);
+        });
+    }
+
+    #[test]
+    fn persistence_depends_on_version_and_options() {
+        for (version, fields, persistent) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: a, CLOSE\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+            ("1.0", "Proxy-Connection: keep-alive\r\n", false),
+        ] {
+            with_request(
+                &request(&format!("GET / HTTP/{version}"), &format!("Host: h\r\n{fields}")),
+                |head| {
+                    assert_eq!(head.unwrap().persistent, persistent, "{version} {fields}");
+                },
+            );
+            let response = format!("HTTP/{version} 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
+            let head =
+                ResponseHead::parse(response.as_bytes(), &mut Storage::new(), false).unwrap().persistent;
+            assert_eq!(head, persistent);
+        }
+        let until_close = b"HTTP/1.1 200 OK\r\n\r\n";
+        assert!(!ResponseHead::parse(until_close, &mut Storage::new(), false).unwrap().persistent);
+        assert!(ResponseHead::parse(until_close, &mut Storage::new(), true).unwrap().persistent);
+    }
+
+    #[test]
+    fn upgrades_count_only_when_they_are_meant() {
+        for (version, fields, upgrade) in [
+            ("1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
+            ("1.1", "Connection: keep-alive, upgrade\r\nUpgrade: slime/1\r\n", Some("slime/1")),
+            ("1.1", "Connection: Upgrade\r\nUpgrade: h2c, , TLS/1.0, HTTP/3, a/b/c, x/2, y\r\n", Some("x/2")),
+            ("1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n", None),
+            ("1.1", "Connection: Upgrade\r\n", None),
+            ("1.1", "Upgrade: websocket\r\n", None),
+            ("1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n", None),
+        ] {
+            with_request(
+                &request(&format!("GET / HTTP/{version}"), &format!("Host: h\r\n{fields}")),
+                |head| {
+                    assert_eq!(head.unwrap().upgrade, upgrade, "{fields}");
+                },
+            );
+        }
+        for (status, fields, upgrade) in [
+            (101, "Connection: upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
+            (101, "Upgrade: websocket\r\n", None),
+            (101, "", None),
+            (426, "Connection: upgrade\r\nUpgrade: websocket\r\n", None),
+        ] {
+            let response = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+            let mut storage = Storage::new();
+            let head = ResponseHead::parse(response.as_bytes(), &mut storage, false).unwrap();
+            assert_eq!((head.upgrade, head.is_interim()), (upgrade, false));
+        }
+    }
+
+    #[test]
+    fn a_body_is_held_back_only_if_there_is_one() {
+        for (version, fields, expected) in [
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 1\r\n", true),
+            ("1.1", "Expect: , 100-CONTINUE\r\nTransfer-Encoding: chunked\r\n", true),
+            ("1.1", "Expect: 100-continue\r\n", false),
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", false),
+            ("1.1", "Expect:\r\nContent-Length: 1\r\n", false),
+            ("1.0", "Expect: 100-continue\r\nContent-Length: 1\r\n", false),
+        ] {
+            with_request(
+                &request(&format!("PUT / HTTP/{version}"), &format!("Host: h\r\n{fields}")),
+                |head| {
+                    assert_eq!(head.unwrap().expect_continue, expected, "{fields}");
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_the_rfc() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(Method(method).is_idempotent());
+        }
+        for method in ["POST", "PATCH", "get", "PROPFIND"] {
+            assert!(!Method(method).is_idempotent());
+        }
+    }
+
+    #[test]
+    fn only_one_complete_head_is_parsed() {
+        let whole = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        for head in [
+            &whole[..whole.len() - 1],
+            &format!("{whole}x"),
+            &format!("\r\n{whole}"),
+            &format!("\n{whole}"),
+            "",
+        ] {
+            with_request(head, |head| assert_eq!(head.unwrap_err().status, 400));
+        }
+    }
+
+    #[test]
+    fn a_tunnel_has_room_for_what_the_hub_adds() {
+        let head = request("GET / HTTP/1.1", &format!("Host: h\r\n{}", "X: y\r\n".repeat(MAX_FIELDS)));
+        assert_eq!(RequestHead::parse(head.as_bytes(), &mut Storage::new()).unwrap_err().status, 431);
+        assert_eq!(
+            RequestHead::parse(head.as_bytes(), &mut Storage::on_tunnel()).unwrap().fields.len(),
+            MAX_FIELDS + 1
+        );
+    }
+
+    #[test]
+    fn interim_responses_are_told_apart() {
+        for (status, interim) in
+            [(100, true), (102, true), (103, true), (199, true), (101, false), (200, false)]
+        {
+            let response = format!("HTTP/1.1 {status} X\r\n\r\n");
+            let mut storage = Storage::new();
+            let head = ResponseHead::parse(response.as_bytes(), &mut storage, false).unwrap();
+            assert_eq!(head.is_interim(), interim);
+        }
+    }
+}
