@@ -7,6 +7,7 @@
 
 mod calls;
 mod client;
+mod cluster;
 mod http;
 mod model;
 mod network;
