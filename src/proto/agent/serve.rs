@@ -608,6 +608,10 @@ impl Agent {
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
     pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
+        if self.config.extra_upgrades == 0 {
+            self.redial(key, now);
+            return;
+        }
         let index = worker.upstream;
         let others = self
             .workers

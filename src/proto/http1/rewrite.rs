@@ -152,7 +152,7 @@ pub struct ToClient<'a> {
     pub version: Version,
     /// How the body goes on.
     pub framing: Framing,
-    /// Whether the client's connection may be used again.
+    /// Whether the client's connection may be used again. It cannot after a body that is delimited by its end.
     pub persistent: bool,
 }
 
@@ -165,7 +165,7 @@ pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: 
     put::field(out, "Via", via(head.version));
     response_hop(head, how.framing, out);
     if head.status >= 200 {
-        match (how.version, how.persistent) {
+        match (how.version, how.persistent && how.framing != Framing::UntilClose) {
             (Version::Http11, true) => {}
             (Version::Http10, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (Version::Http10 | Version::Http11, false) => out.extend_from_slice(b"Connection: close\r\n"),
@@ -424,7 +424,7 @@ mod tests {
                 false,
                 "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
             ),
-            (Version::Http10, Framing::UntilClose, false, "Connection: close\r\n\r\n"),
+            (Version::Http10, Framing::UntilClose, true, "Connection: close\r\n\r\n"),
             (
                 Version::Http10,
                 Framing::Length(5),

@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use log::debug;
 
-use super::{ClientState, Direction, Exchange, Gate, Hub, Phase, Refusal, Standing, TunnelState};
+use super::{
+    ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
+};
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::head::{HeadScan, Version};
 use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
@@ -107,12 +109,13 @@ impl Hub {
         if let Phase::Queued { place: Some(place), .. } = exchange.phase {
             self.queue.leave(place);
         }
-        let gate = if exchange.held.gated { Gate::AwaitsConnect } else { Gate::Open };
-        let body_by = match gate {
-            Gate::Open if !exchange.messages.request.is_done() => {
-                now.mono.after_coarse(self.config.limits.stall)
-            }
-            Gate::Open | Gate::AwaitsConnect => Mono::NEVER,
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        let (gate, body_by) = match exchange.held.expectation {
+            Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Mono::NEVER),
+            Expectation::None => (Gate::Open, stalled_by),
+            // The client is not late as long as it may wait.
+            Expectation::OfClient => (Gate::Open, Mono::NEVER),
+            Expectation::Ours => (Gate::AwaitsConnect, Mono::NEVER),
         };
         let response_by = self.config.limits.response.map_or(Mono::NEVER, |limit| now.mono.after(limit));
         exchange.phase = Phase::Active { tunnel: tunnel_key, gate, body_by, response_by, keep: false };

@@ -191,8 +191,19 @@ struct Held {
     body: usize,
     /// Whether nothing has been sent beyond it, so that the request can be sent again.
     whole: bool,
-    /// Whether the agent says when it wants what comes after the head.
-    gated: bool,
+    /// Who said, if anyone, that the body is awaited before it is sent.
+    expectation: Expectation,
+}
+
+/// Who waits for a `100 Continue` (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expectation {
+    /// Nobody.
+    None,
+    /// The client, for the upstream's.
+    OfClient,
+    /// The hub, for the agent's.
+    Ours,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -459,6 +470,13 @@ impl Core for Hub {
 
     fn handle_batch_end(&mut self, now: Now) {
         self.check_drained(now);
+        let entries = self.clients.len() + self.tunnels.len() + self.exchanges.len();
+        self.timers.prune(entries, |key| match key.kind() {
+            Kind::Client => ClientKey::from_key(key).is_some_and(|key| self.clients.get(key).is_some()),
+            Kind::Tunnel => TunnelKey::from_key(key).is_some_and(|key| self.tunnels.get(key).is_some()),
+            Kind::Exchange => ExchangeKey::from_key(key).is_some_and(|key| self.exchanges.get(key).is_some()),
+            Kind::Upstream | Kind::Worker => false,
+        });
         self.clients.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();

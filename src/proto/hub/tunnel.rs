@@ -376,7 +376,12 @@ impl Hub {
             self.commands.push(Command::DropHeld(client.into()));
         }
         match turn {
-            Turn::Interim => {}
+            Turn::Interim => {
+                if head.status == 100 && !exchange.messages.request.is_done() {
+                    *body_by = now.mono.after_coarse(self.config.limits.stall);
+                    self.arm_exchange(exchange_key);
+                }
+            }
             Turn::Final | Turn::Upgraded => {
                 *keep = persistent;
                 *response_by = Mono::NEVER;
