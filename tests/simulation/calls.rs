@@ -44,7 +44,7 @@ impl SimNet {
 
     pub(crate) fn listen(&self, address: SocketAddr, token: u32) -> Listener {
         let mut world = self.world.borrow_mut();
-        let limit = world.rng.pick(&[1, 2, 8, 128]);
+        let limit = if world.weather.sluggish { world.rng.pick(&[1, 2, 8]) } else { 128 };
         let listening = Listening {
             process: self.process,
             address,
@@ -452,7 +452,8 @@ impl World {
             Err(_) => self.names.get(host).cloned().unwrap_or_default(),
         };
         let addresses = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
-        let after = self.rng.pick(&[1, MILLI, 100 * MILLI, 3 * SECOND]);
+        let slowest = if self.weather.sluggish { 3 * SECOND } else { 100 * MILLI };
+        let after = self.rng.pick(&[1, MILLI, slowest]);
         self.note("resolve", process, 0, after);
         self.deliver_at(self.clock + after, Delivery::Told(process, Event::Resolved { token, addresses }));
     }

@@ -22,8 +22,10 @@ pub(crate) trait Process {
 const MAX_IDLE_AT_ONCE: u32 = 16;
 const MAX_IDLE_IN_A_SECOND: u32 = 200;
 
-/// How far the clock may run ahead of a process that has something to do, as on a loaded machine.
+/// How far the clock may run ahead of a process that has something to do, as on a loaded machine; less where every byte is
+/// waited for.
 const MAX_LAG: Micros = 50 * MILLI;
+const MAX_NARROW_LAG: Micros = MILLI / 2;
 
 struct Running {
     number: usize,
@@ -47,14 +49,23 @@ pub(crate) struct Simulation {
     pub(crate) world: Rc<RefCell<World>>,
     processes: Vec<Running>,
     rng: Rng,
+    /// How often, in a thousand cases, the clock runs ahead, and how far.
     lag: u64,
+    most: Micros,
 }
 
 impl Simulation {
     pub(crate) fn new(seed: u64, weather: Weather) -> Self {
         let mut rng = Rng::new(seed, "scheduler");
         let lag = rng.pick(&[0, 100, 400]);
-        Self { world: Rc::new(RefCell::new(World::new(seed, weather))), processes: Vec::new(), rng, lag }
+        let most = if weather.narrow { MAX_NARROW_LAG } else { MAX_LAG };
+        Self {
+            world: Rc::new(RefCell::new(World::new(seed, weather))),
+            processes: Vec::new(),
+            rng,
+            lag,
+            most,
+        }
     }
 
     /// A place in the world for a process; [`Simulation::start`] gives it life.
@@ -118,7 +129,7 @@ impl Simulation {
         if !runnable.is_empty() {
             // A process that is slow to run finds several changes merged into one event.
             if let Some(at) = next
-                && at <= (now + MAX_LAG).min(time)
+                && at <= (now + self.most).min(time)
                 && self.rng.chance(self.lag)
             {
                 self.world.borrow_mut().advance_to(at);

@@ -60,6 +60,8 @@ pub(crate) struct Weather {
     pub(crate) spurious: u64,
     /// Whether queues may be as small as one byte.
     pub(crate) narrow: bool,
+    /// Whether backlogs are short and names are looked up slowly, so that connecting takes seconds.
+    pub(crate) sluggish: bool,
 }
 
 impl Weather {
@@ -76,12 +78,13 @@ impl Weather {
             refuse: some(&[0, 0, 0, 100]),
             spurious: some(&[0, 20, 200]),
             narrow: some(&[0, 1]) == 1,
+            sluggish: some(&[0, 1]) == 1,
         }
     }
 
     /// The same without anything that may make an exchange fail.
     pub(crate) fn harmless(self) -> Self {
-        Self { reset: 0, blackhole: 0, refuse: 0, exhausted: 0, ..self }
+        Self { reset: 0, blackhole: 0, refuse: 0, exhausted: 0, sluggish: false, ..self }
     }
 }
 
@@ -243,7 +246,7 @@ impl World {
             due: BinaryHeap::new(),
             delivered: 0,
             trace: seed,
-            verbose: std::env::var_os("SLIME_TRACE").is_some(),
+            verbose: is_verbose(),
         }
     }
 
@@ -534,4 +537,23 @@ impl World {
         let keep = text.len().saturating_sub(length - 1);
         self.tails.insert(end, text.split_off(keep));
     }
+}
+
+/// Whether everything is printed that happens, with what the code under test logs.
+fn is_verbose() -> bool {
+    struct Printer;
+    impl log::Log for Printer {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            println!("{:>12} {}", record.level(), record.args());
+        }
+        fn flush(&self) {}
+    }
+    let verbose = std::env::var_os("SLIME_TRACE").is_some();
+    if verbose && log::set_logger(&Printer).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
+    verbose
 }
