@@ -6,7 +6,7 @@
 //!   tunnel      Free -> Busy -> Free ... -> Ending
 //! ```
 //!
-//! This module owns the tables and hands events to its parts: [`client`](self) reads requests and admits them, `dispatch` matches
+//! This module owns the tables and hands events to its parts: `client` reads requests and admits them, `dispatch` matches
 //! waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
 //! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
 //! [`super::queue`].
