@@ -311,12 +311,13 @@ impl World {
         let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
         let result = self.write_inner(end, &bytes);
         if let Ok(n) = result {
+            self.note_markers(end, &bytes[..n]);
             let it = &mut self.ends[end];
             let total = it.history.written.last().map_or(0, |(total, _)| *total) + n as u64;
             it.history.written.push((total, self.moment));
-            self.note_markers(end, &bytes[..n]);
             self.progressed(process);
         }
+        self.ends[end].held_up = result != Ok(bytes.len());
         self.note("write", process, end, code(result));
         result
     }

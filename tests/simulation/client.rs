@@ -49,7 +49,10 @@ struct Connection {
     head: Option<Head>,
     may_continue: bool,
     began: Micros,
+    /// Bytes moved since the last pause, and when the next ones may move.
+    written: usize,
     next_write: Micros,
+    taken: usize,
     next_read: Micros,
     next_ask: Micros,
     half_closed: bool,
@@ -133,7 +136,9 @@ impl Client {
             head: None,
             may_continue: false,
             began: self.now(),
+            written: 0,
             next_write: 0,
+            taken: 0,
             next_read: 0,
             next_ask: 0,
             half_closed: false,
@@ -317,14 +322,19 @@ impl Client {
             self.wake_at(at);
             return false;
         }
-        if let Some(Pace { bytes, every }) = plan.write_pace {
-            limit = limit.min(connection.sent + bytes);
-            connection.next_write = now + every;
+        if let Some(Pace { bytes, .. }) = plan.write_pace {
+            limit = limit.min(connection.sent + bytes - connection.written);
         }
         let bytes = connection.out[connection.sent..limit].to_vec();
         match self.net.write(&mut connection.socket, &[IoSlice::new(&bytes)]) {
             Ok(n) => {
                 connection.sent += n;
+                connection.written += n;
+                if let Some(Pace { bytes, every }) = plan.write_pace
+                    && connection.written >= bytes
+                {
+                    (connection.written, connection.next_write) = (0, now + every);
+                }
                 for asked in connection.asked.iter().filter(|asked| asked.ends <= connection.sent) {
                     self.model.borrow_mut().records[asked.exchange].sent = true;
                 }
@@ -347,23 +357,23 @@ impl Client {
             self.wake_at(at);
             return Next::Wait;
         }
-        let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes)];
-        if let Some(pace) = plan.read_pace {
-            connection.next_read = now + pace.every;
-        }
+        let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes - connection.taken)];
         match self.net.read(&mut connection.socket, &mut buffer) {
             // The other side of an upgraded connection is complete, this one is not yet.
             Ok(0) if connection.is_raw() && !connection.finished && !connection.failed => Next::Wait,
             Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),
             Ok(n) => {
                 connection.received += n;
+                connection.taken += n;
+                if let Some(Pace { bytes, every }) = plan.read_pace
+                    && connection.taken >= bytes
+                {
+                    (connection.taken, connection.next_read) = (0, now + every);
+                }
                 connection.reader.feed(&buffer[..n]);
                 self.parse()
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.next_read = 0;
-                Next::Wait
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Next::Wait,
             Err(_) => Next::Over(self.end(false)),
         }
     }
@@ -491,6 +501,7 @@ impl Connection {
     /// The current exchange begins.
     fn begin(&mut self, model: &Shared, now: Micros) {
         self.began = now;
+        (self.written, self.taken) = (0, 0);
         let exchange = self.asked[self.current].exchange;
         self.reader.to_head = model.borrow().exchanges[exchange].method == "HEAD";
     }

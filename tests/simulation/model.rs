@@ -144,9 +144,9 @@ impl Model {
             if record.attempts.len() > 1 && !plan.may_repeat() {
                 self.violate(exchange, "not repeatable, but reached an upstream twice");
             }
-            // 502 and 504 tell of a request that was sent; every other answer of the hub's own is a refusal.
-            if let Some(Outcome::Own(status)) = record.outcome
-                && !matches!(status, 502 | 504)
+            // Others may come while the request is being served: when its body is malformed, too long or too slow.
+            if let Some(Outcome::Own(status @ (401 | 404 | 414 | 417 | 431 | 501 | 503 | 505))) =
+                record.outcome
                 && !record.attempts.is_empty()
             {
                 self.violate(exchange, format!("refused with {status}, but reached an upstream"));
@@ -207,8 +207,9 @@ impl Model {
             let Some(client) = self.records.get(sighting.exchange).and_then(|record| record.client) else {
                 continue;
             };
-            if let Some(told) = world.ends[client ^ 1].history.told_end
-                && told.turn < sighting.at.turn
+            let sent = reached(&world.ends[sighting.end].history.written, sighting.begins + 1);
+            if let (Some(told), Some(sent)) = (world.ends[client ^ 1].history.told_end, sent)
+                && told.turn < sent.turn
             {
                 self.violate(sighting.exchange, "sent on after its client was known to have left");
             }
@@ -231,7 +232,13 @@ impl Model {
                 continue;
             }
             let by_hub = |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub;
-            let dispatched = world.sightings.iter().find(by_hub).map(|it| it.at.turn);
+            let dispatched = world
+                .sightings
+                .iter()
+                .find(by_hub)
+                .filter(|it| !it.held_up)
+                .and_then(|it| reached(&world.ends[it.end].history.written, it.begins + 1))
+                .map(|at| at.turn);
             let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends).map(|at| at.turn);
             if let (Some(arrived), Some(dispatched)) = (arrived, dispatched) {
                 order.push((arrived, dispatched, exchange));

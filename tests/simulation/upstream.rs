@@ -36,6 +36,8 @@ struct Connection {
     written: u64,
     serving: Option<Serving>,
     idle_since: Micros,
+    /// Bytes read since the last pause, and when the next ones may be.
+    taken: usize,
     next_read: Micros,
     /// The other side sends no more.
     ended: bool,
@@ -118,6 +120,7 @@ impl Upstream {
                         written: 0,
                         serving: None,
                         idle_since: now,
+                        taken: 0,
                         next_read: 0,
                         ended: false,
                         lingers_until: None,
@@ -168,7 +171,8 @@ impl Upstream {
         }
         let pace =
             connection.serving.as_ref().and_then(|it| it.plan.as_ref()).and_then(|plan| plan.upstream_pace);
-        let mut buffer = vec![0; pace.map_or(16_384, |pace| pace.bytes)];
+        let mut buffer =
+            vec![0; pace.map_or(16_384, |pace| pace.bytes.saturating_sub(connection.taken).max(1))];
         match self.net.read(&mut connection.socket, &mut buffer) {
             Ok(0) => {
                 connection.ended = true;
@@ -177,7 +181,12 @@ impl Upstream {
             Ok(n) => {
                 connection.read += n as u64;
                 connection.reader.feed(&buffer[..n]);
-                connection.next_read = pace.map_or(0, |pace| now + pace.every);
+                connection.taken += n;
+                if let Some(pace) = pace
+                    && connection.taken >= pace.bytes
+                {
+                    (connection.taken, connection.next_read) = (0, now + pace.every);
+                }
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,

@@ -115,6 +115,8 @@ pub(crate) struct Endpoint {
     pub(crate) used: usize,
     /// A write was refused; the next room is an edge.
     pub(crate) no_space: bool,
+    /// The last write was not taken as a whole.
+    pub(crate) held_up: bool,
     /// Room is withheld by chance.
     pub(crate) blocked: bool,
     pub(crate) latency: Micros,
@@ -212,17 +214,22 @@ pub(crate) struct World {
     verbose: bool,
 }
 
-/// A process wrote the marker of an exchange.
+/// A process wrote the marker of an exchange, in a request that begins here in the stream that it wrote.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sighting {
     pub(crate) exchange: usize,
     pub(crate) end: usize,
-    pub(crate) at: Moment,
+    pub(crate) begins: u64,
+    /// It may have waited for room: it was decided before it was written.
+    pub(crate) held_up: bool,
 }
 
 /// The field that tells the exchange, with a number of fixed width behind it.
 pub(crate) const MARKER: &str = "x-exchange: ";
 const MARKER_DIGITS: usize = 6;
+
+/// More than ever stands between the beginning of a request and its marker.
+const TAIL: usize = 4096;
 
 /// The marker field's line of an exchange.
 pub(crate) fn marker(exchange: usize) -> String {
@@ -520,21 +527,31 @@ impl World {
         self.hosts[process].told.clear();
     }
 
-    /// Notes markers among the bytes that are being written, also those that are cut by the end of a write.
+    /// Notes markers among the bytes that are being written, also those that are cut by the end of a write. To be called
+    /// before they are counted.
     pub(crate) fn note_markers(&mut self, end: usize, bytes: &[u8]) {
         let mut text = self.tails.remove(&end).unwrap_or_default();
         let old = text.len();
-        text.extend(bytes.iter().map(u8::to_ascii_lowercase));
+        let before = self.ends[end].history.written.last().map_or(0, |(total, _)| *total) - old as u64;
+        text.extend_from_slice(bytes);
         let length = MARKER.len() + MARKER_DIGITS;
-        for (start, found) in text.windows(length).enumerate() {
-            if start + length > old && found.starts_with(MARKER.as_bytes()) {
-                let digits = std::str::from_utf8(&found[MARKER.len()..]).ok();
-                if let Some(exchange) = digits.and_then(|digits| digits.parse().ok()) {
-                    self.sightings.push(Sighting { exchange, end, at: self.moment });
-                }
+        for start in (old + 1).saturating_sub(length)..(text.len() + 1).saturating_sub(length) {
+            let found = &text[start..start + length];
+            if !found[..MARKER.len()].eq_ignore_ascii_case(MARKER.as_bytes()) {
+                continue;
             }
+            let digits = std::str::from_utf8(&found[MARKER.len()..]).ok();
+            let Some(exchange) = digits.and_then(|digits| digits.parse().ok()) else { continue };
+            // The request began with its method, before its target.
+            let target = format!(" /e/{exchange}?");
+            let Some(at) = text[..start].windows(target.len()).rposition(|it| it == target.as_bytes()) else {
+                continue;
+            };
+            let method = text[..at].iter().rev().take_while(|byte| byte.is_ascii_uppercase()).count();
+            let held_up = self.ends[end].held_up;
+            self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
         }
-        let keep = text.len().saturating_sub(length - 1);
+        let keep = text.len().saturating_sub(TAIL);
         self.tails.insert(end, text.split_off(keep));
     }
 }
