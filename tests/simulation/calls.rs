@@ -162,6 +162,8 @@ impl World {
             }
             left -= 1;
             self.ends[end].edge = false;
+            // Also if what it announced is gone already: that the process was woken up is not its doing.
+            self.progressed(process);
             let room = self.has_room(end);
             let it = &mut self.ends[end];
             let hangup = it.connected && it.fin_received || it.dead;
@@ -175,7 +177,9 @@ impl World {
                 events.push(Event::Ready { token, readable, writable, hangup });
             }
         }
-        self.hosts[process].progress += (events.len() - before) as u64;
+        if events.len() > before {
+            self.progressed(process);
+        }
     }
 
     fn accept(&mut self, listener: usize) -> Result<(usize, SocketAddr), Errno> {

@@ -2,7 +2,7 @@
 
 use crate::http::{Way, body, chunked};
 use crate::rng::Rng;
-use crate::world::{MILLI, Micros, SECOND, marker};
+use crate::world::{METHODS, MILLI, Micros, SECOND, marker};
 
 /// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Exchange {
     /// `most` bounds the lengths of bodies.
     pub(crate) fn draw(id: usize, mood: Mood, most: usize, rng: &mut Rng) -> Self {
         let stormy = mood == Mood::Stormy;
-        let method = rng.pick(&["GET", "GET", "GET", "POST", "POST", "PUT", "HEAD", "DELETE", "PATCH"]);
+        let method = if rng.chance(300) { "GET" } else { rng.pick(&METHODS) };
         let upgrade = method == "GET" && rng.chance(100);
         let request = match method {
             _ if upgrade => Framing::Upgrade,

@@ -82,9 +82,10 @@ impl Weather {
         }
     }
 
-    /// The same without anything that may make an exchange fail.
+    /// The same without anything that may make an exchange fail, or last longer than the time limits.
     pub(crate) fn harmless(self) -> Self {
-        Self { reset: 0, blackhole: 0, refuse: 0, exhausted: 0, sluggish: false, ..self }
+        let hiccup = if self.narrow { 0 } else { self.hiccup };
+        Self { hiccup, reset: 0, blackhole: 0, refuse: 0, exhausted: 0, sluggish: false, ..self }
     }
 }
 
@@ -227,6 +228,9 @@ pub(crate) struct Sighting {
 /// The field that tells the exchange, with a number of fixed width behind it.
 pub(crate) const MARKER: &str = "x-exchange: ";
 const MARKER_DIGITS: usize = 6;
+
+/// What a script may ask with.
+pub(crate) const METHODS: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH"];
 
 /// More than ever stands between the beginning of a request and its marker.
 const TAIL: usize = 4096;
@@ -547,7 +551,8 @@ impl World {
             let Some(at) = text[..start].windows(target.len()).rposition(|it| it == target.as_bytes()) else {
                 continue;
             };
-            let method = text[..at].iter().rev().take_while(|byte| byte.is_ascii_uppercase()).count();
+            let method = METHODS.iter().find(|method| text[..at].ends_with(method.as_bytes()));
+            let method = method.map_or(0, |method| method.len());
             let held_up = self.ends[end].held_up;
             self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
         }
