@@ -11,7 +11,9 @@ mod resolve;
 pub mod run;
 pub mod shell;
 mod signals;
+mod stream;
 pub mod sys;
+pub mod tls;
 
 use core::net::SocketAddr;
 use core::time::Duration;

@@ -7,11 +7,17 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
+use std::sync::Arc;
 
 use log::{debug, warn};
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig};
 
 use super::buffer::BufferPool;
 use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
+use super::stream::{Session, Stream, TlsStream};
 use super::{Event, Net};
 use crate::proto::key::Key;
 use crate::proto::seam::{Close, Closed, Command, Core, Target, Unreachable, Why};
@@ -23,6 +29,8 @@ const ACCEPT_BUDGET: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
+/// TLS could not be established.
+const UNTRUSTED: Closed = Closed { why: Why::Unreachable(Unreachable::Untrusted), written: false };
 /// How often the ready list is gone through in one turn. What is ready then waits until new events were looked at.
 const ROUNDS: usize = 8;
 
@@ -44,6 +52,10 @@ pub struct Shell<C: Core, N: Net> {
     events: Vec<Event>,
     listeners: Vec<ListenerState<N::Listener>>,
     targets: Targets,
+    /// What TLS listeners offer.
+    tls: Option<Arc<ServerConfig>>,
+    /// The targets that are reached by TLS.
+    dial_tls: Vec<(Target, DialTls)>,
     commands: Vec<Command>,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     accept_again: Option<Mono>,
@@ -56,6 +68,7 @@ pub type Reload<C> = Box<dyn FnMut(&mut C, Now)>;
 
 struct ListenerState<L> {
     listener: L,
+    is_tls: bool,
     readable: bool,
 }
 
@@ -75,6 +88,17 @@ pub struct Endpoint {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+/// How a connection that we make is secured.
+#[derive(Clone, Debug)]
+pub struct DialTls {
+    /// Whom we trust, and what we offer.
+    pub config: Arc<ClientConfig>,
+    /// Whom we expect.
+    pub name: ServerName<'static>,
+    /// Whether TLS begins by [`Command::Secure`] instead of at once: when a proxy is between.
+    pub is_later: bool,
 }
 
 impl Targets {
@@ -104,8 +128,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             // Connections may have come before the first poll.
             listeners: listeners
                 .into_iter()
-                .map(|listener| ListenerState { listener, readable: true })
+                .map(|listener| ListenerState { listener, is_tls: false, readable: true })
                 .collect(),
+            tls: None,
+            dial_tls: Vec::new(),
             targets,
             commands: Vec::new(),
             accept_again: None,
@@ -117,6 +143,19 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sees to it that `reload` is called on [`Event::Reload`].
     pub fn on_reload(&mut self, reload: Reload<C>) {
         self.reload = Some(reload);
+    }
+
+    /// Adds listeners where TLS is spoken, with the next tokens.
+    pub fn add_tls_listeners(&mut self, listeners: Vec<N::Listener>, config: Arc<ServerConfig>) {
+        let added =
+            listeners.into_iter().map(|listener| ListenerState { listener, is_tls: true, readable: true });
+        self.listeners.extend(added);
+        self.tls = Some(config);
+    }
+
+    /// This target is reached by TLS.
+    pub fn dial_by_tls(&mut self, target: Target, tls: DialTls) {
+        self.dial_tls.push((target, tls));
     }
 
     /// Runs turns until the core ends. Its exit code.
@@ -206,6 +245,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                         self.list(key);
                     }
                     Some(Slot::Connecting { .. }) => self.check_connecting(key),
+                    Some(Slot::Securing(_)) => self.check_securing(key),
                     Some(Slot::Resolving(_)) | None => {}
                 }
             }
@@ -299,7 +339,19 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return false;
             }
         };
-        let Some(key) = self.core.handle_accepted(peer, self.now) else {
+        let is_tls = state.is_tls;
+        let session = match (is_tls, &self.tls) {
+            (false, _) => None,
+            (true, Some(config)) => match UnbufferedServerConnection::new(Arc::clone(config)) {
+                Ok(session) => Some(Session::Server(session)),
+                Err(error) => {
+                    warn!("cannot begin TLS: {error}");
+                    return true;
+                }
+            },
+            (true, None) => return true,
+        };
+        let Some(key) = self.core.handle_accepted(peer, is_tls, self.now) else {
             self.obey();
             return true;
         };
@@ -310,7 +362,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             self.obey();
             return true;
         }
-        let mut conn = Conn::new(socket);
+        let mut conn = Conn::new(match session {
+            None => Stream::Plain(socket),
+            Some(session) => Stream::Tls(Box::new(TlsStream::new(socket, session))),
+        });
         // Most clients have sent their request by the time they are accepted.
         conn.readable = true;
         self.conns.insert(key, Slot::Open(conn));
@@ -354,15 +409,75 @@ impl<C: Core, N: Net> Shell<C, N> {
         match self.net.connected(socket) {
             Ok(false) => {}
             Ok(true) => {
+                let target = *target;
                 let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
-                self.conns.insert(key, Slot::Open(Conn::new(socket)));
-                self.core.handle_connected(key, self.now);
-                self.obey();
+                match self.tls_of(target) {
+                    Some(tls) if !tls.is_later => self.secure(key, socket, &tls.clone()),
+                    Some(_) | None => self.opened(key, Stream::Plain(socket)),
+                }
             }
             Err(error) => {
                 let (target, left) = (*target, core::mem::take(left));
                 self.connect_next(key, target, left, unreachable(&error));
             }
+        }
+    }
+
+    fn tls_of(&self, target: Target) -> Option<&DialTls> {
+        self.dial_tls.iter().find(|(of, _)| *of == target).map(|(_, tls)| tls)
+    }
+
+    /// A connection that was dialled stands.
+    fn opened(&mut self, key: Key, stream: Stream<N::Socket>) {
+        self.conns.insert(key, Slot::Open(Conn::new(stream)));
+        self.core.handle_connected(key, self.now);
+        self.obey();
+        // What came along with the end of a handshake is announced by no edge.
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.readable = true;
+            self.list(key);
+        }
+    }
+
+    /// Begins TLS on a connection that was dialled.
+    fn secure(&mut self, key: Key, socket: N::Socket, tls: &DialTls) {
+        match UnbufferedClientConnection::new(Arc::clone(&tls.config), tls.name.clone()) {
+            Ok(session) => {
+                let stream = TlsStream::new(socket, Session::Client(session));
+                self.conns.insert(key, Slot::Securing(Box::new(stream)));
+                self.check_securing(key);
+            }
+            Err(error) => {
+                warn!("cannot begin TLS: {error}");
+                self.core.handle_closed(key, UNTRUSTED, self.now);
+                self.obey();
+            }
+        }
+    }
+
+    fn check_securing(&mut self, key: Key) {
+        let Some(Slot::Securing(stream)) = self.conns.slot_mut(key) else { return };
+        match stream.handshake(&mut self.net, &mut self.buffers) {
+            Ok(false) => {}
+            Ok(true) => {
+                let Some(Slot::Securing(stream)) = self.conns.remove(key) else { return };
+                self.opened(key, Stream::Tls(stream));
+            }
+            Err(error) => {
+                warn!("TLS with {} failed: {error}", key.kind().describe());
+                self.drop_slot(key);
+                self.core.handle_closed(key, UNTRUSTED, self.now);
+                self.obey();
+            }
+        }
+    }
+
+    /// Takes a connection out of the tables and closes it.
+    fn drop_slot(&mut self, key: Key) {
+        match self.conns.remove(key) {
+            Some(Slot::Open(mut conn)) => conn.clear(&mut self.buffers),
+            Some(Slot::Securing(stream)) => drop(Stream::Tls(stream).into_socket(&mut self.buffers)),
+            Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
         }
     }
 
@@ -445,24 +560,33 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Command::Close(key, how) => {
                 self.unpair(key);
-                match self.conns.remove(key) {
-                    Some(Slot::Open(mut conn)) => {
-                        conn.clear(&mut self.buffers);
-                        if how == Close::Reset {
-                            self.net.abort(conn.socket);
-                        }
+                if how == Close::Reset
+                    && let Some(conn) = self.conns.get_mut(key)
+                {
+                    conn.clear(&mut self.buffers);
+                    if let Some(Slot::Open(conn)) = self.conns.remove(key) {
+                        self.net.abort(conn.stream.into_socket(&mut self.buffers));
                     }
-                    Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
+                } else {
+                    self.drop_slot(key);
                 }
             }
             Command::Rekey { from, to } => {
                 if let Some(Slot::Open(mut conn)) = self.conns.remove(from) {
-                    if self.net.reregister(&mut conn.socket, to.to_token()).is_err() {
+                    if self.net.reregister(conn.stream.socket_mut(), to.to_token()).is_err() {
                         self.failed.push((to, Why::Failed));
                     }
                     conn.is_listed = false;
                     self.conns.insert(to, Slot::Open(conn));
                     self.list(to);
+                }
+            }
+            Command::Secure { key, target } => {
+                let tls = self.tls_of(target).cloned();
+                if let (Some(tls), Some(Slot::Open(mut conn))) = (tls, self.conns.remove(key)) {
+                    conn.clear(&mut self.buffers);
+                    let socket = conn.stream.into_socket(&mut self.buffers);
+                    self.secure(key, socket, &tls);
                 }
             }
             Command::Exit(code) => self.exit = Some(code),
@@ -495,9 +619,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Some(Peer { role: Role::Requester, .. }) | None => false,
         };
         self.unpair(key);
-        if let Some(Slot::Open(mut conn)) = self.conns.remove(key) {
-            conn.clear(&mut self.buffers);
-        }
+        self.drop_slot(key);
         self.core.handle_closed(key, Closed { why, written }, self.now);
         self.obey();
     }
