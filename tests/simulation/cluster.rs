@@ -170,6 +170,13 @@ impl Cluster {
         let end = self.simulation.now() + 2000 * SECOND;
         self.simulation.world.borrow_mut().weather = Weather::default();
         self.simulation.run_until(end, |_| false);
+        // Signs of life own blocks while they are on their way.
+        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
+        let is_quiet = |_: &Simulation| {
+            hub.borrow().census().1 + agents.iter().map(|(_, agent)| agent.borrow().census().1).sum::<usize>()
+                == 0
+        };
+        self.simulation.run_until(end + 60 * SECOND, is_quiet);
         self.check_rest();
         let world = self.simulation.world.borrow();
         let mut model = self.model.borrow_mut();
@@ -239,7 +246,7 @@ impl Cluster {
             violations.push(format!("left at the hub: {census:?}"));
         }
         let mut tunnels = 0;
-        let mut blocks = hub.census().1;
+        let mut blocks = vec![("hub".to_owned(), hub.census().1)];
         for (place, agent) in &self.agents {
             let agent = agent.borrow();
             let (joined, upstreams, serving) = agent.core().census();
@@ -252,13 +259,13 @@ impl Cluster {
             if joined != workers {
                 violations.push(format!("an agent has {joined} tunnels for {workers} workers"));
             }
-            blocks += agent.census().1;
+            blocks.push((place.net.world.borrow().hosts[place.net.process].name.clone(), agent.census().1));
         }
         if census.tunnels != tunnels {
             violations.push(format!("{} tunnels at the hub, {tunnels} at the agents", census.tunnels));
         }
-        if blocks > 0 {
-            violations.push(format!("{blocks} blocks owned by buffers though nothing happens"));
+        for (name, blocks) in blocks.into_iter().filter(|(_, blocks)| *blocks > 0) {
+            violations.push(format!("{blocks} blocks owned by buffers of {name} though nothing happens"));
         }
         self.model.borrow_mut().violations.append(&mut violations);
     }

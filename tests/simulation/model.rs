@@ -144,10 +144,12 @@ impl Model {
             if record.attempts.len() > 1 && !plan.may_repeat() {
                 self.violate(exchange, "not repeatable, but reached an upstream twice");
             }
-            // Others may come while the request is being served: when its body is malformed, too long or too slow.
+            // Others may come while the request is being served: when its body is malformed, too long or too slow. A request
+            // that lost its tunnel may be refused when it is to be repeated.
             if let Some(Outcome::Own(status @ (401 | 404 | 414 | 417 | 431 | 501 | 503 | 505))) =
                 record.outcome
                 && !record.attempts.is_empty()
+                && !(status == 503 && plan.may_repeat())
             {
                 self.violate(exchange, format!("refused with {status}, but reached an upstream"));
             }

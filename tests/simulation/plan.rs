@@ -191,7 +191,7 @@ impl Exchange {
             match self.fault {
                 // Only the patience of its application ends it.
                 Some(Fault::Silence) => {
-                    self.leave.get_or_insert((When::Passed(rng.within(SECOND, 100 * SECOND)), how));
+                    self.leave = Some((When::Passed(rng.within(SECOND, 100 * SECOND)), how));
                 }
                 // A FIN is the regular end of such a body.
                 Some(Fault::CutResponse(at, _)) if self.is_until_close() => {
