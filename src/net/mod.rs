@@ -4,8 +4,10 @@
 //! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
 //! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
 
+mod accept;
 pub mod buffer;
 mod conn;
+mod dial;
 mod flow;
 mod resolve;
 pub mod run;

@@ -2,35 +2,26 @@
 //!
 //! In each turn the events of a batch are first noted at their connections, then the connections are served, responders
 //! before requesters, so that a worker that became free, or a tunnel that died, is known before the next request is
-//! dispatched. `flow` moves the bytes; this module owns the turn, accepting, dialling, and the commands.
+//! dispatched. This module owns the turn and the commands; `flow` moves the bytes, `accept` and `dial` make connections.
 
-use core::net::SocketAddr;
-use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
-use log::{debug, warn};
-use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::ServerName;
-use rustls::server::UnbufferedServerConnection;
-use rustls::{ClientConfig, ServerConfig};
+use log::warn;
+use rustls::ServerConfig;
 
+use super::accept::ListenerState;
 use super::buffer::BufferPool;
-use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
-use super::stream::{Session, Stream, TlsStream};
+use super::conn::{Conns, Ending, Peer, Role, Slot};
+pub use super::dial::{DialTls, Endpoint, Targets};
+use super::stream::Stream;
 use super::{Event, Net};
 use crate::proto::key::Key;
-use crate::proto::seam::{Close, Closed, Command, Core, Target, Unreachable, Why};
+use crate::proto::seam::{Close, Closed, Command, Core, Target, Why};
 use crate::proto::timer::{Mono, Now};
 
-/// Connections accepted in one turn, so that a flood of them does not starve those that are there.
-const ACCEPT_BUDGET: usize = 64;
-/// After the process ran out of descriptors or memory while accepting, the next attempt.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
-/// TLS could not be established.
-const UNTRUSTED: Closed = Closed { why: Why::Unreachable(Unreachable::Untrusted), written: false };
 /// How often the ready list is gone through in one turn. What is ready then waits until new events were looked at.
 const ROUNDS: usize = 8;
 
@@ -49,66 +40,22 @@ pub struct Shell<C: Core, N: Net> {
     pub(super) ready: Vec<Key>,
     /// Connections that used up their share of this turn.
     pub(super) later: Vec<Key>,
-    events: Vec<Event>,
-    listeners: Vec<ListenerState<N::Listener>>,
-    targets: Targets,
-    /// What TLS listeners offer.
-    tls: Option<Arc<ServerConfig>>,
-    /// The targets that are reached by TLS.
-    dial_tls: Vec<(Target, DialTls)>,
-    commands: Vec<Command>,
+    pub(super) listeners: Vec<ListenerState<N::Listener>>,
+    pub(super) targets: Targets,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
-    accept_again: Option<Mono>,
+    pub(super) accept_again: Option<Mono>,
+    events: Vec<Event>,
+    /// What TLS listeners offer.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The targets that are reached by TLS.
+    pub(super) dial_tls: Vec<(Target, DialTls)>,
+    commands: Vec<Command>,
     reload: Option<Reload<C>>,
     exit: Option<u8>,
 }
 
 /// What is done when the operator asks to read again what may have changed.
 pub type Reload<C> = Box<dyn FnMut(&mut C, Now)>;
-
-struct ListenerState<L> {
-    listener: L,
-    is_tls: bool,
-    readable: bool,
-}
-
-/// Where [`Command::Dial`] goes.
-#[derive(Clone, Debug, Default)]
-pub struct Targets {
-    /// The hub, at an agent.
-    pub hub: Option<Endpoint>,
-    /// The upstreams, at an agent.
-    pub upstreams: Vec<Endpoint>,
-}
-
-/// An address to dial.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// A name or an IP address (without brackets).
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-/// How a connection that we make is secured.
-#[derive(Clone, Debug)]
-pub struct DialTls {
-    /// Whom we trust, and what we offer.
-    pub config: Arc<ClientConfig>,
-    /// Whom we expect.
-    pub name: ServerName<'static>,
-    /// Whether TLS begins by [`Command::Secure`] instead of at once: when a proxy is between.
-    pub is_later: bool,
-}
-
-impl Targets {
-    fn get(&self, target: Target) -> Option<&Endpoint> {
-        match target {
-            Target::Hub => self.hub.as_ref(),
-            Target::Upstream(index) => self.upstreams.get(usize::from(index)),
-        }
-    }
-}
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// A shell around a core. Listeners are registered with the tokens from [`LISTENER_TOKENS`] on, in order.
@@ -307,173 +254,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.pump(key);
     }
 
-    fn may_accept(&self) -> bool {
-        self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.readable)
-    }
-
-    fn accept(&mut self) {
-        let mut budget = ACCEPT_BUDGET;
-        for index in 0..self.listeners.len() {
-            while budget > 0 && self.accept_again.is_none() && self.accept_one(index) {
-                budget -= 1;
-            }
-        }
-    }
-
-    /// Accepts one connection from this listener. False if there is none at present.
-    fn accept_one(&mut self, index: usize) -> bool {
-        let Some(state) = self.listeners.get_mut(index).filter(|state| state.readable) else { return false };
-        let (mut socket, peer) = match self.net.accept(&mut state.listener) {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                state.readable = false;
-                return false;
-            }
-            // The connection that was waiting is gone; others may wait (accept(2)).
-            Err(error) if is_of_connection(&error) => return true,
-            Err(error) => {
-                debug!("cannot accept: {error}");
-                self.accept_again = Some(self.now.mono.after(ACCEPT_PAUSE));
-                self.core.handle_exhausted(self.now);
-                self.obey();
-                return false;
-            }
-        };
-        let is_tls = state.is_tls;
-        let session = match (is_tls, &self.tls) {
-            (false, _) => None,
-            (true, Some(config)) => match UnbufferedServerConnection::new(Arc::clone(config)) {
-                Ok(session) => Some(Session::Server(session)),
-                Err(error) => {
-                    warn!("cannot begin TLS: {error}");
-                    return true;
-                }
-            },
-            (true, None) => return true,
-        };
-        let Some(key) = self.core.handle_accepted(peer, is_tls, self.now) else {
-            self.obey();
-            return true;
-        };
-        self.obey();
-        if let Err(error) = self.net.register(&mut socket, key.to_token()) {
-            debug!("cannot register a connection: {error}");
-            self.core.handle_closed(key, Closed { why: Why::Failed, written: false }, self.now);
-            self.obey();
-            return true;
-        }
-        let mut conn = Conn::new(match session {
-            None => Stream::Plain(socket),
-            Some(session) => Stream::Tls(Box::new(TlsStream::new(socket, session))),
-        });
-        // Most clients have sent their request by the time they are accepted.
-        conn.readable = true;
-        self.conns.insert(key, Slot::Open(conn));
-        self.list(key);
-        true
-    }
-
-    fn resolved(&mut self, key: Key, mut addresses: Vec<SocketAddr>) {
-        let Some(Slot::Resolving(target)) = self.conns.slot_mut(key) else { return };
-        let target = *target;
-        // They are tried from the end.
-        addresses.reverse();
-        let why = if addresses.is_empty() { Unreachable::NameNotFound } else { Unreachable::Other };
-        self.connect_next(key, target, addresses, why);
-    }
-
-    /// Connects to the next address that is left, or reports that there is none.
-    fn connect_next(&mut self, key: Key, target: Target, mut left: Vec<SocketAddr>, mut why: Unreachable) {
-        while let Some(address) = left.pop() {
-            let connected = self.net.connect(address).and_then(|mut socket| {
-                self.net.register(&mut socket, key.to_token())?;
-                Ok(socket)
-            });
-            match connected {
-                Ok(socket) => {
-                    if let Some(slot) = self.conns.slot_mut(key) {
-                        *slot = Slot::Connecting { socket, target, left };
-                    }
-                    return;
-                }
-                Err(error) => why = unreachable(&error),
-            }
-        }
-        self.conns.remove(key);
-        self.core.handle_closed(key, Closed { why: Why::Unreachable(why), written: false }, self.now);
-        self.obey();
-    }
-
-    fn check_connecting(&mut self, key: Key) {
-        let Some(Slot::Connecting { socket, target, left }) = self.conns.slot_mut(key) else { return };
-        match self.net.connected(socket) {
-            Ok(false) => {}
-            Ok(true) => {
-                let target = *target;
-                let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
-                match self.tls_of(target) {
-                    Some(tls) if !tls.is_later => self.secure(key, socket, &tls.clone()),
-                    Some(_) | None => self.opened(key, Stream::Plain(socket)),
-                }
-            }
-            Err(error) => {
-                let (target, left) = (*target, core::mem::take(left));
-                self.connect_next(key, target, left, unreachable(&error));
-            }
-        }
-    }
-
-    fn tls_of(&self, target: Target) -> Option<&DialTls> {
-        self.dial_tls.iter().find(|(of, _)| *of == target).map(|(_, tls)| tls)
-    }
-
-    /// A connection that was dialled stands.
-    fn opened(&mut self, key: Key, stream: Stream<N::Socket>) {
-        self.conns.insert(key, Slot::Open(Conn::new(stream)));
-        self.core.handle_connected(key, self.now);
-        self.obey();
-        // What came along with the end of a handshake is announced by no edge.
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.readable = true;
-            self.list(key);
-        }
-    }
-
-    /// Begins TLS on a connection that was dialled.
-    fn secure(&mut self, key: Key, socket: N::Socket, tls: &DialTls) {
-        match UnbufferedClientConnection::new(Arc::clone(&tls.config), tls.name.clone()) {
-            Ok(session) => {
-                let stream = TlsStream::new(socket, Session::Client(session));
-                self.conns.insert(key, Slot::Securing(Box::new(stream)));
-                self.check_securing(key);
-            }
-            Err(error) => {
-                warn!("cannot begin TLS: {error}");
-                self.core.handle_closed(key, UNTRUSTED, self.now);
-                self.obey();
-            }
-        }
-    }
-
-    fn check_securing(&mut self, key: Key) {
-        let Some(Slot::Securing(stream)) = self.conns.slot_mut(key) else { return };
-        match stream.handshake(&mut self.net, &mut self.buffers) {
-            Ok(false) => {}
-            Ok(true) => {
-                let Some(Slot::Securing(stream)) = self.conns.remove(key) else { return };
-                self.opened(key, Stream::Tls(stream));
-            }
-            Err(error) => {
-                warn!("TLS with {} failed: {error}", key.kind().describe());
-                self.drop_slot(key);
-                self.core.handle_closed(key, UNTRUSTED, self.now);
-                self.obey();
-            }
-        }
-    }
-
     /// Takes a connection out of the tables and closes it.
-    fn drop_slot(&mut self, key: Key) {
+    pub(super) fn drop_slot(&mut self, key: Key) {
         match self.conns.remove(key) {
             Some(Slot::Open(mut conn)) => conn.clear(&mut self.buffers),
             Some(Slot::Securing(stream)) => drop(Stream::Tls(stream).into_socket(&mut self.buffers)),
@@ -623,27 +405,4 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.core.handle_closed(key, Closed { why, written }, self.now);
         self.obey();
     }
-}
-
-/// Whether accept(2) failed for the connection that it would have returned, not for want of anything of ours.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-        PermissionDenied, TimedOut,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-            | PermissionDenied
-            | TimedOut
-    )
-}
-
-fn unreachable(error: &io::Error) -> Unreachable {
-    if error.kind() == io::ErrorKind::ConnectionRefused { Unreachable::Refused } else { Unreachable::Other }
 }
