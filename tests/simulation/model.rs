@@ -66,6 +66,11 @@ impl Model {
     }
 
     pub(crate) fn violate(&mut self, exchange: usize, what: impl AsRef<str>) {
+        let prefix = format!("exchange {exchange}:");
+        if self.violations.iter().filter(|it| it.starts_with(&prefix)).count() >= 3 {
+            // The first ones say enough.
+            return;
+        }
         self.violations.push(format!("exchange {exchange}: {}", what.as_ref()));
     }
 

@@ -204,6 +204,9 @@ pub(crate) struct World {
     pub(crate) listeners: Vec<Listening>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
+    /// Pipes that are taken: whose, and what they hold.
+    pub(crate) pipes: BTreeMap<u32, (usize, Vec<u8>)>,
+    pub(crate) last_pipe: u32,
     pub(crate) moment: Moment,
     /// Where an exchange's marker was written: see [`World::note_markers`].
     pub(crate) sightings: Vec<Sighting>,
@@ -250,6 +253,8 @@ impl World {
             listeners: Vec::new(),
             hosts: Vec::new(),
             names: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            last_pipe: 0,
             moment: Moment { turn: 0, call: 0 },
             sightings: Vec::new(),
             tails: BTreeMap::new(),
@@ -529,6 +534,7 @@ impl World {
             }
         }
         self.hosts[process].told.clear();
+        self.pipes.retain(|_, (owner, _)| *owner != process);
     }
 
     /// Notes markers among the bytes that are being written, also those that are cut by the end of a write. To be called
