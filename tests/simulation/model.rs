@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::history::{History, Moment, Sighting};
 use crate::http::{Way, body_byte};
 use crate::plan::{Exchange, Framing, Mood};
-use crate::world::{History, Moment, Sighting, World};
+use crate::world::World;
 
 pub(crate) type Shared = Rc<RefCell<Model>>;
 
