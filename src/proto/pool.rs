@@ -39,7 +39,8 @@ pub struct Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProfileId(usize);
 
-/// An agent, as long as the process lives: unlike a slot, never given to another one.
+/// An agent from the moment that it takes work until it takes none: unlike a slot, never given to another one. Who refuses a request
+/// is skipped for it under this name, and has another one when it is back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentSerial(u64);
 
@@ -195,6 +196,11 @@ impl Pool {
     pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.0) else { return };
         let Some(profile) = self.profiles.get_mut(agent.profile.0) else { return };
+        if ready && agent.ready == 0 {
+            // It may have refused what it takes now.
+            self.serial += 1;
+            agent.serial = AgentSerial(self.serial);
+        }
         for (count, bereft) in
             [(&mut agent.ready, &mut agent.bereft), (&mut profile.ready, &mut profile.bereft)]
         {

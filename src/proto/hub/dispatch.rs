@@ -126,6 +126,10 @@ impl Hub {
             responder: tunnel_key.into(),
             upto,
         });
+        if gate == Gate::Open && exchange.messages.wants_request() {
+            // Its body may have come while nobody wanted it.
+            self.commands.push(Command::Resume(exchange.client.into()));
+        }
         self.arm_exchange(key);
         self.arm_tunnel(tunnel_key);
         true
@@ -210,7 +214,9 @@ impl Hub {
         let Phase::Active { tunnel, keep, .. } = exchange.phase else { return };
         let client = exchange.client;
         self.commands.push(Command::Unpair(client.into()));
-        if exchange.messages.responder_is_reusable() && tunnel_is_clean {
+        // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken for them.
+        let all_sent = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
+        if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
             self.free_tunnel(tunnel, now);
         } else {
             self.drop_tunnel(tunnel, "its connection cannot carry another request", now);

@@ -100,10 +100,9 @@ impl Hub {
                 self.leave_pool(key);
             }
             TunnelState::Busy { sign_by, exchange } if *sign_by <= now.mono => {
-                // Answered, it was replaced; it may be that its client is slow.
-                let exchange =
-                    self.exchanges.get(*exchange).filter(|exchange| exchange.messages.is_answered());
-                let client = exchange.and_then(|exchange| self.clients.get(exchange.client));
+                // While its client takes what came before, nothing is read that could be a sign. (Answered, it was replaced.)
+                let client =
+                    self.exchanges.get(*exchange).and_then(|exchange| self.clients.get(exchange.client));
                 if client.is_some_and(|client| client.send_by != Mono::NEVER) {
                     *sign_by = now.mono.after(self.config.limits.linger);
                 } else {
