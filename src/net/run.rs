@@ -50,9 +50,9 @@ pub struct AgentOptions {
     pub config: AgentConfig,
 }
 
-/// Descriptors beside those of clients, tunnels and upstreams: the standard ones, listeners, epoll, signals, name lookup, files, and
-/// connections that are being ended.
-const RESERVE: usize = 64;
+/// Descriptors beside those of clients, tunnels and upstreams: those of 32 pipes (`pipes.rs`), the standard ones, listeners, epoll,
+/// signals, name lookup, files, and connections that are being ended.
+const RESERVE: usize = 128;
 /// The largest file of revocations, in bytes: some 30,000 tokens, which a router still reads in no time.
 const MAX_REVOCATIONS: u64 = 1 << 20;
 
@@ -230,7 +230,7 @@ mod tests {
         fit_hub(&mut config, |wanted| wanted);
         assert_eq!((config.max_clients, config.max_tunnels), (16_384, 4096));
         fit_hub(&mut config, |_| 1024);
-        assert_eq!((config.max_clients, config.max_tunnels), (768, 192));
+        assert_eq!((config.max_clients, config.max_tunnels), (717, 179));
         fit_hub(&mut config, |_| 10);
         assert_eq!((config.max_clients, config.max_tunnels), (1, 1));
     }
@@ -258,14 +258,14 @@ mod tests {
             limits: Limits::default(),
         };
         fit_agent(&mut config, |wanted| {
-            assert_eq!(wanted, 64 + 2 * (2 * 300 + 1));
+            assert_eq!(wanted, 128 + 2 * (2 * 300 + 1));
             wanted
         });
         assert_eq!((config.workers, config.extra_upgrades), (200, 100));
         fit_agent(&mut config, |_| 1024);
-        assert_eq!((config.workers, config.extra_upgrades), (200, 39));
+        assert_eq!((config.workers, config.extra_upgrades), (200, 23));
         fit_agent(&mut config, |_| 256);
-        assert_eq!((config.workers, config.extra_upgrades), (47, 0));
+        assert_eq!((config.workers, config.extra_upgrades), (31, 0));
         fit_agent(&mut config, |_| 3);
         assert_eq!((config.workers, config.extra_upgrades), (1, 0));
     }

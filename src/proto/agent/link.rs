@@ -27,6 +27,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Signs of life that the hub may owe, and what a loaded machine takes.
 const SILENCE: f64 = 4.5;
 
+/// What is said about a 401 that is not the hub's.
+const LOCKED: &str =
+    "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
+
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
 #[derive(Default)]
 pub(super) struct Backoff {
@@ -111,7 +115,8 @@ impl Agent {
         }
         let limit = self.config.limits.connect;
         let of = TunnelOf::Worker(key);
-        let tunnel = self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, of });
+        let tunnel =
+            self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, left: false, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let Some(tunnel) = tunnel else { return };
         worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
@@ -253,6 +258,7 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 match status {
                     0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
+                    401 => self.tunnel_lost(key, LOCKED, now),
                     _ => {
                         let why = format!(
                             "what answers there is not a slime hub, or not on this path: status {status}"
@@ -310,12 +316,21 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.dismissed(key, reason, now);
             }
+            // The application left before its request was looked at: nothing would tell of it again.
+            Ask::Serve if end.is_some() || self.tunnels.get(tunnel).is_none_or(|tunnel| tunnel.left) => {
+                debug!("{} {}: the application left", head.method.as_str(), head.path());
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+            }
             Ask::Serve => self.serve(key, tunnel, &head, out, now),
         }
         Step::Skip(length)
     }
 
     pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.left = true;
+        }
         let Some(key) = self.worker_of(tunnel) else { return };
         let Some(worker) = self.workers.get(key) else { return };
         // Elsewhere the end of the input tells; while a request is served, the input may not be wanted.
@@ -538,8 +553,7 @@ impl Agent {
     }
 }
 
-const NOT_WANTED: &str =
-    "it is not one of this hub's, has expired or was revoked, or a proxy before the hub wants a password";
+const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
 
 /// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the head. None of ours has an
 /// escaped character.

@@ -27,6 +27,7 @@ use super::notice::Notices;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tunnel::IN_BETWEEN;
 use crate::config::AgentConfig;
 
 /// The agent's half of the core.
@@ -90,6 +91,8 @@ struct Tunnel {
     armed: Armed,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
+    /// The hub has closed its direction, though a request that it sent before may be unread.
+    left: bool,
     of: TunnelOf,
 }
 
@@ -245,10 +248,12 @@ impl Agent {
 }
 
 impl Core for Agent {
-    fn handle_accepted(&mut self, _peer: SocketAddr, _now: Now) -> Option<Key> {
+    fn handle_accepted(&mut self, _peer: SocketAddr, _is_tls: bool, _now: Now) -> Option<Key> {
         debug_assert!(false, "an agent accepts nobody");
         None
     }
+
+    fn handle_insecure(&mut self, _key: Key) {}
 
     fn handle_exhausted(&mut self, _now: Now) {}
 
@@ -295,6 +300,19 @@ impl Core for Agent {
         }
     }
 
+    fn unseen(&self, key: Key) -> u64 {
+        let Some((serving, is_tunnel)) = self.serving_over(key) else { return 0 };
+        if is_tunnel { serving.messages.unseen_request() } else { serving.messages.unseen_response() }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        let Some(worker) = self.worker_over(key) else { return b"" };
+        let is_tunnel = key.kind() == Kind::Tunnel;
+        let Some(serving) = self.serving(worker) else { return b"" };
+        serving.pass_unseen(is_tunnel, n, before, stalled_by)
+    }
+
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {
             self.tunnel_hung_up(key, now);
@@ -304,17 +322,18 @@ impl Core for Agent {
     }
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
-        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        let stall = self.config.limits.stall;
+        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = TunnelKey::from_key(key) {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.send_by = send_by;
+                tunnel.send_by = send_by(stall * IN_BETWEEN);
                 self.arm_tunnel(key);
             }
         } else if let Some(key) = UpstreamKey::from_key(key)
             && let Some(upstream) = self.upstreams.get_mut(key)
         {
-            upstream.send_by = send_by;
-            self.timers.arm(&mut upstream.armed, key.into(), send_by);
+            upstream.send_by = send_by(stall);
+            self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
         }
     }
 
@@ -396,8 +415,15 @@ impl Agent {
         if !TimerTable::disarm(&mut tunnel.armed, at) {
             return;
         }
-        let (send_by, of) = (tunnel.send_by, &tunnel.of);
-        match of {
+        let send_by = tunnel.send_by;
+        match &mut tunnel.of {
+            // What it is still being sent counts as long as it takes any of it.
+            TunnelOf::Nobody { until }
+                if *until <= now.mono && send_by > now.mono && send_by != Mono::NEVER =>
+            {
+                *until = now.mono.after(self.config.limits.linger);
+                self.arm_tunnel(key);
+            }
             TunnelOf::Nobody { until } if (*until).min(send_by) <= now.mono => self.drop_tunnel(key),
             TunnelOf::Worker(worker) if send_by <= now.mono => {
                 let worker = *worker;
@@ -428,3 +454,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

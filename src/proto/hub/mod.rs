@@ -34,6 +34,7 @@ use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
 use crate::proto::http1::head::HeadScan;
 
@@ -56,7 +57,7 @@ pub struct Hub {
     queue: DispatchQueue,
     timers: TimerTable,
     commands: Vec<Command>,
-    /// Clients that are between two requests, the longest idle first.
+    /// Clients that are between two requests, the longest idle first. Some may still be taking their last response.
     idle: List,
     idle_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
@@ -93,12 +94,24 @@ impl AppPassword {
 
 struct Client {
     peer: IpAddr,
+    transport: Transport,
     armed: Armed,
     /// It has sent FIN or a reset, though not all that it sent before may have been read.
     left: bool,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
     state: ClientState,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    /// HTTP, on a plain port.
+    Plain,
+    /// HTTP over TLS.
+    Tls,
+    /// Plain HTTP, on a port where TLS is spoken.
+    PlainOnTls,
 }
 
 enum ClientState {
@@ -359,7 +372,7 @@ pub struct Census {
 }
 
 impl Core for Hub {
-    fn handle_accepted(&mut self, peer: SocketAddr, now: Now) -> Option<Key> {
+    fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key> {
         if self.clients.len() >= self.config.max_clients {
             let line = format_args!(
                 "there are {} client connections, the limit of --max-clients: idle ones are closed, else new ones",
@@ -372,6 +385,7 @@ impl Core for Hub {
         }
         let key = self.clients.insert(Client {
             peer: peer.ip().to_canonical(),
+            transport: if is_tls { Transport::Tls } else { Transport::Plain },
             armed: Armed::default(),
             left: false,
             send_by: Mono::NEVER,
@@ -379,6 +393,12 @@ impl Core for Hub {
         })?;
         self.await_head(key, self.config.limits.head, now);
         Some(key.into())
+    }
+
+    fn handle_insecure(&mut self, key: Key) {
+        if let Some(client) = ClientKey::from_key(key).and_then(|key| self.clients.get_mut(key)) {
+            client.transport = Transport::PlainOnTls;
+        }
     }
 
     fn handle_exhausted(&mut self, now: Now) {
@@ -418,6 +438,22 @@ impl Core for Hub {
         }
     }
 
+    fn unseen(&self, key: Key) -> u64 {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.unseen_of_client(key)
+        } else {
+            TunnelKey::from_key(key).map_or(0, |key| self.unseen_of_tunnel(key))
+        }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.pass_from_client(key, n, before, now)
+        } else {
+            TunnelKey::from_key(key).map_or(b"", |key| self.pass_from_tunnel(key, n, before, now))
+        }
+    }
+
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = ClientKey::from_key(key) {
             self.handle_client_hangup(key, now);
@@ -427,16 +463,17 @@ impl Core for Hub {
     }
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
-        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        let stall = self.config.limits.stall;
+        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = ClientKey::from_key(key) {
             if let Some(client) = self.clients.get_mut(key) {
-                client.send_by = send_by;
+                client.send_by = send_by(stall);
                 self.arm_client(key);
             }
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(tunnel) = self.tunnels.get_mut(key)
         {
-            tunnel.send_by = send_by;
+            tunnel.send_by = send_by(stall * IN_BETWEEN);
             self.arm_tunnel(key);
         }
     }
@@ -459,8 +496,9 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            self.sweep_at = Mono::NEVER;
             let swept = self.pool.sweep(now.mono);
+            // Some may have left too lately to be forgotten now.
+            self.sweep_at = self.pool.next_sweep().unwrap_or(Mono::NEVER);
             for Gone { serial, name, why } in swept.gone {
                 let line = format_args!("agent {name} left: {why}");
                 self.notices.say(Level::Info, ("left", serial.0), now.mono, line);
@@ -512,9 +550,15 @@ impl Core for Hub {
 impl Hub {
     /// Closes the client that has been idle the longest. False if none is idle.
     fn evict_idle_client(&mut self, now: Now) -> bool {
-        let Some(key) = self.idle.front(&self.idle_nodes).copied() else { return false };
+        let takes_nothing =
+            |key: &ClientKey| self.clients.get(*key).is_some_and(|client| client.send_by == Mono::NEVER);
+        let longest = self.idle.iter(&self.idle_nodes).map(|(_, key)| *key).find(takes_nothing);
+        let Some(key) = longest else { return false };
         debug!("closing the longest idle client, {:?}", key);
         self.drop_client(key, Close::Now, now);
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
