@@ -116,7 +116,9 @@ enum UpstreamOf {
     /// It finds out whether the upstream with this index can be reached.
     Probe(u16),
     /// What waits is being sent, then FIN.
-    Nobody,
+    Nobody {
+        until: Mono,
+    },
 }
 
 /// A small generator for jitter (SplitMix64, Steele, Lea and Flood 2014), seeded by the shell.
@@ -204,6 +206,15 @@ impl Agent {
         self.timers.arm(&mut tunnel.armed, key.into(), until);
     }
 
+    fn arm_upstream(&mut self, key: UpstreamKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let until = match upstream.of {
+            UpstreamOf::Nobody { until } => until.min(upstream.send_by),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) => upstream.send_by,
+        };
+        self.timers.arm(&mut upstream.armed, key.into(), until);
+    }
+
     fn worker_of(&self, tunnel: TunnelKey) -> Option<WorkerKey> {
         match self.tunnels.get(tunnel)?.of {
             TunnelOf::Worker(worker) => Some(worker),
@@ -264,7 +275,7 @@ impl Core for Agent {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_connected(worker, key, now),
                 Some(UpstreamOf::Probe(index)) => self.probe_connected(index, now),
-                Some(UpstreamOf::Nobody) | None => {}
+                Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
     }
@@ -283,7 +294,7 @@ impl Core for Agent {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.read_upstream(worker, key, input, end, out, now),
                 Some(UpstreamOf::Probe(index)) => self.read_probe(index, input, end, now),
-                Some(UpstreamOf::Nobody) | None => Step::Wait,
+                Some(UpstreamOf::Nobody { .. }) | None => Step::Wait,
             }
         } else {
             Step::Wait
@@ -333,7 +344,7 @@ impl Core for Agent {
             && let Some(upstream) = self.upstreams.get_mut(key)
         {
             upstream.send_by = send_by(stall);
-            self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
+            self.arm_upstream(key);
         }
     }
 
@@ -348,7 +359,7 @@ impl Core for Agent {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_lost(worker, key, reason, now),
                 Some(UpstreamOf::Probe(index)) => self.probe_failed(index, health::describe(reason), now),
-                Some(UpstreamOf::Nobody) | None => {}
+                Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
     }
@@ -440,17 +451,28 @@ impl Agent {
         if !TimerTable::disarm(&mut upstream.armed, at) {
             return;
         }
-        if upstream.send_by > now.mono {
-            let send_by = upstream.send_by;
-            self.timers.arm(&mut upstream.armed, key.into(), send_by);
-            return;
-        }
-        let of = upstream.of;
-        self.drop_upstream(key);
-        match of {
-            UpstreamOf::Worker(worker) => self.upstream_stalled(worker, now),
-            UpstreamOf::Probe(index) => self.probe_failed(index, "it takes nothing of what is sent", now),
-            UpstreamOf::Nobody => {}
+        let is_late = upstream.send_by <= now.mono;
+        let is_sending = !is_late && upstream.send_by != Mono::NEVER;
+        match &mut upstream.of {
+            UpstreamOf::Worker(worker) if is_late => {
+                let worker = *worker;
+                self.drop_upstream(key);
+                self.upstream_stalled(worker, now);
+            }
+            UpstreamOf::Probe(index) if is_late => {
+                let index = *index;
+                self.drop_upstream(key);
+                self.probe_failed(index, "it takes nothing of what is sent", now);
+            }
+            // What it is still being sent counts as long as it takes any of it.
+            UpstreamOf::Nobody { until } if *until <= now.mono && is_sending => {
+                *until = now.mono.after(self.config.limits.linger);
+                self.arm_upstream(key);
+            }
+            UpstreamOf::Nobody { until } if is_late || *until <= now.mono => self.drop_upstream(key),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => {
+                self.arm_upstream(key)
+            }
         }
     }
 }

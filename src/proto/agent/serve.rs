@@ -126,7 +126,7 @@ impl Agent {
         }
         match self.upstreams.get(UpstreamKey::from_key(key)?)?.of {
             UpstreamOf::Worker(worker) => Some(worker),
-            UpstreamOf::Probe(_) | UpstreamOf::Nobody => None,
+            UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => None,
         }
     }
 
@@ -314,7 +314,7 @@ impl Agent {
         let worker = match self.upstreams.get(upstream).map(|upstream| upstream.of) {
             Some(UpstreamOf::Worker(worker)) => self.workers.get(worker),
             Some(UpstreamOf::Probe(_)) => return true,
-            Some(UpstreamOf::Nobody) | None => return false,
+            Some(UpstreamOf::Nobody { .. }) | None => return false,
         };
         let Some(worker) = worker else { return false };
         match &worker.state {
@@ -668,10 +668,9 @@ impl Agent {
     fn retire_upstream(&mut self, key: UpstreamKey, now: Now) {
         let limit = self.config.limits.linger;
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.of = UpstreamOf::Nobody;
-        upstream.send_by = now.mono.after(limit);
-        self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
+        upstream.of = UpstreamOf::Nobody { until: now.mono.after(limit) };
         self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_upstream(key);
     }
 
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
