@@ -28,7 +28,7 @@ pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Fail
     let token = claims(&args, given, unix_time(), TokenId::new(random()?), random()?)?;
     let key = TokenKey::derive(&read_hub_secret(args.secret, args.secret_file, given)?);
     let text = token.seal(&key, random()?).map_err(|error| Failure::Usage(error.to_string()))?;
-    print(&format!("{text}\n"));
+    print(&format!("{text}\n"))?;
     explain(&describe(&token));
     if token.issued < CLOCK_IS_SET && token.expires.is_some() {
         log::warn!(
@@ -53,7 +53,7 @@ pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failur
     if token.expired(unix_time()) {
         text.push_str("the token has expired\n");
     }
-    print(&text);
+    print(&text)?;
     Ok(0)
 }
 

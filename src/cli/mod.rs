@@ -36,8 +36,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     match parse(args).and_then(|(slime, given)| dispatch(slime.command, &given)) {
         Ok(code) => ExitCode::from(code),
+        // Whoever reads help may leave early.
         Err(Failure::Help(text)) => {
-            print(&text);
+            drop(print(&text));
             ExitCode::SUCCESS
         }
         Err(Failure::Usage(line)) => {
@@ -123,16 +124,17 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
         },
         Command::Demo(args) => demo::run(&args, given),
         Command::Version(_) => {
-            print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"));
+            print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"))?;
             Ok(0)
         }
     }
 }
 
-/// To the standard output. Whoever reads it may leave early: that is no failure.
-fn print(text: &str) {
+/// To the standard output.
+fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| Failure::Runtime(format!("cannot write to the standard output: {error}")))
 }
 
 /// One line to the standard error.
