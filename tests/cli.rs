@@ -3,6 +3,7 @@
 //! Ports are chosen by the system, files live in a folder of the test's own, and everything is waited for with a deadline.
 
 #![allow(missing_docs, reason = "nobody depends on a test")]
+#![allow(clippy::disallowed_methods, reason = "deadlines of real processes")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 use std::fs;

@@ -109,7 +109,7 @@ impl Hub {
                 hello.worker
             );
             self.notices.say(Level::Info, ("replaced", serial), now.mono, line);
-            self.end_tunnel(old, CloseReason::Replaced, now);
+            self.replace_tunnel(old, now);
         }
         self.leave_idle(key);
         self.clients.remove(key);
