@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use log::debug;
+use log::{Level, debug};
 
 use super::{
     ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
@@ -52,6 +52,13 @@ impl Hub {
             self.gathering -= 1;
             // Waiting is what it does until it is matched or refused below; nobody looks in between.
             exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
+        }
+        if self.active >= self.config.concurrent {
+            let line = format_args!(
+                "{} requests are in progress, the limit of --concurrent: others wait, even if a worker is free",
+                self.active
+            );
+            self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
         }
         while self.active < self.config.concurrent {
             let Some(exchange) = self.exchanges.get(key) else { return };
@@ -235,6 +242,7 @@ impl Hub {
     pub(super) fn fail(&mut self, key: ExchangeKey, refusal: Refusal, now: Now) {
         let Some(exchange) = self.take(key, refusal.detail, now) else { return };
         let client = exchange.client;
+        self.note_failure(&exchange, refusal, now);
         if let Phase::Active { tunnel, .. } = exchange.phase {
             self.commands.push(Command::Unpair(client.into()));
             self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), refusal.detail, now);
@@ -256,6 +264,21 @@ impl Hub {
         }
         self.recycle(exchange.need);
         self.dispatch(now);
+    }
+
+    /// What fails on our side of the hub is for its operator to know.
+    fn note_failure(&mut self, exchange: &Exchange, refusal: Refusal, now: Now) {
+        let Refusal { status, detail, .. } = refusal;
+        if status < 500 {
+            return;
+        }
+        let agent = match exchange.phase {
+            Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).map(|tunnel| tunnel.agent),
+            Phase::Gathering { .. } | Phase::Queued { .. } => None,
+        };
+        let agent = agent.map_or_else(String::new, |slot| format!(" of agent {}", self.pool.describe(slot)));
+        let line = format_args!("a request{agent} failed with {status}: {detail}");
+        self.notices.say(Level::Warn, (detail, 0), now.mono, line);
     }
 
     /// The client is gone; its exchange goes too.
@@ -326,7 +349,7 @@ impl Hub {
                 return;
             };
             self.commands.push(Command::Unpair(exchange.client.into()));
-            self.retire_tunnel(tunnel, now);
+            self.retire_tunnel(tunnel, "its upgraded connection ended", now);
             self.end_client(exchange.client, now);
             self.recycle(exchange.need);
             self.dispatch(now);

@@ -1,6 +1,6 @@
 //! The tunnel's side: responses, signs of life, and the end of a tunnel.
 
-use log::{debug, info};
+use log::{Level, debug};
 
 use super::dispatch::sign_limit;
 use super::{Direction, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
@@ -11,6 +11,7 @@ use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
 use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::pool::{AgentSlot, News, REDIAL_GRACE};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{CloseReason, Note, PING, write_farewell};
@@ -145,7 +146,7 @@ impl Hub {
         match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
             Some(TunnelState::Free { .. }) => {
                 self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
-                self.retire_tunnel(key, now);
+                self.retire_tunnel(key, reason.as_str(), now);
             }
             Some(TunnelState::Busy { .. }) => self.end_lost_tunnel(key, reason.as_str(), now),
             Some(TunnelState::Ending { .. }) | None => {}
@@ -177,13 +178,13 @@ impl Hub {
     }
 
     /// Lets a tunnel have what is on its way to it, then FIN. It carries nothing more.
-    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, now: Now) {
+    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
         self.withdraw(key, now);
         let limit = self.config.limits.linger;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let (agent, worker) = (tunnel.agent, tunnel.worker);
         tunnel.state = TunnelState::Ending { until: now.mono.after(limit) };
-        self.pool.leave(agent, worker, key, now.mono);
+        self.leave(agent, worker, key, why, now);
         self.commands.push(Command::Close(key.into(), Close::Linger));
         self.arm_tunnel(key);
     }
@@ -230,16 +231,32 @@ impl Hub {
     fn forget_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) -> Option<Tunnel> {
         self.withdraw(key, now);
         let tunnel = self.tunnels.remove(key)?;
-        match tunnel.state {
-            TunnelState::Free { .. } => {
-                info!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
-            }
-            TunnelState::Busy { .. } | TunnelState::Ending { .. } => {
-                debug!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
-            }
-        }
-        self.pool.leave(tunnel.agent, tunnel.worker, key, now.mono);
+        self.leave(tunnel.agent, tunnel.worker, key, why, now);
         Some(tunnel)
+    }
+
+    /// Takes a tunnel out of the pool. Its agent is gone if it does not come back soon.
+    fn leave(&mut self, agent: AgentSlot, worker: u32, key: TunnelKey, why: &str, now: Now) {
+        debug!("agent {} worker {worker} left: {why}", self.pool.describe(agent));
+        self.pool.leave(agent, worker, key, why, now.mono);
+    }
+
+    /// The log hears of an agent that it takes work, or why it takes none, if that is new.
+    pub(super) fn note_standing(&mut self, agent: AgentSlot, trouble: Option<&str>, now: Now) {
+        let Some(news) = self.pool.note_standing(agent, trouble.is_none()) else { return };
+        let what = match news {
+            News::Joined => "joined",
+            News::Withdrew => "withdrew",
+            News::Returned => "takes work again",
+        };
+        let why = match (news, trouble) {
+            (_, None) => String::new(),
+            (News::Joined, Some(why)) => format!(", but takes no work: {}", why.escape_default()),
+            (News::Withdrew | News::Returned, Some(why)) => format!(": {}", why.escape_default()),
+        };
+        let serial = self.pool.serial(agent).map_or(0, |serial| serial.0);
+        let name = self.pool.describe(agent);
+        self.notices.say(Level::Info, (what, serial), now.mono, format_args!("agent {name} {what}{why}"));
     }
 
     /// A tunnel that counted as ready does no more.
@@ -254,7 +271,7 @@ impl Hub {
         if was_ready {
             self.pool.set_ready(tunnel.agent, false, now.mono);
         }
-        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
+        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(REDIAL_GRACE));
     }
 
     fn leave_pool(&mut self, key: TunnelKey) {
@@ -303,6 +320,8 @@ impl Hub {
             }
             Note::Refused(reason) => {
                 let why = format!("it withdrew: {}", reason.escape_default());
+                let agent = tunnel.agent;
+                self.note_standing(agent, Some(reason), now);
                 self.drop_tunnel(key, &why, now);
                 Step::Wait
             }
