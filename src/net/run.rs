@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::ToSocketAddrs;
 
-use log::{error, info, warn};
+use log::{Level, error, info, log, warn};
 
 use super::Net;
 pub use super::shell::Endpoint;
@@ -120,10 +120,15 @@ fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) {
     let HubConfig { max_clients, max_tunnels, .. } = *config;
     let wanted = max_clients + max_tunnels + RESERVE;
     let Some((got, left)) = fall_short(wanted, raise) else { return };
+    // Who asked for more than there is should hear of it; the defaults are only meant to be enough.
+    let default = HubConfig::default();
+    let is_asked = (max_clients, max_tunnels) != (default.max_clients, default.max_tunnels);
+    let level = if is_asked { Level::Warn } else { Level::Info };
     // Each keeps its share.
     config.max_tunnels = (left * max_tunnels / (max_clients + max_tunnels)).clamp(1, max_tunnels);
     config.max_clients = left.saturating_sub(config.max_tunnels).clamp(1, max_clients);
-    warn!(
+    log!(
+        level,
         "only {got} files can be open, and --max-clients {max_clients} with --max-tunnels {max_tunnels} needs {wanted}: it is {} \
          clients and {} tunnels now; {}",
         config.max_clients,
