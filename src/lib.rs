@@ -23,6 +23,7 @@
 //!   - [`proto::hub`]: clients, tunnels, admission and dispatch, over [`proto::pool`] (who is free) and [`proto::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
 //!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::agent_token`], [`proto::revocation`]: who may be an agent.
+//!   - [`proto::notice`]: lines of the log that may repeat, once a minute of each kind.
 //!   - [`proto::key`], [`proto::table`], [`proto::list`], [`proto::timer`]: typed keys with generations, the tables they index, FIFO
 //!     lists, and lazy wake-ups.
 //! - `net` is the I/O shell: `net::shell` (the event loop), `net::flow` (how bytes move), `net::buffer` (borrowed blocks). The
