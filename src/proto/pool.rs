@@ -9,6 +9,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use log::info;
 use slab::Slab;
 
 use super::agent_token::TokenId;
@@ -88,6 +89,8 @@ pub struct Joined {
     pub replaced: Option<TunnelKey>,
     /// Whether a profile came up that was not there before: waiters must be sorted anew.
     pub new_profile: bool,
+    /// Whether it was expected: a tunnel of this agent ended with its exchange, as the cancelled ones do, and here is the next.
+    pub expected: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +115,8 @@ struct Agent {
     workers: BTreeMap<u32, TunnelKey>,
     ready: usize,
     bereft: Option<Mono>,
+    /// Tunnels that ended with their exchange and have no successor yet.
+    awaited: usize,
 }
 
 #[derive(Debug)]
@@ -146,6 +151,7 @@ impl Pool {
                     workers: BTreeMap::new(),
                     ready: 0,
                     bereft: None,
+                    awaited: 0,
                 });
                 self.by_name.insert(name, slot);
                 if let Some(profile) = self.profiles.get_mut(profile.0) {
@@ -159,7 +165,19 @@ impl Pool {
         if replaced.is_none() {
             *self.per_token.entry(joining.token).or_default() += 1;
         }
-        Some(Joined { agent: AgentSlot(slot), replaced, new_profile })
+        let expected = self.agents.get_mut(slot).is_some_and(|agent| {
+            let expected = agent.awaited > 0;
+            agent.awaited = agent.awaited.saturating_sub(1);
+            expected
+        });
+        Some(Joined { agent: AgentSlot(slot), replaced, new_profile, expected })
+    }
+
+    /// Notes that a tunnel ended with its exchange, so that its agent will dial the next one.
+    pub fn expect_another(&mut self, slot: AgentSlot) {
+        if let Some(agent) = self.agents.get_mut(slot.0) {
+            agent.awaited += 1;
+        }
     }
 
     /// Whether a tunnel of this name is there, to be replaced.
@@ -297,6 +315,9 @@ impl Pool {
         let mut profile_went = false;
         for slot in gone {
             let agent = self.agents.remove(slot);
+            if agent.awaited > 0 {
+                info!("agent {} ({}) left: it was lost with its request", agent.token_name, agent.id);
+            }
             self.by_name.remove(&(agent.token, agent.id));
             if let Some(profile) = self.profiles.get_mut(agent.profile.0) {
                 profile.agents -= 1;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info, log, warn};
 
 use super::{Agent, Random, Tunnel, TunnelOf, WorkerState};
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage};
@@ -223,7 +223,9 @@ impl Agent {
                     scan: HeadScan::on_tunnel(),
                     ready,
                 };
-                info!("{} joined the hub", self.describe(key));
+                let level = if worker.expected { Level::Debug } else { Level::Info };
+                worker.expected = false;
+                log!(level, "{} joined the hub", self.describe(key));
                 self.arm_worker(key);
                 self.check_readiness(key, now);
                 Step::Skip(length)
@@ -367,6 +369,7 @@ impl Agent {
         if was_success {
             worker.backoff.succeed();
         }
+        worker.expected = false;
         let until = worker.backoff.fail(&mut self.random, now.mono);
         worker.state = WorkerState::Resting { until };
         self.arm_worker(key);
@@ -374,6 +377,7 @@ impl Agent {
 
     fn rest_slowly(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.expected = false;
         let until = worker.backoff.fail_slowly(&mut self.random, now.mono);
         worker.state = WorkerState::Resting { until };
         if self.draining.is_some() {
@@ -386,6 +390,7 @@ impl Agent {
     pub(super) fn redial(&mut self, key: WorkerKey, now: Now) {
         if let Some(worker) = self.workers.get_mut(key) {
             worker.backoff.succeed();
+            worker.expected = true;
         }
         self.dial(key, now);
     }

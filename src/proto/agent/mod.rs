@@ -52,6 +52,8 @@ struct Worker {
     armed: Armed,
     /// An upstream connection between two requests.
     kept: Option<Kept>,
+    /// Its last tunnel ended with a request, as those of cancelled ones do: that the next one joins is no news.
+    expected: bool,
     state: WorkerState,
 }
 
@@ -156,6 +158,7 @@ impl Agent {
                     backoff: Backoff::default(),
                     armed: Armed::default(),
                     kept: None,
+                    expected: false,
                     state,
                 });
             }

@@ -1,6 +1,6 @@
 //! The handshake, as the hub sees it.
 
-use log::{info, warn};
+use log::{Level, info, log, warn};
 
 use super::{Hub, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::agent_token::AgentToken;
@@ -101,7 +101,9 @@ impl Hub {
         let name = self.pool.describe(joined.agent);
         match hello.withdrawn {
             None => {
-                info!("agent {name} worker {} joined", hello.worker);
+                // News only if it is not the next tunnel after a cancelled request.
+                let level = if joined.expected { Level::Debug } else { Level::Info };
+                log!(level, "agent {name} worker {} joined", hello.worker);
                 self.pool.set_ready(joined.agent, true, now.mono);
                 self.free_tunnel(tunnel, now);
             }

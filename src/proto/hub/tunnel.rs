@@ -125,6 +125,9 @@ impl Hub {
         let limit = self.config.limits.linger;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let (agent, worker) = (tunnel.agent, tunnel.worker);
+        if let TunnelState::Busy { .. } = tunnel.state {
+            self.pool.expect_another(agent);
+        }
         tunnel.state = TunnelState::Ending { until: now.mono.after(limit) };
         self.pool.leave(agent, worker, key, now.mono);
         self.commands.push(Command::Close(key.into(), Close::Linger));
@@ -171,6 +174,9 @@ impl Hub {
             TunnelState::Busy { .. } | TunnelState::Ending { .. } => {
                 debug!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
             }
+        }
+        if let TunnelState::Busy { .. } = tunnel.state {
+            self.pool.expect_another(tunnel.agent);
         }
         self.pool.leave(tunnel.agent, tunnel.worker, key, now.mono);
         Some(tunnel)
