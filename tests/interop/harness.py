@@ -134,9 +134,11 @@ class Process:
         self.child.send_signal(number)
 
     def wait(self, limit=PATIENCE):
-        """The exit code."""
+        """The exit code. Everything it said is in `lines` then."""
         try:
-            return self.child.wait(limit)
+            code = self.child.wait(limit)
+            self.reader.join(limit)
+            return code
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.name} did not end in {limit} s") from None
 
