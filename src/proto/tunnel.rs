@@ -20,6 +20,11 @@ pub const CHALLENGE: &str = "Bearer realm=\"slime\"";
 /// The longest agent id in bytes.
 pub const MAX_AGENT_ID: usize = 64;
 
+/// How many times longer than other connections a tunnel may take nothing of what waits for it. Who holds it up is an application
+/// that takes its response slowly, or an upstream its request, and the other half of slime is the one to judge those; what is
+/// under way in between may be many times what they take before their own limit. A half that vanished is noticed by it, too.
+pub const IN_BETWEEN: u32 = 10;
+
 /// The name of the agent that answered, for applications.
 pub const AGENT_ID: &str = "Slime-Agent-Id";
 const AGENT_TOKEN: &str = "Slime-Agent-Token";
