@@ -2,7 +2,9 @@
 
 use core::net::SocketAddr;
 
+use super::Pipe;
 use super::buffer::{Buffer, BufferPool};
+use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
 
@@ -12,19 +14,23 @@ pub(super) enum Slot<S> {
     Resolving(Target),
     /// The connection is being made; these addresses are left to try after it.
     Connecting { socket: S, target: Target, left: Vec<SocketAddr> },
+    /// The connection is being secured.
+    Securing(Box<TlsStream<S>>),
     /// The connection stands.
     Open(Conn<S>),
 }
 
 /// A connection.
 pub(super) struct Conn<S> {
-    pub(super) socket: S,
+    pub(super) stream: Stream<S>,
     /// The connection that it is paired with.
     pub(super) peer: Option<Peer>,
     /// Received, but not consumed by the core.
     pub(super) input: Buffer,
     /// To be sent, but not taken by the socket.
     pub(super) output: Buffer,
+    /// What waits in a pipe to be sent, before the output.
+    pub(super) piped: Option<Box<Piped>>,
     /// What came from a requester, for its responder.
     pub(super) held: Held,
     /// How the input ended, once it has.
@@ -47,6 +53,14 @@ pub(super) struct Conn<S> {
     pub(super) is_listed: bool,
     /// The last read filled all its room: the next one gets more.
     pub(super) is_bulk: bool,
+}
+
+/// Bytes in a pipe, and what goes before and after them. It is put down only when the socket does not take all at once.
+pub(super) struct Piped {
+    pub(super) before: Vec<u8>,
+    pub(super) pipe: Pipe,
+    pub(super) left: usize,
+    pub(super) after: &'static [u8],
 }
 
 /// The other connection of a pair.
@@ -104,12 +118,13 @@ pub(super) enum Ending {
 }
 
 impl<S> Conn<S> {
-    pub(super) fn new(socket: S) -> Self {
+    pub(super) fn new(stream: Stream<S>) -> Self {
         Self {
-            socket,
+            stream,
             peer: None,
             input: Buffer::new(),
             output: Buffer::new(),
+            piped: None,
             held: Held::default(),
             end: None,
             ending: Ending::No,
@@ -126,6 +141,7 @@ impl<S> Conn<S> {
 
     /// Gives all blocks back. To be called before it is dropped.
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        self.stream.clear(pool);
         self.input.clear(pool);
         self.output.clear(pool);
         self.held.clear(pool);
@@ -172,14 +188,14 @@ impl<S> Conns<S> {
         let place = self.tables.get(index(key)?)?.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } => None,
+            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
         match self.slot_mut(key)? {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } => None,
+            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
         }
     }
 

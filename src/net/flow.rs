@@ -11,10 +11,13 @@
 use core::ops::Range;
 use std::io::{self, IoSlice};
 
+use log::debug;
+
 use super::Net;
 use super::buffer::{Buffer, Class};
 use super::conn::{Conn, Ending, Peer, Role};
 use super::shell::Shell;
+use super::splice::Moved;
 use crate::proto::key::Key;
 use crate::proto::seam::{Core, End, Step, Why};
 
@@ -57,6 +60,17 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.put_off(key);
                 return;
             }
+            match self.splice(key, budget) {
+                Moved::Some(n) => {
+                    budget = budget.saturating_sub(n);
+                    // The core sees whether that was all.
+                    self.show(key);
+                    continue;
+                }
+                Moved::None => return,
+                Moved::Impossible => {}
+            }
+            let Some(conn) = self.conns.get_mut(key) else { return };
             // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
             let is_full = conn.input.len() >= Class::Medium.size();
             let class = if conn.is_bulk || is_full { Class::Large } else { Class::Medium };
@@ -66,15 +80,15 @@ impl<C: Core, N: Net> Shell<C, N> {
                 // The core leaves a full buffer only where it waits for something else.
                 return;
             }
-            match self.net.read(&mut conn.socket, space) {
+            match conn.stream.read(&mut self.net, &mut self.buffers, space) {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
-                    conn.end = Some(End::Clean);
+                    conn.end = Some(conn.stream.end());
                 }
                 Ok(n) => {
                     conn.input.filled(n, &mut self.buffers);
-                    conn.readable = n == room || conn.hangup;
+                    conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
                     conn.is_bulk = n == room;
                     budget = budget.saturating_sub(n);
                 }
@@ -84,7 +98,12 @@ impl<C: Core, N: Net> Shell<C, N> {
                         conn.readable = false;
                         return;
                     }
-                    if error.kind() != io::ErrorKind::Interrupted {
+                    if error.kind() == io::ErrorKind::InvalidData && conn.stream.turn_plain() {
+                        self.core.handle_insecure(key);
+                    } else if error.kind() != io::ErrorKind::Interrupted {
+                        if error.kind() == io::ErrorKind::InvalidData {
+                            debug!("TLS failed with {key:?}: {error}");
+                        }
                         self.fail(key, Why::Failed);
                         return;
                     }
@@ -180,10 +199,9 @@ impl<C: Core, N: Net> Shell<C, N> {
         // Nothing waits there, or the input would not have been looked at.
         while to.writable && to.output.is_empty() && !slices.is_empty() {
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-            match self.net.write(&mut to.socket, slices) {
+            match to.stream.write(&mut self.net, &mut self.buffers, slices) {
                 Ok(n) => {
-                    // A short write proves that the socket is full.
-                    to.writable = n == wanted;
+                    to.writable = !to.stream.is_filled_by(n, wanted);
                     IoSlice::advance_slices(&mut slices, n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable = false,
@@ -215,6 +233,32 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
     pub(super) fn flush(&mut self, key: Key) {
         let mut moved = false;
+        if self.conns.get(key).is_some_and(|conn| conn.piped.is_some() && conn.writable && !conn.write_failed)
+        {
+            moved = true;
+            if let Err(error) = self.flush_pipe(key) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.write_failed(key);
+                    return;
+                }
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.writable = false;
+                }
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.writable
+            && conn.stream.has_pending()
+        {
+            match conn.stream.flush(&mut self.net, &mut self.buffers) {
+                Ok(()) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.writable = false,
+                Err(_) => {
+                    self.write_failed(key);
+                    return;
+                }
+            }
+        }
         loop {
             let Some(conn) = self.conns.get(key) else { return };
             let held = match conn.peer {
@@ -234,11 +278,15 @@ impl<C: Core, N: Net> Shell<C, N> {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let held = lent.as_ref().map_or(&[][..], |held| held.unsent());
             let result = if own == 0 {
-                self.net.write(&mut conn.socket, &[IoSlice::new(held)])
+                conn.stream.write(&mut self.net, &mut self.buffers, &[IoSlice::new(held)])
             } else if held.is_empty() {
-                self.net.write(&mut conn.socket, &[IoSlice::new(conn.output.data())])
+                conn.stream.write(&mut self.net, &mut self.buffers, &[IoSlice::new(conn.output.data())])
             } else {
-                self.net.write(&mut conn.socket, &[IoSlice::new(conn.output.data()), IoSlice::new(held)])
+                conn.stream.write(
+                    &mut self.net,
+                    &mut self.buffers,
+                    &[IoSlice::new(conn.output.data()), IoSlice::new(held)],
+                )
             };
             let sent = match &result {
                 Ok(n) => *n,
@@ -263,8 +311,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             match result {
                 Ok(n) => {
                     moved |= n > 0;
-                    // A short write proves that the socket is full.
-                    conn.writable = n == own + held_len;
+                    conn.writable = !conn.stream.is_filled_by(n, own + held_len);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -288,6 +335,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             return false;
         }
         !conn.output.is_empty()
+            || conn.piped.is_some()
+            || conn.stream.has_pending()
             || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
                 if self.conns.get(requester).is_some_and(|requester| !requester.held.unsent().is_empty()))
     }
@@ -298,7 +347,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// The core hears that bytes wait, once, when they begin to.
-    fn tell_waiting(&mut self, key: Key) {
+    pub(super) fn tell_waiting(&mut self, key: Key) {
         let waits = self.waits(key);
         if let Some(conn) = self.conns.get_mut(key)
             && waits
@@ -328,20 +377,27 @@ impl<C: Core, N: Net> Shell<C, N> {
             return;
         }
         let Some(conn) = self.conns.get_mut(key) else { return };
-        match conn.ending {
-            Ending::Finish => conn.ending = Ending::Finished,
-            Ending::Linger { dropped, finished: false } => {
-                conn.ending = Ending::Linger { dropped, finished: true }
-            }
+        let after = match conn.ending {
+            Ending::Finish => Ending::Finished,
+            Ending::Linger { dropped, finished: false } => Ending::Linger { dropped, finished: true },
             Ending::No | Ending::Finished | Ending::Linger { finished: true, .. } => return,
+        };
+        conn.stream.say_end(&mut self.buffers);
+        match conn.stream.flush(&mut self.net, &mut self.buffers) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.writable = false;
+                return;
+            }
+            Ok(()) | Err(_) => {}
         }
-        if !conn.write_failed && self.net.shutdown(&mut conn.socket).is_err() {
+        conn.ending = after;
+        if !conn.write_failed && self.net.shutdown(conn.stream.socket_mut()).is_err() {
             self.failed.push((key, Why::Failed));
         }
     }
 
     /// A write failed. A requester is gone then; what a responder sent before still counts, and its reading tells the end.
-    fn write_failed(&mut self, key: Key) {
+    pub(super) fn write_failed(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let is_responder = matches!(conn.peer, Some(Peer { role: Role::Responder { .. }, .. }));
         if !is_responder || conn.end.is_some() {
@@ -352,6 +408,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         conn.readable = true;
         conn.hangup = true;
         conn.output.clear(&mut self.buffers);
+        self.drop_pipe(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.waiting_told {
             conn.waiting_told = false;
             self.core.handle_send_progress(key, false, self.now);
@@ -376,13 +434,13 @@ impl<C: Core, N: Net> Shell<C, N> {
             let mut scrap = Buffer::new();
             let space = scrap.space(Class::Medium, &mut self.buffers);
             let room = space.len();
-            let result = self.net.read(&mut conn.socket, space);
+            let result = conn.stream.read(&mut self.net, &mut self.buffers, space);
             scrap.clear(&mut self.buffers);
             match result {
                 Ok(0) => conn.end = Some(End::Clean),
                 Ok(n) => {
                     *dropped += n;
-                    conn.readable = n == room || conn.hangup;
+                    conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     conn.readable = false;

@@ -27,8 +27,11 @@ use super::timer::{Mono, Now};
 
 /// The hub or the agent, as the shell sees it.
 pub trait Core {
-    /// A connection was accepted. The key that it is given, or `None` to drop it at once.
-    fn handle_accepted(&mut self, peer: SocketAddr, now: Now) -> Option<Key>;
+    /// A connection was accepted, and TLS is spoken on it or not. The key that it is given, or `None` to drop it at once.
+    fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key>;
+
+    /// On a connection where TLS should be spoken the remote side began with plain HTTP. It will be read, and answered, in plain text.
+    fn handle_insecure(&mut self, key: Key);
 
     /// The descriptors or buffers of the process ran out while accepting. The core may close what it can spare.
     fn handle_exhausted(&mut self, now: Now);
@@ -47,6 +50,14 @@ pub trait Core {
     /// Whether bytes from this connection are wanted at all at present. While they are not, the shell leaves them in
     /// the kernel.
     fn wants_input(&self, key: Key) -> bool;
+
+    /// How many of the bytes that this connection sends next go to its peer as they are, whatever they are. The shell may move them
+    /// without showing them, and tells each lump by [`Core::handle_unseen`].
+    fn unseen(&self, key: Key) -> u64;
+
+    /// A lump of `n` bytes goes from this connection to its peer unseen. What goes before it is appended to `before`; what goes after
+    /// it is returned.
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8];
 
     /// The remote side has closed its direction or reset the connection, though bytes before that may be unread. Told once,
     /// as soon as it is noticed, also while input is not wanted.
@@ -103,6 +114,13 @@ pub enum Command {
         /// The key that the connection gets.
         key: Key,
         /// Which target.
+        target: Target,
+    },
+    /// Begin TLS on a connection that was dialled to a target which has it later. [`Core::handle_connected`] comes once more.
+    Secure {
+        /// Which connection.
+        key: Key,
+        /// What it was dialled to.
         target: Target,
     },
     /// Send bytes of the core's own, after what is already waiting to be sent.
@@ -184,6 +202,8 @@ pub enum Unreachable {
     NameNotFound,
     /// Nobody listens there.
     Refused,
+    /// TLS failed: it is not who we expected, or does not speak it.
+    Untrusted,
     /// Anything else: no route, no descriptor left, time ran out in the kernel.
     Other,
 }

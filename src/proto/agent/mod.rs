@@ -235,10 +235,12 @@ impl Agent {
 }
 
 impl Core for Agent {
-    fn handle_accepted(&mut self, _peer: SocketAddr, _now: Now) -> Option<Key> {
+    fn handle_accepted(&mut self, _peer: SocketAddr, _is_tls: bool, _now: Now) -> Option<Key> {
         debug_assert!(false, "an agent accepts nobody");
         None
     }
+
+    fn handle_insecure(&mut self, _key: Key) {}
 
     fn handle_exhausted(&mut self, _now: Now) {}
 
@@ -283,6 +285,18 @@ impl Core for Agent {
         } else {
             false
         }
+    }
+
+    fn unseen(&self, key: Key) -> u64 {
+        let Some((serving, is_tunnel)) = self.serving_over(key) else { return 0 };
+        if is_tunnel { serving.messages.unseen_request() } else { serving.messages.unseen_response() }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, _now: Now) -> &'static [u8] {
+        let Some(worker) = self.worker_over(key) else { return b"" };
+        let is_tunnel = key.kind() == Kind::Tunnel;
+        let Some(serving) = self.serving(worker) else { return b"" };
+        serving.pass_unseen(is_tunnel, n, before)
     }
 
     fn handle_hangup(&mut self, key: Key, now: Now) {

@@ -19,7 +19,7 @@ use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream, response_to_hub};
-use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Close, Closed, Command, End, Step, Target, Why};
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CONTINUE, WORKING, expects_connect, write_refusal};
@@ -92,8 +92,40 @@ impl Serving {
     }
 }
 
+impl Serving {
+    pub(super) fn pass_unseen(&mut self, is_tunnel: bool, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
+        if is_tunnel {
+            self.whole = false;
+            self.messages.pass_request(n, before)
+        } else {
+            self.messages.pass_response(n, before)
+        }
+    }
+}
+
 impl Agent {
-    fn serving(&mut self, key: WorkerKey) -> Option<&mut Serving> {
+    /// The worker that a connection belongs to.
+    pub(super) fn worker_over(&self, key: Key) -> Option<WorkerKey> {
+        if let Some(tunnel) = TunnelKey::from_key(key) {
+            return self.worker_of(tunnel);
+        }
+        match self.upstreams.get(UpstreamKey::from_key(key)?)?.of {
+            UpstreamOf::Worker(worker) => Some(worker),
+            UpstreamOf::Probe(_) | UpstreamOf::Nobody => None,
+        }
+    }
+
+    /// The request that is served over a connection once both its sides are joined; whether the connection is the tunnel.
+    pub(super) fn serving_over(&self, key: Key) -> Option<(&Serving, bool)> {
+        let WorkerState::Serving(serving) = &self.workers.get(self.worker_over(key)?)?.state else {
+            return None;
+        };
+        let Leg::Paired { upstream, .. } = serving.leg else { return None };
+        let is_tunnel = Key::from(serving.tunnel) == key;
+        (is_tunnel || Key::from(upstream) == key).then_some((serving, is_tunnel))
+    }
+
+    pub(super) fn serving(&mut self, key: WorkerKey) -> Option<&mut Serving> {
         match &mut self.workers.get_mut(key)?.state {
             WorkerState::Serving(serving) => Some(serving),
             WorkerState::Resting { .. }

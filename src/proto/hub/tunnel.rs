@@ -46,6 +46,33 @@ impl Hub {
         }
     }
 
+    pub(super) fn unseen_of_tunnel(&self, key: TunnelKey) -> u64 {
+        let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key) else {
+            return 0;
+        };
+        self.exchanges.get(*exchange).map_or(0, |exchange| exchange.messages.unseen_response())
+    }
+
+    pub(super) fn pass_from_tunnel(
+        &mut self,
+        key: TunnelKey,
+        n: u64,
+        before: &mut Vec<u8>,
+        now: Now,
+    ) -> &'static [u8] {
+        let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key) else {
+            return b"";
+        };
+        let Some(exchange) = self.exchanges.get_mut(*exchange) else { return b"" };
+        if exchange.messages.is_upgraded()
+            && let Phase::Active { body_by, .. } = &mut exchange.phase
+            && *body_by != Mono::NEVER
+        {
+            *body_by = now.mono.after_coarse(self.config.limits.stall);
+        }
+        exchange.messages.pass_response(n, before)
+    }
+
     pub(super) fn expire_tunnel(&mut self, key: Key, at: Mono, now: Now) {
         let Some(key) = TunnelKey::from_key(key) else { return };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
