@@ -28,10 +28,6 @@ column() {
 		END { exit !found }' "$root/cross/targets" || die "unknown target '$1'; there are: $(names | tr '\n' ' ')"
 }
 
-# The version, and the time that all packages of this version bear: that of the last commit, or SOURCE_DATE_EPOCH.
-version() { sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1; }
-epoch() { echo "${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)}"; }
-
 # venv NAME PACKAGE...: a Python environment of our own, $out/NAME, with packages from PyPI.
 venv() {
 	venv_path=$out/$1
