@@ -42,6 +42,8 @@ pub(super) struct Serving {
     whole: bool,
     /// The next sign of life for the hub, while no response head has come.
     sign_at: Mono,
+    /// One side of an upgraded connection has ended: the next byte of the other one by then.
+    other_by: Mono,
 }
 
 /// The way to the upstream.
@@ -62,12 +64,20 @@ pub(super) struct Finishing {
     messages: Messages,
 }
 
+/// The rest of a request whose response is complete. The hub may send the next request right behind it, so the tunnel is not closed.
+pub(super) struct Discarding {
+    pub(super) tunnel: TunnelKey,
+    messages: Messages,
+    /// The hub, which closes the tunnel unless it has sent all of the request already, has this long.
+    pub(super) until: Mono,
+}
+
 impl Serving {
     pub(super) fn deadline(&self) -> Mono {
         let sign_at = if self.messages.is_answered() { Mono::NEVER } else { self.sign_at };
         match self.leg {
             Leg::Dialling { until, .. } => until.min(sign_at),
-            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at,
+            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at.min(self.other_by),
         }
     }
 
@@ -86,6 +96,12 @@ impl Serving {
         }
     }
 
+    fn note_progress(&mut self, stalled_by: Mono) {
+        if self.other_by != Mono::NEVER {
+            self.other_by = stalled_by;
+        }
+    }
+
     /// Whether all of the request is held and may be sent a second time.
     fn is_repeatable(&self) -> bool {
         self.whole && self.messages.facts.idempotent && self.messages.request.is_done()
@@ -93,7 +109,14 @@ impl Serving {
 }
 
 impl Serving {
-    pub(super) fn pass_unseen(&mut self, is_tunnel: bool, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
+    pub(super) fn pass_unseen(
+        &mut self,
+        is_tunnel: bool,
+        n: u64,
+        before: &mut Vec<u8>,
+        stalled_by: Mono,
+    ) -> &'static [u8] {
+        self.note_progress(stalled_by);
         if is_tunnel {
             self.whole = false;
             self.messages.pass_request(n, before)
@@ -111,7 +134,7 @@ impl Agent {
         }
         match self.upstreams.get(UpstreamKey::from_key(key)?)?.of {
             UpstreamOf::Worker(worker) => Some(worker),
-            UpstreamOf::Probe(_) | UpstreamOf::Nobody => None,
+            UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => None,
         }
     }
 
@@ -134,6 +157,7 @@ impl Agent {
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
             | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
             | WorkerState::Spare
             | WorkerState::Stopped => None,
         }
@@ -167,6 +191,7 @@ impl Agent {
             expects_connect,
             whole: true,
             sign_at: now.mono.after_coarse(worker.backoff.pace),
+            other_by: Mono::NEVER,
         });
         self.arm_worker(key);
     }
@@ -181,6 +206,7 @@ impl Agent {
         now: Now,
     ) -> Step {
         let busy = !self.commands.is_empty();
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let gathers = matches!(serving.leg, Leg::Gathering);
         // Commands under way: the tunnel was paired just now, and the shell does not know yet.
@@ -190,6 +216,7 @@ impl Agent {
         let step = match serving.messages.advance_request(input, end, out) {
             Ok(Progress::Pass(n)) => {
                 serving.whole &= gathers;
+                serving.note_progress(stalled_by);
                 Step::Pass(n)
             }
             Ok(Progress::Skip(n)) => {
@@ -199,8 +226,10 @@ impl Agent {
             Ok(Progress::NeedMore) => Step::Wait,
             Ok(Progress::Done) => {
                 if serving.messages.is_upgraded() {
+                    serving.other_by = stalled_by;
                     let other = serving.connection();
                     self.commands.extend(other.map(|other| Command::Finish(other.into())));
+                    self.arm_worker(key);
                     self.check_upgrade_over(key, now);
                 }
                 Step::Wait
@@ -294,7 +323,7 @@ impl Agent {
         let worker = match self.upstreams.get(upstream).map(|upstream| upstream.of) {
             Some(UpstreamOf::Worker(worker)) => self.workers.get(worker),
             Some(UpstreamOf::Probe(_)) => return true,
-            Some(UpstreamOf::Nobody) | None => return false,
+            Some(UpstreamOf::Nobody { .. }) | None => return false,
         };
         let Some(worker) = worker else { return false };
         match &worker.state {
@@ -305,6 +334,7 @@ impl Agent {
             // A kept connection is read to notice its end.
             WorkerState::Serving(_)
             | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
             | WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Joining { .. }
@@ -325,6 +355,7 @@ impl Agent {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         if worker.kept.is_some_and(|kept| kept.connection == upstream) {
             if !input.is_empty() || end.is_some() {
@@ -360,12 +391,17 @@ impl Agent {
             }
             WorkerState::Serving(serving) => {
                 match serving.messages.advance_response(input, end, out) {
-                    Ok(Progress::Pass(n)) => return Step::Pass(n),
+                    Ok(Progress::Pass(n)) => {
+                        serving.note_progress(stalled_by);
+                        return Step::Pass(n);
+                    }
                     Ok(Progress::Skip(n)) => return Step::Skip(n),
                     Ok(Progress::NeedMore) => {}
                     Ok(Progress::Done) if serving.messages.is_upgraded() => {
+                        serving.other_by = stalled_by;
                         let tunnel = serving.tunnel;
                         self.commands.push(Command::Finish(tunnel.into()));
+                        self.arm_worker(key);
                         self.check_upgrade_over(key, now);
                     }
                     Ok(Progress::Done) => self.complete(key, input.is_empty() && end.is_none(), now),
@@ -378,17 +414,23 @@ impl Agent {
                 let begin = out.len();
                 let step = finishing.drop_response(input, end, out);
                 out.truncate(begin);
-                if step == Step::Wait && (end.is_some() || finishing.messages.response_is_done()) {
+                let is_over = match step {
+                    Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
+                    Some(Step::Pass(_) | Step::Skip(_)) => false,
+                    None => true,
+                };
+                if is_over {
                     self.drop_upstream(upstream);
                     self.next(key, now);
                 }
-                step
+                step.unwrap_or(Step::Wait)
             }
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
+            | WorkerState::Discarding(_)
             | WorkerState::Spare
             | WorkerState::Stopped => Step::Wait,
         }
@@ -426,7 +468,6 @@ impl Agent {
         let tunnel = serving.tunnel;
         let connection = serving.connection();
         let reusable = serving.messages.responder_is_reusable() && upstream_is_clean;
-        let request_is_done = serving.messages.request.is_done();
         self.commands.push(Command::Unpair(tunnel.into()));
         self.commands.push(Command::DropHeld(tunnel.into()));
         if let Some(connection) = connection {
@@ -436,22 +477,69 @@ impl Agent {
                 self.drop_upstream(connection);
             }
         }
-        self.rest_on_tunnel(key, tunnel, request_is_done, now);
+        self.discard_rest(key, now);
     }
 
-    /// An answer went out through the tunnel. If the request was read to its end, the tunnel takes the next one.
-    fn rest_on_tunnel(&mut self, key: WorkerKey, tunnel: TunnelKey, request_is_done: bool, now: Now) {
-        if !request_is_done {
-            self.retire_tunnel(tunnel, now);
-            self.next(key, now);
+    /// An answer went out through the tunnel. Once the request has been read to its end, the tunnel takes the next one.
+    fn discard_rest(&mut self, key: WorkerKey, now: Now) {
+        let until = now.mono.after_coarse(self.config.limits.stall);
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let WorkerState::Serving(serving) = core::mem::replace(&mut worker.state, WorkerState::Stopped)
+        else {
+            return;
+        };
+        let tunnel = serving.tunnel;
+        if serving.messages.request.is_done() {
+            self.rest_on_tunnel(key, tunnel, now);
             return;
         }
+        worker.state = WorkerState::Discarding(Discarding { tunnel, messages: serving.messages, until });
+        self.commands.push(Command::Resume(tunnel.into()));
+        self.arm_worker(key);
+    }
+
+    /// Drops what comes of a request whose response is complete.
+    pub(super) fn discard(
+        &mut self,
+        key: WorkerKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Discarding(Discarding { tunnel, messages, .. }) = &mut worker.state else {
+            return Step::Wait;
+        };
+        let tunnel = *tunnel;
+        let begin = out.len();
+        let progress = messages.advance_request(input, end, out);
+        out.truncate(begin);
+        let is_done = messages.request.is_done();
+        let step = match progress {
+            Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
+            Ok(Progress::NeedMore | Progress::Done) => Step::Wait,
+            Ok(Progress::Truncated) | Err(_) => {
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+                return Step::Wait;
+            }
+        };
+        if is_done {
+            self.rest_on_tunnel(key, tunnel, now);
+        }
+        step
+    }
+
+    /// The tunnel takes the next request.
+    fn rest_on_tunnel(&mut self, key: WorkerKey, tunnel: TunnelKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
-        let heard_by = worker.backoff.heard_by(now.mono);
         worker.state = WorkerState::Joined {
             tunnel,
-            heard_by,
+            // As long as the application takes what is under way to it, the tunnel is not idle to the hub, and silent. TCP
+            // keep-alive watches until the hub is heard of again.
+            heard_by: Mono::NEVER,
             since: now.mono,
             scan: HeadScan::on_tunnel(),
             ready: true,
@@ -476,6 +564,7 @@ impl Agent {
                 // Dead since it was last used: the upstream has not seen this request, or may see it twice.
                 Leg::Paired { reused: true, .. }
                     if !serving.messages.is_answered()
+                        && !serving.messages.has_interim()
                         && (!reason.written && serving.whole || serving.is_repeatable()) =>
                 {
                     let tunnel = serving.tunnel;
@@ -493,6 +582,7 @@ impl Agent {
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
+            | WorkerState::Discarding(_)
             | WorkerState::Spare
             | WorkerState::Stopped => {}
         }
@@ -530,6 +620,10 @@ impl Agent {
         {
             self.drop_upstream(upstream);
             self.refuse(key, index, "it does not answer", now);
+            return;
+        }
+        if serving.other_by <= now.mono {
+            self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
             return;
         }
         if serving.sign_at <= now.mono {
@@ -582,12 +676,11 @@ impl Agent {
     fn fail(&mut self, key: WorkerKey, violation: Violation, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         let tunnel = serving.tunnel;
-        let request_is_done = serving.messages.request.is_done();
         let connection = serving.connection();
         let mut bytes = Vec::new();
         let reply = Reply {
             error: Some("http_protocol_error"),
-            close: !request_is_done,
+            close: !serving.messages.request.is_done(),
             head_only: serving.messages.facts.head_only,
             ..Reply::new(violation.status, violation.detail)
         };
@@ -598,7 +691,7 @@ impl Agent {
         if let Some(connection) = connection {
             self.drop_upstream(connection);
         }
-        self.rest_on_tunnel(key, tunnel, request_is_done, now);
+        self.discard_rest(key, now);
     }
 
     /// A response head has gone out: the hub must see that what follows is missing.
@@ -631,10 +724,9 @@ impl Agent {
     fn retire_upstream(&mut self, key: UpstreamKey, now: Now) {
         let limit = self.config.limits.linger;
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.of = UpstreamOf::Nobody;
-        upstream.send_by = now.mono.after(limit);
-        self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
+        upstream.of = UpstreamOf::Nobody { until: now.mono.after(limit) };
         self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_upstream(key);
     }
 
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
@@ -689,29 +781,29 @@ impl super::Worker {
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
-            | WorkerState::Finishing(_) => true,
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_) => true,
         }
     }
 }
 
 impl Finishing {
-    /// Takes in what comes and drops it.
-    fn drop_response(&mut self, input: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Step {
+    /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
+    fn drop_response(&mut self, input: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Option<Step> {
         if !self.messages.is_answered() {
-            let Ok(Some(length)) = self.messages.scan_head(input) else { return Step::Wait };
+            let Some(length) = self.messages.scan_head(input).ok()? else { return Some(Step::Wait) };
+            let head = input.get(..length).unwrap_or(input);
             let mut storage = Storage::new();
-            let head = ResponseHead::parse(
-                input.get(..length).unwrap_or(input),
-                &mut storage,
-                self.messages.facts.head_only,
-            );
-            let turn =
-                head.and_then(|head| self.messages.on_head(&head, head.framing.onward(Version::Http11)));
-            return if turn.is_ok() { Step::Skip(length) } else { Step::Wait };
+            let head = ResponseHead::parse(head, &mut storage, self.messages.facts.head_only).ok()?;
+            return match self.messages.on_head(&head, head.framing.onward(Version::Http11)).ok()? {
+                Turn::Interim | Turn::Final => Some(Step::Skip(length)),
+                Turn::Upgraded => None,
+            };
         }
-        match self.messages.advance_response(input, end, out) {
-            Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
-            Ok(Progress::NeedMore | Progress::Done | Progress::Truncated) | Err(_) => Step::Wait,
+        match self.messages.advance_response(input, end, out).ok()? {
+            Progress::Pass(n) | Progress::Skip(n) => Some(Step::Skip(n)),
+            Progress::NeedMore | Progress::Done => Some(Step::Wait),
+            Progress::Truncated => None,
         }
     }
 }
