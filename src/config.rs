@@ -2,10 +2,18 @@
 //!
 //! All limits have their default and their reason here, and nowhere else.
 
+use core::fmt;
 use core::time::Duration;
 
+/// The port that a hub listens on, and that an agent dials where the address of its hub names none.
+pub const DEFAULT_PORT: u16 = 8080;
+/// Requests in flight at an upstream: one, because most of the services behind agents do one job at a time.
+pub const DEFAULT_WORKERS: u32 = 1;
+/// How long a draining hub or agent waits for what it has: longer than most jobs.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// What a hub is told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HubConfig {
     /// Exchanges that are active at once.
     pub concurrent: usize,
@@ -43,7 +51,7 @@ impl Default for HubConfig {
             app_password: None,
             trusted_proxies: Vec::new(),
             startup_grace: Duration::from_secs(3),
-            drain_timeout: Duration::from_secs(600),
+            drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             limits: Limits::default(),
         }
     }
@@ -58,8 +66,26 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
+impl Cidr {
+    /// Whether the address lies in the range. IPv4 and IPv6 ranges are apart.
+    pub fn contains(&self, address: core::net::IpAddr) -> bool {
+        use core::net::IpAddr::{V4, V6};
+        match (self.address, address) {
+            (V4(own), V4(other)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                (u64::from(own.to_bits()) >> shift) == (u64::from(other.to_bits()) >> shift)
+            }
+            (V6(own), V6(other)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                (own.to_bits().checked_shr(shift)) == (other.to_bits().checked_shr(shift))
+            }
+            (V4(_), V6(_)) | (V6(_), V4(_)) => false,
+        }
+    }
+}
+
 /// What an agent process is told: one hub, one agent for each upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AgentConfig {
     /// The token, as the hub printed it.
     pub token: String,
@@ -88,7 +114,7 @@ pub struct AgentConfig {
 }
 
 /// One upstream of an agent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Upstream {
     /// The id of its agent.
     pub agent_id: String,
@@ -145,3 +171,16 @@ impl Default for Limits {
         }
     }
 }
+
+/// Configurations hold passwords and tokens, so none of them is ever printed field by field.
+macro_rules! debug_without_secrets {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+debug_without_secrets!(HubConfig, AgentConfig, Upstream);

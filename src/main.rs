@@ -1,2 +1,7 @@
 //! The slime command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    slime::cli::run(std::env::args_os().skip(1))
+}

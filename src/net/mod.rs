@@ -4,6 +4,8 @@
 //! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
 //! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
 
+pub mod run;
+
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{self, IoSlice};

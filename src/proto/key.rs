@@ -24,8 +24,10 @@ pub enum Kind {
     Tunnel = 2,
     /// An agent's connection to its upstream.
     Upstream = 3,
-    /// An exchange; it has no socket of its own.
+    /// An exchange at the hub; it has no socket of its own.
     Exchange = 4,
+    /// A worker of an agent; it has no socket of its own.
+    Worker = 5,
 }
 
 /// The name of a table entry, of any kind. The shell uses it as the event token of the connection's socket.
@@ -47,7 +49,8 @@ impl Key {
             1 => Kind::Client,
             2 => Kind::Tunnel,
             3 => Kind::Upstream,
-            _ => Kind::Exchange,
+            4 => Kind::Exchange,
+            _ => Kind::Worker,
         }
     }
 
@@ -121,4 +124,8 @@ table_key!(
 table_key!(
     /// An exchange at the hub.
     ExchangeKey, Exchange
+);
+table_key!(
+    /// A worker of an agent.
+    WorkerKey, Worker
 );

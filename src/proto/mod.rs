@@ -5,8 +5,17 @@
 //! machine, the pool of tunnels and the queue of waiters, the tunnel handshake, agent tokens, and all deadlines. How it
 //! meets the shell in [`crate::net`] is [`seam`].
 
+pub mod agent;
+pub mod agent_token;
+pub mod error;
+pub mod exchange;
 pub mod http1;
+pub mod hub;
 pub mod key;
+pub mod list;
+pub mod pool;
+pub mod queue;
 pub mod seam;
 pub mod table;
 pub mod timer;
+pub mod tunnel;

@@ -39,7 +39,8 @@ pub trait Core {
     /// Shows the bytes that arrived on a connection and are not consumed yet. `end` says that nothing follows them.
     ///
     /// What the core writes to `out` goes to the peer, before anything of `input`; without a peer it joins the held bytes.
-    /// The shell calls again with the rest until it gets [`Step::Wait`]; then commands are carried out.
+    /// The shell calls again with the rest until it gets [`Step::Wait`]. Then it delivers what was passed, carries out the commands,
+    /// and, if there were any, shows what is left once more.
     fn handle_input(&mut self, key: Key, input: &[u8], end: Option<End>, out: &mut Vec<u8>, now: Now)
     -> Step;
 
@@ -68,7 +69,7 @@ pub trait Core {
     fn handle_drain(&mut self, now: Now);
 
     /// All events of this turn of the loop were handled: slots of closed connections may be used again.
-    fn handle_batch_end(&mut self);
+    fn handle_batch_end(&mut self, now: Now);
 
     /// Where commands are collected. The shell drains it.
     fn commands(&mut self) -> &mut Vec<Command>;

@@ -1,0 +1,186 @@
+//! `slime agent run`.
+
+use super::Failure;
+use super::address::{Address, HTTP_PORT};
+use super::args::AgentRun;
+use super::normalise::{Normalised, help_line};
+use super::secret::{hex, random, read};
+use super::values::{agent_id, health_path, items};
+use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Upstream};
+use crate::net::run::{AgentOptions, run_agent};
+
+/// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
+const MAX_UPSTREAMS: usize = 1024;
+
+/// Runs the agents, one for each upstream, until they are told to end.
+pub(super) fn run(args: AgentRun, given: &Normalised) -> Result<u8, Failure> {
+    let options = options(args, given)?;
+    run_agent(options).map_err(|error| {
+        log::error!("the agent ends: {error}");
+        Failure::Logged
+    })
+}
+
+fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> {
+    let token = read(args.token, args.token_file, "--token", given)?.ok_or_else(|| {
+        Failure::Usage(
+            "the token is missing: use --token-file FILE or the variable SLIME_TOKEN; \
+             `slime hub register`, on the machine of the hub, makes one"
+                .into(),
+        )
+    })?;
+    let hub = args.hub.ok_or_else(|| missing("--hub", "the hub, as --hub hub.example.org:8080"))?;
+    let hub = address("--hub", hub.trim(), DEFAULT_PORT, given)?;
+    let upstreams: Vec<Address> = items(&args.upstream)
+        .map(|item| address("--upstream", item, HTTP_PORT, given))
+        .collect::<Result<_, _>>()?;
+    if upstreams.is_empty() {
+        return Err(missing("--upstream", "the service that answers, as --upstream 127.0.0.1:8000"));
+    }
+    if upstreams.len() > MAX_UPSTREAMS {
+        return Err(Failure::Usage(format!(
+            "an agent has at most {MAX_UPSTREAMS} upstreams; run another one"
+        )));
+    }
+    let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
+    let ids = agent_ids(args.agent_id, upstreams.len(), given)?;
+    let health_path =
+        args.health_path.map(|path| health_path(&path)).transpose().map_err(wrong("--health-path"))?;
+    let limits = Limits {
+        head: args.head_timeout,
+        stall: args.stall_timeout,
+        heartbeat: args.heartbeat,
+        connect: args.connect_timeout,
+        ..Limits::default()
+    };
+    let endpoints = upstreams.iter().map(|upstream| upstream.endpoint.clone()).collect();
+    let upstreams = upstreams.into_iter().zip(ids).map(|(address, agent_id)| Upstream {
+        agent_id,
+        authority: address.authority,
+        base_path: address.base_path,
+        authorization: address.authorization,
+    });
+    let config = AgentConfig {
+        token,
+        hub_authority: hub.authority,
+        hub_path: hub.base_path,
+        hub_authorization: hub.authorization,
+        upstreams: upstreams.collect(),
+        workers: args.num_worker,
+        extra_upgrades: args.extra_upgrades,
+        preserve_host: args.preserve_host,
+        on_cancel: args.on_cancel,
+        health_path,
+        drain_timeout: args.drain_timeout,
+        limits,
+    };
+    Ok(AgentOptions { hub: hub.endpoint, upstreams: endpoints, config })
+}
+
+/// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other secret.
+fn address(flag: &str, text: &str, default_port: u16, given: &Normalised) -> Result<Address, Failure> {
+    let address = Address::parse(text, default_port)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin(flag))))?;
+    if address.authorization.is_some() && !given.is_from_environment(flag) {
+        log::warn!(
+            "every user of this machine can read the password of {flag} in the list of processes; use the variable {}",
+            super::normalise::variable(flag)
+        );
+    }
+    Ok(address)
+}
+
+fn missing(flag: &str, what: &str) -> Failure {
+    Failure::Usage(format!("{flag} is missing: name {what}; {}", help_line("agent run")))
+}
+
+/// One id for each upstream: random ones, or the given one, numbered if there are several.
+fn agent_ids(fixed: Option<String>, upstreams: usize, given: &Normalised) -> Result<Vec<String>, Failure> {
+    let wrong = |error| Failure::Usage(format!("{}: {error}", given.origin("--agent-id")));
+    match fixed {
+        None => (0..upstreams).map(|_| random::<8>().map(|bytes| hex(&bytes))).collect(),
+        Some(id) if upstreams == 1 => agent_id(&id).map(|id| vec![id]).map_err(wrong),
+        Some(id) => (1..=upstreams).map(|n| agent_id(&format!("{id}-{n}")).map_err(wrong)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::super::args::{AgentCommand, Command};
+    use super::super::parse_words;
+    use super::*;
+    use crate::config::OnCancel;
+    use crate::net::run::Endpoint;
+
+    fn agent(line: &str) -> Result<AgentOptions, Failure> {
+        let args = line.split_whitespace().map(String::from).collect();
+        let (slime, given) = parse_words(args, |_| None)?;
+        match slime.command {
+            Command::Agent(agent) => match agent.command {
+                AgentCommand::Run(args) => options(args, &given),
+            },
+            Command::Hub(_) | Command::Demo(_) | Command::Version(_) => panic!("{line}"),
+        }
+    }
+
+    #[track_caller]
+    fn refused(line: &str, reason: &str) {
+        let Err(Failure::Usage(error)) = agent(line) else { panic!("{line}") };
+        assert!(error.contains(reason), "{line}: {error}");
+    }
+
+    #[test]
+    fn defaults() {
+        let AgentOptions { hub, upstreams, config } = agent("agent --token t --hub h --upstream u").unwrap();
+        assert_eq!(hub, Endpoint { host: "h".into(), port: 8080 });
+        assert_eq!(upstreams, [Endpoint { host: "u".into(), port: 80 }]);
+        assert_eq!((config.hub_authority.as_str(), config.hub_path.as_str()), ("h:8080", ""));
+        assert_eq!((config.workers, config.extra_upgrades, config.preserve_host), (1, 0, false));
+        assert_eq!(config.on_cancel, OnCancel::Close);
+        assert_eq!(config.health_path, None);
+        assert_eq!(config.upstreams[0].agent_id.len(), 16);
+        assert_eq!(config.upstreams[0].authority, "u");
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let line = "agent run --token t --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
+                    --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
+                    --connect-timeout 2 --heartbeat 3 --head-timeout 4 --stall-timeout 5";
+        let AgentOptions { hub, upstreams, config } = agent(line).unwrap();
+        assert_eq!(hub, Endpoint { host: "h".into(), port: 80 });
+        assert_eq!(config.hub_path, "/x");
+        assert_eq!(config.hub_authorization.as_deref(), Some("Basic YTpi"));
+        assert_eq!(upstreams.len(), 3);
+        let ids: Vec<_> = config.upstreams.iter().map(|upstream| upstream.agent_id.as_str()).collect();
+        assert_eq!(ids, ["I-1", "I-2", "I-3"]);
+        let paths: Vec<_> = config.upstreams.iter().map(|upstream| upstream.base_path.as_str()).collect();
+        assert_eq!(paths, ["", "/y", ""]);
+        assert_eq!((config.workers, config.extra_upgrades, config.preserve_host), (4, 2, true));
+        assert_eq!(config.on_cancel, OnCancel::Drain);
+        assert_eq!(config.health_path.as_deref(), Some("/ok"));
+        let limits = config.limits;
+        let times = [config.drain_timeout, limits.connect, limits.heartbeat, limits.head, limits.stall];
+        assert_eq!(times, [1, 2, 3, 4, 5].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        refused("agent", "the token is missing: use --token-file");
+        refused("agent --token t", "--hub is missing");
+        refused("agent --token t --hub h", "--upstream is missing");
+        refused("agent --token t --hub https://h --upstream u", "--hub: https:// is not spoken yet");
+        refused("agent --token t --hub h --upstream https://u", "--upstream: https:// is not spoken yet");
+        refused("agent --token t --hub ::1 --upstream u", "brackets");
+        refused("agent --token t --hub h --upstream u --agent-id a/b", "--agent-id: an agent id is");
+        refused("agent --token t --hub h --upstream u --health-path x", "--health-path: a health path");
+        let long = "x".repeat(63);
+        refused(&format!("agent --token t --hub h --upstream u,v --agent-id {long}"), "--agent-id");
+        let Err(Failure::Usage(error)) = agent("agent --token t --hub http://u:hush@h:x --upstream u") else {
+            panic!()
+        };
+        assert!(!error.contains("hush"), "{error}");
+    }
+}

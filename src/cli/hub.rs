@@ -1,0 +1,319 @@
+//! `slime hub run`, `register`, `inspect`.
+
+use core::fmt::Write as _;
+
+use super::args::{HubInspect, HubRegister, HubRun};
+use super::normalise::Normalised;
+use super::secret::{hex, random, read, read_all, read_hub_secret};
+use super::values::{cidr, items};
+use super::{Failure, print};
+use crate::config::{HubConfig, Limits};
+use crate::logging::{Utc, unix_time};
+use crate::net::run::{HubOptions, Listen, run_hub};
+use crate::proto::agent_token::{
+    AgentToken, ClaimError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
+};
+
+/// Runs a hub until it is told to end.
+pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
+    let options = options(args, given)?;
+    run_hub(options).map_err(|error| {
+        log::error!("the hub ends: {error}");
+        Failure::Logged
+    })
+}
+
+/// Makes an agent token.
+pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Failure> {
+    let token = claims(&args, given, unix_time(), TokenId::new(random()?), random()?)?;
+    let key = TokenKey::derive(&read_hub_secret(args.secret, args.secret_file, given)?);
+    let text = token.seal(&key, random()?).map_err(|error| Failure::Usage(error.to_string()))?;
+    print(&format!("{text}\n"));
+    explain(&describe(&token));
+    if token.issued < CLOCK_IS_SET && token.expires.is_some() {
+        log::warn!(
+            "the clock of this machine is not set, so the token ends too early; set it, and register again"
+        );
+    }
+    Ok(0)
+}
+
+/// Shows what a token says.
+pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failure> {
+    let secret = read_hub_secret(args.secret, args.secret_file, given)?;
+    let text = match args.token {
+        Some(text) => text,
+        None => read_all(std::io::stdin()).map_err(|error| {
+            Failure::Runtime(format!("cannot read the token from the standard input: {error}"))
+        })?,
+    };
+    let token = AgentToken::open(text.trim(), &TokenKey::derive(&secret))
+        .map_err(|error| Failure::Runtime(error.to_string()))?;
+    let mut text = describe(&token);
+    if token.expired(unix_time()) {
+        text.push_str("the token has expired\n");
+    }
+    print(&text);
+    Ok(0)
+}
+
+/// The first second of 2024. A clock before it has not been set.
+const CLOCK_IS_SET: u64 = 1_704_067_200;
+
+fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
+    let secret = read_hub_secret(args.secret, args.secret_file, given)?;
+    let app_password = read(args.app_password, args.app_password_file, "--app-password", given)?;
+    let origin = given.origin("--trusted-proxy");
+    let trusted_proxies = items(&args.trusted_proxy).map(cidr).collect::<Result<_, _>>();
+    let trusted_proxies = trusted_proxies.map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
+    let port = args.port;
+    let mut listen: Vec<Listen> =
+        items(&args.host).map(|host| Listen { host: Some(plain_host(host)), port }).collect();
+    if listen.is_empty() {
+        listen.push(Listen { host: None, port });
+    }
+    let limits = Limits {
+        head: args.head_timeout,
+        body: args.body_timeout,
+        idle: args.idle_timeout,
+        stall: args.stall_timeout,
+        response: args.response_timeout,
+        heartbeat: args.heartbeat,
+        ..Limits::default()
+    };
+    let config = HubConfig {
+        concurrent: args.concurrent,
+        queue_depth: args.queue_depth,
+        queue_timeout: args.queue_timeout,
+        max_clients: args.max_clients,
+        max_tunnels: args.max_tunnels,
+        max_body: args.max_body,
+        app_password,
+        trusted_proxies,
+        startup_grace: args.startup_grace,
+        drain_timeout: args.drain_timeout,
+        limits,
+    };
+    Ok(HubOptions { listen, config, token_key: TokenKey::derive(&secret) })
+}
+
+/// An IPv6 address may stand in brackets, as it does in URLs.
+fn plain_host(host: &str) -> String {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned()
+}
+
+fn claims(
+    args: &HubRegister,
+    given: &Normalised,
+    now: u64,
+    id: TokenId,
+    dice: [u8; 4],
+) -> Result<AgentToken, Failure> {
+    let wrong = |flag: &str, value: &str, error: ClaimError| {
+        Failure::Usage(format!("{} '{}': {error}", given.origin(flag), value.escape_debug()))
+    };
+    let name = args.name.clone().unwrap_or_else(|| made_up_name(dice));
+    check_name(&name).map_err(|error| wrong("--name", &name, error))?;
+    let scopes: Vec<String> = items(&args.scopes).map(String::from).collect();
+    for scope in &scopes {
+        check_scope(scope).map_err(|error| wrong("--scopes", scope, error))?;
+    }
+    let scope_paths: Vec<String> = items(&args.scope_paths).map(without_last_slash).collect();
+    for path in &scope_paths {
+        check_scope_path(path).map_err(|error| wrong("--scope-paths", path, error))?;
+    }
+    let expires = args.age.map(|age| now.saturating_add(age.as_secs()));
+    Ok(AgentToken { id, name, issued: now, expires, scopes, scope_paths, max_workers: args.max_workers })
+}
+
+/// `/v1/` and `/v1` mean the same subtree; a token knows the second spelling.
+fn without_last_slash(path: &str) -> String {
+    match path.strip_suffix('/') {
+        Some(rest) if !rest.is_empty() => rest.to_owned(),
+        Some(_) | None => path.to_owned(),
+    }
+}
+
+fn describe(token: &AgentToken) -> String {
+    let mut text = String::new();
+    let list = |list: &[String], none: &str| if list.is_empty() { none.to_owned() } else { list.join(",") };
+    let expires = token.expires.map_or("never".to_owned(), |expires| Utc(expires).to_string());
+    let workers = token.max_workers.map_or("no limit".to_owned(), |workers| workers.to_string());
+    for (what, value) in [
+        ("id", token.id.to_string()),
+        ("name", token.name.clone()),
+        ("issued", Utc(token.issued).to_string()),
+        ("expires", expires),
+        ("scopes", list(&token.scopes, "none")),
+        ("scope paths", list(&token.scope_paths, "all paths")),
+        ("max workers", workers),
+    ] {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:<12} {value}", format!("{what}:"));
+    }
+    text
+}
+
+fn explain(text: &str) {
+    use std::io::Write as _;
+    // Nobody need be there to read it: the token is what counts.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// A name that is easy to say, with two random bytes at its end so that two are hardly ever the same.
+fn made_up_name([first, second, rest @ ..]: [u8; 4]) -> String {
+    const FIRST: [&str; 16] = [
+        "amber", "bold", "calm", "dusty", "early", "faint", "glad", "hazel", "icy", "jolly", "keen", "late",
+        "mild", "noble", "quiet", "swift",
+    ];
+    const SECOND: [&str; 16] = [
+        "badger", "crane", "dove", "eagle", "finch", "gecko", "heron", "ibis", "jay", "koala", "lynx",
+        "mole", "newt", "otter", "panda", "raven",
+    ];
+    let pick =
+        |words: &[&'static str; 16], die: u8| words.get(usize::from(die % 16)).copied().unwrap_or_default();
+    format!("{}-{}-{}", pick(&FIRST, first), pick(&SECOND, second), hex(&rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::super::args::{Command, HubCommand};
+    use super::super::parse_words;
+    use super::*;
+
+    fn hub(line: &str, environment: &[(&str, &str)]) -> (HubCommand, Normalised) {
+        let args = line.split_whitespace().map(String::from).collect();
+        let environment = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        match parse_words(args, environment) {
+            Ok((slime, given)) => match slime.command {
+                Command::Hub(hub) => (hub.command, given),
+                Command::Agent(_) | Command::Demo(_) | Command::Version(_) => panic!("{line}"),
+            },
+            Err(failure) => panic!("{line}: {failure:?}"),
+        }
+    }
+
+    fn run_options(line: &str, environment: &[(&str, &str)]) -> Result<HubOptions, Failure> {
+        match hub(line, environment) {
+            (HubCommand::Run(args), given) => options(args, &given),
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+
+    fn registered(line: &str) -> Result<AgentToken, Failure> {
+        match hub(line, &[]) {
+            (HubCommand::Register(args), given) => {
+                claims(&args, &given, 1000, TokenId::new([7; 8]), [0, 1, 2, 3])
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults() {
+        let options = run_options("hub --secret s", &[]).unwrap();
+        assert_eq!(options.listen, [Listen { host: None, port: 8080 }]);
+        let (config, default) = (options.config, HubConfig::default());
+        assert_eq!(config.concurrent, default.concurrent);
+        assert_eq!(config.limits.response, None);
+        assert_eq!(config.limits.linger, default.limits.linger);
+        assert_eq!(config.app_password, None);
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let line = "hub run --secret s --host 127.0.0.1 --host [::1],localhost --port 0 --concurrent 1 --queue-depth 0 \
+                    --queue-timeout 0 --max-clients 2 --max-tunnels 3 --max-body 1k --app-password p \
+                    --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --startup-grace 0 --drain-timeout 4 \
+                    --response-timeout 5 --head-timeout 6 --body-timeout 7 --idle-timeout 8 --stall-timeout 9 --heartbeat 10";
+        let HubOptions { listen, config, .. } = run_options(line, &[]).unwrap();
+        let hosts: Vec<_> = listen.iter().map(|listen| listen.host.as_deref().unwrap()).collect();
+        assert_eq!(hosts, ["127.0.0.1", "::1", "localhost"]);
+        assert!(listen.iter().all(|listen| listen.port == 0));
+        assert_eq!((config.concurrent, config.queue_depth), (1, 0));
+        assert_eq!((config.max_clients, config.max_tunnels, config.max_body), (2, 3, Some(1024)));
+        assert_eq!(config.app_password.as_deref(), Some("p"));
+        assert_eq!(config.trusted_proxies.len(), 3);
+        let seconds = [
+            config.queue_timeout,
+            config.startup_grace,
+            config.drain_timeout,
+            config.limits.response.unwrap(),
+            config.limits.head,
+            config.limits.body,
+            config.limits.idle,
+            config.limits.stall,
+            config.limits.heartbeat,
+        ]
+        .map(|time| time.as_secs());
+        assert_eq!(seconds, [0, 0, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn the_secret_must_come_from_somewhere() {
+        let Err(Failure::Usage(line)) = run_options("hub", &[]) else { panic!() };
+        assert!(line.contains("--secret-file") && line.contains("SLIME_SECRET"), "{line}");
+        assert!(run_options("hub", &[("SLIME_SECRET", "s")]).is_ok());
+        let Err(Failure::Usage(line)) = run_options("hub", &[("SLIME_SECRET", " \n")]) else { panic!() };
+        assert_eq!(line, "SLIME_SECRET is empty");
+        let Err(Failure::Runtime(line)) = run_options("hub --secret-file /nonexistent/file", &[]) else {
+            panic!()
+        };
+        assert!(line.contains("--secret-file, /nonexistent/file"), "{line}");
+        let Err(Failure::Usage(line)) = run_options("hub --secret s --trusted-proxy x", &[]) else {
+            panic!()
+        };
+        assert!(line.starts_with("--trusted-proxy: 'x' is no address"), "{line}");
+    }
+
+    #[test]
+    fn a_file_and_a_variable_with_the_same_secret_make_the_same_key() {
+        let path = std::env::temp_dir().join(format!("slime-secret-{}", std::process::id()));
+        std::fs::write(&path, "open sesame\r\n").unwrap();
+        let from_file = run_options(&format!("hub --secret-file {}", path.display()), &[]).unwrap().token_key;
+        std::fs::remove_file(&path).unwrap();
+        let from_variable = run_options("hub", &[("SLIME_SECRET", "open sesame")]).unwrap().token_key;
+        let token = registered("hub register --secret s").unwrap();
+        let text = token.seal(&from_file, [0; 12]).unwrap();
+        assert_eq!(AgentToken::open(&text, &from_variable), Ok(token));
+    }
+
+    #[test]
+    fn what_a_token_is_made_of() {
+        let token = registered("hub register --secret s").unwrap();
+        assert_eq!(token.name, "amber-crane-0203");
+        assert_eq!((token.issued, token.expires, token.max_workers), (1000, None, None));
+        let line = "hub register --secret s --name gpu-1 --age 1h2m3s --scopes gpu,big --scope-paths /v1/,/ --max-workers 4";
+        let token = registered(line).unwrap();
+        assert_eq!(token.expires, Some(1000 + Duration::from_secs(3723).as_secs()));
+        assert_eq!(token.scopes, ["gpu", "big"]);
+        assert_eq!(token.scope_paths, ["/v1", "/"]);
+        let text = describe(&token);
+        for part in [
+            "id:          0707070707070707",
+            "name:        gpu-1",
+            "1970-01-01T01:18:43Z",
+            "gpu,big",
+            "/v1,/",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_token_cannot_say() {
+        for (line, flag) in [
+            ("hub register --secret s --name a/b", "--name 'a/b'"),
+            ("hub register --secret s --scopes a,b;c", "--scopes 'b;c'"),
+            ("hub register --secret s --scope-paths v1", "--scope-paths 'v1'"),
+            ("hub register --secret s --scope-paths /a/../b", "--scope-paths '/a/../b'"),
+        ] {
+            let Err(Failure::Usage(error)) = registered(line) else { panic!("{line}") };
+            assert!(error.starts_with(flag), "{error}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The command line: from words to the types of [`crate::config`], and from results to exit codes.
+//!
+//! Everything is parsed once, here, and nothing behind it looks at text again. The way of a command line is
+//! [`normalise`] (spellings, environment), [`args`] (argh), [`values`] and [`address`] (typed values), then the
+//! command: [`hub`], [`agent`] or [`demo`]. Wrong usage is one line that says what to do, and exit code 2; what fails later is 1.
+
+mod address;
+mod agent;
+mod args;
+mod demo;
+mod hub;
+mod normalise;
+mod secret;
+mod values;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use argh::{ArgsInfo as _, FromArgs as _};
+use log::LevelFilter;
+
+use args::{AgentCommand, Command, HubCommand, Slime};
+use normalise::{Normalised, help_line, normalise};
+
+/// Runs the command that the arguments (without the program's name) name. The exit code of the process.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match parse(args).and_then(|(slime, given)| dispatch(slime.command, &given)) {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure::Help(text)) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Usage(line)) => {
+            complain(&line);
+            ExitCode::from(2)
+        }
+        Err(Failure::Runtime(line)) => {
+            complain(&line);
+            ExitCode::FAILURE
+        }
+        Err(Failure::Logged) => ExitCode::FAILURE,
+    }
+}
+
+/// Why a command did not run to its end.
+#[derive(Debug)]
+enum Failure {
+    /// It was asked for help: this text.
+    Help(String),
+    /// It was called wrongly. The line says what to do.
+    Usage(String),
+    /// It could not be carried out.
+    Runtime(String),
+    /// It could not be carried out, and the log says why.
+    Logged,
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<(Slime, Normalised), Failure> {
+    let args: Result<Vec<String>, OsString> = args.map(OsString::into_string).collect();
+    let args = args.map_err(|arg| Failure::Usage(format!("an argument is not UTF-8: {}", arg.display())))?;
+    let environment = |name: &str| std::env::var(name).ok();
+    parse_words(args, environment)
+}
+
+fn parse_words(
+    args: Vec<String>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<(Slime, Normalised), Failure> {
+    let given = normalise(args, &Slime::get_args_info(), environment).map_err(Failure::Usage)?;
+    let words: Vec<&str> = given.args.iter().map(String::as_str).collect();
+    if words.is_empty() {
+        return Err(Failure::Usage(format!("which command? hub, agent, demo or version; {}", help_line(""))));
+    }
+    match Slime::from_args(&["slime"], &words) {
+        Ok(slime) => Ok((slime, given)),
+        Err(exit) if exit.status.is_ok() => Err(Failure::Help(exit.output)),
+        Err(exit) => {
+            let mut line = exit.output;
+            for flag in &given.from_environment {
+                line = line.replace(&format!("option '{flag}'"), &given.origin(flag));
+            }
+            Err(Failure::Usage(format!("{}; {}", line.trim_end(), help_line(&given.command))))
+        }
+    }
+}
+
+fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
+    match command {
+        Command::Hub(hub) => match hub.command {
+            HubCommand::Run(args) => {
+                crate::logging::to_stderr(args.log_level);
+                hub::run(args, given)
+            }
+            HubCommand::Register(args) => {
+                log_simply();
+                hub::register(args, given)
+            }
+            HubCommand::Inspect(args) => {
+                log_simply();
+                hub::inspect(args, given)
+            }
+        },
+        Command::Agent(agent) => match agent.command {
+            AgentCommand::Run(args) => {
+                crate::logging::to_stderr(args.log_level);
+                agent::run(args, given)
+            }
+        },
+        Command::Demo(args) => {
+            log_simply();
+            demo::run(args)
+        }
+        Command::Version(_) => {
+            print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"));
+            Ok(0)
+        }
+    }
+}
+
+/// The logger of the commands that end by themselves. It waits for whoever reads, so it is not for the others.
+fn log_simply() {
+    // The only failure is that there is a logger already.
+    let _ = simple_logger::SimpleLogger::new().with_level(LevelFilter::Info).init();
+}
+
+/// To the standard output. Whoever reads it may leave early: that is no failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// One line to the standard error.
+fn complain(line: &str) {
+    let line: Vec<&str> = line.split(['\n', '\r']).map(str::trim).collect();
+    let _ = writeln!(std::io::stderr(), "slime: {}", line.join(" "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<(Slime, Normalised), Failure> {
+        parse_words(line.split_whitespace().map(String::from).collect(), |_| None)
+    }
+
+    #[track_caller]
+    fn usage(line: &str, environment: &[(&str, &str)]) -> String {
+        let args = line.split_whitespace().map(String::from).collect();
+        let environment = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        match parse_words(args, environment) {
+            Err(Failure::Usage(line)) => line,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        for line in [
+            "--help",
+            "hub --help",
+            "hub run -h",
+            "hub register --help",
+            "hub inspect --help",
+            "agent --help",
+            "demo help",
+        ] {
+            let Err(Failure::Help(text)) = words(line) else { panic!("{line}") };
+            assert!(text.contains("Examples:"), "{line}: {text}");
+            assert!(!text.contains('{'), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn help_tells_the_defaults_that_hold() {
+        let Err(Failure::Help(text)) = words("hub run --help") else { panic!() };
+        let config = crate::config::HubConfig::default();
+        let defaults = [config.concurrent, config.queue_depth, config.max_clients, config.max_tunnels];
+        let times = [
+            ("10m)", config.queue_timeout),
+            ("3s)", config.startup_grace),
+            ("10m)", config.drain_timeout),
+            ("10s)", config.limits.head),
+            ("30s)", config.limits.body),
+            ("75s)", config.limits.idle),
+            ("60s)", config.limits.stall),
+            ("15s)", config.limits.heartbeat),
+        ];
+        for number in defaults.into_iter().chain([usize::from(crate::config::DEFAULT_PORT)]) {
+            assert!(text.contains(&format!("({number})")), "{number}");
+        }
+        for (written, time) in times {
+            assert_eq!(values::duration(written.trim_end_matches(')')), Ok(time));
+            assert!(text.contains(written), "{written}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line_that_says_what_to_do() {
+        assert_eq!(usage("", &[]), "which command? hub, agent, demo or version; see `slime --help`");
+        let line = usage("hub --port x", &[]);
+        assert_eq!(
+            line,
+            "Error parsing option '--port' with value 'x': a port is a number up to 65535; see `slime hub run --help`"
+        );
+        let line = usage("hub", &[("SLIME_PORT", "x")]);
+        assert!(line.starts_with("Error parsing SLIME_PORT with value 'x'"), "{line}");
+        assert!(usage("hub frob", &[]).contains("Unrecognized argument: frob"));
+        assert!(usage("frob", &[]).contains("Unrecognized argument: frob"));
+        assert!(usage("hub --port 1 --port 2", &[]).contains("--port is given twice"));
+        assert!(usage("agent --heartbeat 0", &[]).contains("must not be zero"));
+    }
+}

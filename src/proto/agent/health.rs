@@ -1,0 +1,222 @@
+//! Whether an upstream can be reached, and how that is found out.
+//!
+//! An agent joins only once it knows. While its upstream cannot be reached it stays visible at the hub, withdrawn, and
+//! tries a connection every second, so that it is back within two seconds of its upstream. Without `--health-path` a connection
+//! is all that is asked for; with it, a response below 500. A healthy upstream is probed only with `--health-path`, only on an idle
+//! worker, which takes no request meanwhile: busy is healthy.
+
+use core::time::Duration;
+
+use log::{info, warn};
+
+use super::{Agent, Upstream, UpstreamOf, WorkerState};
+use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
+use crate::proto::key::{UpstreamKey, WorkerKey};
+use crate::proto::seam::{Closed, Command, End, Step, Target, Unreachable, Why};
+use crate::proto::timer::{Armed, Mono, Now};
+
+/// From one look at an upstream that is down to the next.
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+/// From one look at a healthy upstream to the next, with `--health-path`.
+const CHECK_PAUSE: Duration = Duration::from_secs(15);
+
+/// What is known of an upstream.
+pub(super) struct Health {
+    verdict: Verdict,
+    probe: Probe,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Unknown,
+    Up,
+    Down(&'static str),
+}
+
+enum Probe {
+    /// The next one begins then.
+    Due(Mono),
+    /// One is under way.
+    Running { connection: UpstreamKey, until: Mono, scan: HeadScan, occupies: Option<WorkerKey> },
+}
+
+impl Health {
+    pub(super) fn unknown(now: Mono) -> Self {
+        Self { verdict: Verdict::Unknown, probe: Probe::Due(now) }
+    }
+
+    pub(super) fn deadline(&self) -> Mono {
+        match self.probe {
+            Probe::Due(at) => at,
+            Probe::Running { until, .. } => until,
+        }
+    }
+
+    /// Why the upstream takes no requests, if it takes none.
+    pub(super) fn trouble(&self) -> Option<&'static str> {
+        match self.verdict {
+            Verdict::Unknown => Some("starting"),
+            Verdict::Up => None,
+            Verdict::Down(why) => Some(why),
+        }
+    }
+
+    /// Whether a probe occupies this worker.
+    pub(super) fn occupies(&self, worker: WorkerKey) -> bool {
+        matches!(self.probe, Probe::Running { occupies: Some(occupied), .. } if occupied == worker)
+    }
+}
+
+impl Agent {
+    pub(super) fn health_of(&self, upstream: u16) -> Option<&Health> {
+        self.health.get(usize::from(upstream))
+    }
+
+    /// Begins the probes that are due, and ends those that take too long.
+    pub(super) fn check_health(&mut self, now: Now) {
+        for index in 0..u16::try_from(self.health.len()).unwrap_or(u16::MAX) {
+            let Some(health) = self.health.get(usize::from(index)) else { continue };
+            match health.probe {
+                Probe::Due(at) if at <= now.mono => self.begin_probe(index, now),
+                Probe::Running { connection, until, .. } if until <= now.mono => {
+                    self.drop_upstream(connection);
+                    self.probe_failed(index, "it does not answer", now);
+                }
+                Probe::Due(_) | Probe::Running { .. } => {}
+            }
+        }
+    }
+
+    fn begin_probe(&mut self, index: u16, now: Now) {
+        let up = self.health_of(index).is_some_and(|health| health.verdict == Verdict::Up);
+        let mut occupies = None;
+        if up {
+            let idle = |state: &WorkerState| matches!(state, WorkerState::Joined { ready: true, .. });
+            let worker =
+                self.workers.iter().find(|(_, worker)| worker.upstream == index && idle(&worker.state));
+            occupies = worker.map(|(key, _)| key);
+            if occupies.is_none() || self.draining.is_some() {
+                self.set_probe(index, Probe::Due(now.mono.after_coarse(CHECK_PAUSE)));
+                return;
+            }
+        }
+        let of = UpstreamOf::Probe(index);
+        let Some(key) = self.upstreams.insert(Upstream { armed: Armed::default(), send_by: Mono::NEVER, of })
+        else {
+            return;
+        };
+        let until = now.mono.after(self.config.limits.connect);
+        self.set_probe(index, Probe::Running { connection: key, until, scan: HeadScan::default(), occupies });
+        self.commands.push(Command::Dial { key: key.into(), target: Target::Upstream(index) });
+    }
+
+    pub(super) fn probe_connected(&mut self, index: u16, now: Now) {
+        let Some(Health { probe: Probe::Running { connection, .. }, .. }) =
+            self.health.get(usize::from(index))
+        else {
+            return;
+        };
+        let connection = *connection;
+        match (&self.config.health_path, self.config.upstreams.get(usize::from(index))) {
+            (Some(path), Some(upstream)) => {
+                let mut request = format!(
+                    "GET {}{path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+                    upstream.base_path, upstream.authority
+                );
+                if let Some(authorization) = &upstream.authorization {
+                    request.push_str(&format!("Authorization: {authorization}\r\n"));
+                }
+                request.push_str("\r\n");
+                self.commands.push(Command::Send { key: connection.into(), bytes: request.into_bytes() });
+            }
+            _ => {
+                self.drop_upstream(connection);
+                self.upstream_is_up(index, now);
+            }
+        }
+    }
+
+    pub(super) fn read_probe(&mut self, index: u16, input: &[u8], end: Option<End>, now: Now) -> Step {
+        let Some(Health { probe: Probe::Running { connection, scan, .. }, .. }) =
+            self.health.get_mut(usize::from(index))
+        else {
+            return Step::Wait;
+        };
+        let connection = *connection;
+        let status = match scan.advance(input) {
+            Ok(None) if end.is_none() => return Step::Wait,
+            Ok(Some(length)) => {
+                let mut storage = Storage::new();
+                let head = ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false);
+                head.map(|head| head.status).unwrap_or(599)
+            }
+            Ok(None) | Err(_) => 599,
+        };
+        self.drop_upstream(connection);
+        if status < 500 {
+            self.upstream_is_up(index, now);
+        } else {
+            self.probe_failed(index, "its health path does not answer as it should", now);
+        }
+        Step::Wait
+    }
+
+    pub(super) fn probe_failed(&mut self, index: u16, why: &'static str, now: Now) {
+        self.set_probe(index, Probe::Due(now.mono.after(PROBE_PAUSE)));
+        self.upstream_is_down(index, why, now);
+        self.resume_after_probe(index, now);
+    }
+
+    /// A request showed that the upstream cannot be reached, or a probe did.
+    pub(super) fn upstream_is_down(&mut self, index: u16, why: &'static str, now: Now) {
+        let Some(health) = self.health.get_mut(usize::from(index)) else { return };
+        let before = health.verdict;
+        health.verdict = Verdict::Down(why);
+        if let Probe::Due(at) = &mut health.probe {
+            *at = (*at).min(now.mono.after(PROBE_PAUSE));
+        }
+        if matches!(before, Verdict::Down(_)) {
+            return;
+        }
+        warn!("upstream {} cannot be used: {why}; asking again every second", self.authority(index));
+        self.join_anew(index, why, now);
+    }
+
+    fn upstream_is_up(&mut self, index: u16, now: Now) {
+        let pause =
+            if self.config.health_path.is_some() { now.mono.after_coarse(CHECK_PAUSE) } else { Mono::NEVER };
+        self.set_probe(index, Probe::Due(pause));
+        let Some(health) = self.health.get_mut(usize::from(index)) else { return };
+        let before = health.verdict;
+        health.verdict = Verdict::Up;
+        match before {
+            Verdict::Up => {}
+            Verdict::Unknown => self.join_anew(index, "", now),
+            Verdict::Down(_) => {
+                info!("upstream {} can be used again", self.authority(index));
+                self.join_anew(index, "", now);
+            }
+        }
+        self.resume_after_probe(index, now);
+    }
+
+    fn set_probe(&mut self, index: u16, probe: Probe) {
+        if let Some(health) = self.health.get_mut(usize::from(index)) {
+            health.probe = probe;
+        }
+    }
+
+    fn authority(&self, index: u16) -> &str {
+        self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.authority)
+    }
+}
+
+/// Why a connection could not be made, or ended.
+pub(super) fn describe(reason: Closed) -> &'static str {
+    match reason.why {
+        Why::Unreachable(Unreachable::NameNotFound) => "its name is not found",
+        Why::Unreachable(Unreachable::Refused) => "nobody listens there",
+        Why::Unreachable(Unreachable::Other) => "there is no way to it",
+        Why::Failed | Why::Lingered => "the connection failed",
+    }
+}

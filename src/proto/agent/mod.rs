@@ -1,0 +1,410 @@
+//! The agent: keeps a tunnel to the hub open for each worker, and serves what comes through from its upstream.
+//!
+//! ```text
+//!   worker    Resting -> Dialling -> Joining -> Joined <-> Serving
+//!                ^                                |           |
+//!                +------------- Leaving <---------+-----------+   (and Finishing, with --on-cancel drain)
+//! ```
+//!
+//! One process serves several upstreams; each is an agent of its own with its own id and its own workers. This module owns the
+//! tables and hands events to its parts: `link` dials, joins and backs off, `serve` sees one request through, `health` knows
+//! whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
+
+mod health;
+mod link;
+mod serve;
+
+use core::net::SocketAddr;
+
+use log::info;
+
+use self::health::Health;
+use self::link::Backoff;
+use self::serve::{Finishing, Serving};
+use super::http1::head::HeadScan;
+use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
+use super::seam::{Close, Closed, Command, Core, End, Step};
+use super::table::Table;
+use super::timer::{Armed, Mono, Now, TimerTable};
+use crate::config::AgentConfig;
+
+/// The agent's half of the core.
+pub struct Agent {
+    config: AgentConfig,
+    workers: Table<WorkerKey, Worker>,
+    tunnels: Table<TunnelKey, Tunnel>,
+    upstreams: Table<UpstreamKey, Upstream>,
+    /// By index of the configured upstreams.
+    health: Vec<Health>,
+    timers: TimerTable,
+    commands: Vec<Command>,
+    random: Random,
+    /// Whether the hub has ever taken the token. Before that, a refusal of it is fatal.
+    accepted: bool,
+    draining: Option<Mono>,
+}
+
+struct Worker {
+    /// Index of the configured upstream.
+    upstream: u16,
+    number: u32,
+    backoff: Backoff,
+    armed: Armed,
+    /// An upstream connection between two requests.
+    kept: Option<Kept>,
+    state: WorkerState,
+}
+
+#[derive(Clone, Copy)]
+struct Kept {
+    connection: UpstreamKey,
+    last_used: Mono,
+}
+
+enum WorkerState {
+    /// Until the next attempt.
+    Resting { until: Mono },
+    /// The connection to the hub is being made.
+    Dialling { tunnel: TunnelKey, until: Mono },
+    /// The handshake is under way.
+    Joining { tunnel: TunnelKey, until: Mono, scan: HeadScan, ready: bool },
+    /// The tunnel is idle. The hub must be heard of by then.
+    Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, ready: bool },
+    /// A request is being served.
+    Serving(Serving),
+    /// The worker has withdrawn, and waits for the hub to close the tunnel.
+    Leaving { tunnel: TunnelKey, until: Mono },
+    /// The application has left, and the upstream's answer is read to its end.
+    Finishing(Finishing),
+    /// It stands aside, until another one's connection is upgraded.
+    Spare,
+    /// The process is ending.
+    Stopped,
+}
+
+struct Tunnel {
+    armed: Armed,
+    /// It takes no bytes though some wait; by then it must have taken one.
+    send_by: Mono,
+    of: TunnelOf,
+}
+
+enum TunnelOf {
+    Worker(WorkerKey),
+    /// What waits is being sent, then FIN. No worker's any more.
+    Nobody {
+        until: Mono,
+    },
+}
+
+struct Upstream {
+    armed: Armed,
+    send_by: Mono,
+    of: UpstreamOf,
+}
+
+#[derive(Clone, Copy)]
+enum UpstreamOf {
+    Worker(WorkerKey),
+    /// It finds out whether the upstream with this index can be reached.
+    Probe(u16),
+    /// What waits is being sent, then FIN.
+    Nobody,
+}
+
+/// A small generator for jitter (SplitMix64, Steele, Lea and Flood 2014), seeded by the shell.
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound`, or 0.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).checked_rem(bound).unwrap_or(0)
+    }
+}
+
+impl Agent {
+    /// An agent that begins now. `seed` makes its jitter.
+    pub fn new(config: AgentConfig, seed: u64, now: Now) -> Self {
+        let health = config.upstreams.iter().map(|_| Health::unknown(now.mono)).collect();
+        let mut agent = Self {
+            workers: Table::new(),
+            tunnels: Table::new(),
+            upstreams: Table::new(),
+            health,
+            timers: TimerTable::default(),
+            commands: Vec::new(),
+            random: Random(seed),
+            accepted: false,
+            draining: None,
+            config,
+        };
+        for upstream in 0..u16::try_from(agent.config.upstreams.len()).unwrap_or(u16::MAX) {
+            for number in 0..agent.config.workers.saturating_add(agent.config.extra_upgrades) {
+                // The first ones dial as soon as it is known whether their upstream can be reached.
+                let takes_part = number < agent.config.workers;
+                let state =
+                    if takes_part { WorkerState::Resting { until: Mono::NEVER } } else { WorkerState::Spare };
+                agent.workers.insert(Worker {
+                    upstream,
+                    number,
+                    backoff: Backoff::default(),
+                    armed: Armed::default(),
+                    kept: None,
+                    state,
+                });
+            }
+        }
+        agent
+    }
+
+    /// What there is, for tests: tunnels, upstream connections, and workers that serve.
+    pub fn census(&self) -> (usize, usize, usize) {
+        let serving =
+            |worker: &Worker| matches!(worker.state, WorkerState::Serving(_) | WorkerState::Finishing(_));
+        (
+            self.tunnels.len(),
+            self.upstreams.len(),
+            self.workers.iter().filter(|(_, worker)| serving(worker)).count(),
+        )
+    }
+
+    fn arm_worker(&mut self, key: WorkerKey) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let until = match &worker.state {
+            WorkerState::Resting { until }
+            | WorkerState::Dialling { until, .. }
+            | WorkerState::Joining { until, .. }
+            | WorkerState::Joined { heard_by: until, .. }
+            | WorkerState::Leaving { until, .. } => *until,
+            WorkerState::Serving(serving) => serving.deadline(),
+            WorkerState::Finishing(_) | WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
+        };
+        self.timers.arm(&mut worker.armed, key.into(), until);
+    }
+
+    fn arm_tunnel(&mut self, key: TunnelKey) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let until = match tunnel.of {
+            TunnelOf::Nobody { until } => until.min(tunnel.send_by),
+            TunnelOf::Worker(_) => tunnel.send_by,
+        };
+        self.timers.arm(&mut tunnel.armed, key.into(), until);
+    }
+
+    fn worker_of(&self, tunnel: TunnelKey) -> Option<WorkerKey> {
+        match self.tunnels.get(tunnel)?.of {
+            TunnelOf::Worker(worker) => Some(worker),
+            TunnelOf::Nobody { .. } => None,
+        }
+    }
+
+    /// Lets a tunnel have what is on its way to it, then FIN. Its worker has nothing to do with it any more.
+    fn retire_tunnel(&mut self, key: TunnelKey, now: Now) {
+        let until = now.mono.after(self.config.limits.linger);
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        tunnel.of = TunnelOf::Nobody { until };
+        self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_tunnel(key);
+    }
+
+    fn drop_tunnel(&mut self, key: TunnelKey) {
+        if self.tunnels.remove(key).is_some() {
+            self.commands.push(Command::Close(key.into(), Close::Now));
+        }
+    }
+
+    fn drop_upstream(&mut self, key: UpstreamKey) {
+        if self.upstreams.remove(key).is_some() {
+            self.commands.push(Command::Close(key.into(), Close::Now));
+        }
+    }
+
+    fn check_drained(&mut self, now: Now) {
+        let Some(until) = self.draining else { return };
+        let done = self.workers.iter().all(|(_, worker)| matches!(worker.state, WorkerState::Stopped))
+            && self.tunnels.is_empty();
+        if done || now.mono >= until {
+            self.draining = None;
+            self.commands.push(Command::Exit(u8::from(!done)));
+        }
+    }
+}
+
+impl Core for Agent {
+    fn handle_accepted(&mut self, _peer: SocketAddr, _now: Now) -> Option<Key> {
+        debug_assert!(false, "an agent accepts nobody");
+        None
+    }
+
+    fn handle_exhausted(&mut self, _now: Now) {}
+
+    fn handle_connected(&mut self, key: Key, now: Now) {
+        if let Some(key) = TunnelKey::from_key(key) {
+            self.tunnel_connected(key);
+        } else if let Some(key) = UpstreamKey::from_key(key) {
+            match self.upstreams.get(key).map(|upstream| upstream.of) {
+                Some(UpstreamOf::Worker(worker)) => self.upstream_connected(worker, key, now),
+                Some(UpstreamOf::Probe(index)) => self.probe_connected(index, now),
+                Some(UpstreamOf::Nobody) | None => {}
+            }
+        }
+    }
+
+    fn handle_input(
+        &mut self,
+        key: Key,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        if let Some(key) = TunnelKey::from_key(key) {
+            self.handle_tunnel_input(key, input, end, out, now)
+        } else if let Some(key) = UpstreamKey::from_key(key) {
+            match self.upstreams.get(key).map(|upstream| upstream.of) {
+                Some(UpstreamOf::Worker(worker)) => self.read_upstream(worker, key, input, end, out, now),
+                Some(UpstreamOf::Probe(index)) => self.read_probe(index, input, end, now),
+                Some(UpstreamOf::Nobody) | None => Step::Wait,
+            }
+        } else {
+            Step::Wait
+        }
+    }
+
+    fn wants_input(&self, key: Key) -> bool {
+        if let Some(key) = TunnelKey::from_key(key) {
+            self.wants_tunnel_input(key)
+        } else if let Some(key) = UpstreamKey::from_key(key) {
+            self.wants_upstream_input(key)
+        } else {
+            false
+        }
+    }
+
+    fn handle_hangup(&mut self, key: Key, now: Now) {
+        if let Some(key) = TunnelKey::from_key(key) {
+            self.tunnel_hung_up(key, now);
+        } else if let Some(key) = UpstreamKey::from_key(key) {
+            self.upstream_hung_up(key);
+        }
+    }
+
+    fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
+        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        if let Some(key) = TunnelKey::from_key(key) {
+            if let Some(tunnel) = self.tunnels.get_mut(key) {
+                tunnel.send_by = send_by;
+                self.arm_tunnel(key);
+            }
+        } else if let Some(key) = UpstreamKey::from_key(key)
+            && let Some(upstream) = self.upstreams.get_mut(key)
+        {
+            upstream.send_by = send_by;
+            self.timers.arm(&mut upstream.armed, key.into(), send_by);
+        }
+    }
+
+    fn handle_closed(&mut self, key: Key, reason: Closed, now: Now) {
+        if let Some(key) = TunnelKey::from_key(key) {
+            let worker = self.worker_of(key);
+            self.tunnels.remove(key);
+            if let Some(worker) = worker {
+                self.tunnel_lost(worker, "the connection failed", now);
+            }
+        } else if let Some(key) = UpstreamKey::from_key(key) {
+            match self.upstreams.remove(key).map(|upstream| upstream.of) {
+                Some(UpstreamOf::Worker(worker)) => self.upstream_lost(worker, key, reason, now),
+                Some(UpstreamOf::Probe(index)) => self.probe_failed(index, health::describe(reason), now),
+                Some(UpstreamOf::Nobody) | None => {}
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, key)) = self.timers.pop_due(now.mono) {
+            match key.kind() {
+                Kind::Worker => self.expire_worker(key, at, now),
+                Kind::Tunnel => self.expire_tunnel(key, at, now),
+                Kind::Upstream => self.expire_upstream(key, at, now),
+                Kind::Client | Kind::Exchange => {}
+            }
+        }
+        self.check_health(now);
+    }
+
+    fn next_timeout(&self) -> Option<Mono> {
+        let mut next = self.timers.next().unwrap_or(Mono::NEVER).min(self.draining.unwrap_or(Mono::NEVER));
+        for health in &self.health {
+            next = next.min(health.deadline());
+        }
+        (next != Mono::NEVER).then_some(next)
+    }
+
+    fn handle_drain(&mut self, now: Now) {
+        if self.draining.is_some() {
+            self.commands.push(Command::Exit(1));
+            return;
+        }
+        info!("draining: no new requests are taken");
+        self.draining = Some(now.mono.after(self.config.drain_timeout));
+        let workers: Vec<WorkerKey> = self.workers.iter().map(|(key, _)| key).collect();
+        for worker in workers {
+            self.withdraw(worker, "draining", now);
+        }
+    }
+
+    fn handle_batch_end(&mut self, now: Now) {
+        self.check_drained(now);
+        self.workers.end_batch();
+        self.tunnels.end_batch();
+        self.upstreams.end_batch();
+    }
+
+    fn commands(&mut self) -> &mut Vec<Command> {
+        &mut self.commands
+    }
+}
+
+impl Agent {
+    fn expire_tunnel(&mut self, key: Key, at: Mono, now: Now) {
+        let Some(key) = TunnelKey::from_key(key) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if !TimerTable::disarm(&mut tunnel.armed, at) {
+            return;
+        }
+        let (send_by, of) = (tunnel.send_by, &tunnel.of);
+        match of {
+            TunnelOf::Nobody { until } if (*until).min(send_by) <= now.mono => self.drop_tunnel(key),
+            TunnelOf::Worker(worker) if send_by <= now.mono => {
+                let worker = *worker;
+                self.drop_tunnel(key);
+                self.tunnel_lost(worker, "the hub takes nothing of what is sent", now);
+            }
+            TunnelOf::Nobody { .. } | TunnelOf::Worker(_) => self.arm_tunnel(key),
+        }
+    }
+
+    fn expire_upstream(&mut self, key: Key, at: Mono, now: Now) {
+        let Some(key) = UpstreamKey::from_key(key) else { return };
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        if !TimerTable::disarm(&mut upstream.armed, at) {
+            return;
+        }
+        if upstream.send_by > now.mono {
+            let send_by = upstream.send_by;
+            self.timers.arm(&mut upstream.armed, key.into(), send_by);
+            return;
+        }
+        let of = upstream.of;
+        self.drop_upstream(key);
+        match of {
+            UpstreamOf::Worker(worker) => self.upstream_stalled(worker, now),
+            UpstreamOf::Probe(index) => self.probe_failed(index, "it takes nothing of what is sent", now),
+            UpstreamOf::Nobody => {}
+        }
+    }
+}

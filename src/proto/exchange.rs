@@ -1,0 +1,258 @@
+//! One request and its responses: the joint machine of both messages, the same at hub and agent.
+//!
+//! ```text
+//!   request    Body --------------------------> done
+//!   response   Head -> (1xx Head)* -> Body ---> done
+//!                 \-> Upgraded (both directions blind, until both have ended)
+//! ```
+//!
+//! A connection can be used again only if both messages are complete; nobody keeps a flag for that, it is asked here.
+//! Who waits for whom, what is retried and which deadline holds is decided by [`super::hub`] and [`super::agent`].
+
+use super::error::Violation;
+use super::http1::body::{Progress, Transfer};
+use super::http1::framing::Framing;
+use super::http1::head::{HeadScan, RequestHead, ResponseHead, Version};
+use super::seam::End;
+
+/// Interim responses before one final one; more is an attack or a fault (RFC 9110 section 15.2 sets no bound).
+const MAX_INTERIM: u8 = 32;
+
+/// What a request head said that matters after it was forwarded.
+#[derive(Debug)]
+pub struct Facts {
+    /// A HEAD request: its response has no body.
+    pub head_only: bool,
+    /// The version that the requester speaks.
+    pub version: Version,
+    /// Whether the requester's connection may carry another request.
+    pub persistent: bool,
+    /// Whether the sender declared a second execution harmless (RFC 9110 section 9.2.2, or `Idempotency-Key`).
+    pub idempotent: bool,
+    /// The protocols that the requester asked to upgrade to. The only allocation, and only for upgrades.
+    upgrade: Option<Box<str>>,
+}
+
+impl Facts {
+    /// The facts of a request.
+    pub fn of(head: &RequestHead<'_, '_>) -> Self {
+        Self {
+            head_only: head.method.is_head(),
+            version: head.version,
+            persistent: head.persistent,
+            idempotent: head.method.is_idempotent() || head.field("Idempotency-Key").is_some(),
+            upgrade: head.upgrade.map(Into::into),
+        }
+    }
+
+    /// RFC 9110 section 7.8: a server switches only to a protocol that the client offered.
+    fn offered(&self, protocol: &str) -> bool {
+        let name = |text: &str| text.trim().to_ascii_lowercase();
+        self.upgrade
+            .as_deref()
+            .is_some_and(|offered| offered.split(',').any(|one| name(one) == name(protocol)))
+    }
+}
+
+/// How far the response is.
+#[derive(Debug)]
+pub enum Response {
+    /// No final head yet.
+    Head {
+        /// Where to go on looking for its end.
+        scan: HeadScan,
+        /// Interim responses so far.
+        interim: u8,
+    },
+    /// The head has passed.
+    Body {
+        /// How far its body is.
+        body: Transfer,
+        /// Whether the responder keeps its connection open afterwards.
+        persistent: bool,
+    },
+    /// 101: both directions are blind. Each holds whether it has ended.
+    Upgraded {
+        /// The requester has closed its direction.
+        inbound_ended: bool,
+        /// The responder has closed its direction.
+        outbound_ended: bool,
+    },
+}
+
+/// What a response head turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// 1xx; the final one is still to come.
+    Interim,
+    /// The final response.
+    Final,
+    /// Both sides leave HTTP.
+    Upgraded,
+}
+
+/// Both messages of an exchange.
+#[derive(Debug)]
+pub struct Messages {
+    /// What the request said.
+    pub facts: Facts,
+    /// The request's body.
+    pub request: Transfer,
+    /// The response.
+    pub response: Response,
+}
+
+impl Messages {
+    /// An exchange whose request head has been read, and will be forwarded with the framing it has.
+    pub fn new(facts: Facts, framing: Framing) -> Self {
+        Self { facts, request: Transfer::new(framing, framing), response: Response::awaited() }
+    }
+
+    /// Looks for the end of a response head in `input`.
+    pub fn scan_head(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
+        match &mut self.response {
+            Response::Head { scan, .. } => scan.advance(input),
+            Response::Body { .. } | Response::Upgraded { .. } => Ok(None),
+        }
+    }
+
+    /// Takes a response head into account. `to` is the framing that its body gets on the way out.
+    ///
+    /// # Errors
+    /// A 101 that nobody asked for, too many interim responses.
+    pub fn on_head(&mut self, head: &ResponseHead<'_, '_>, to: Framing) -> Result<Turn, Violation> {
+        let bad = |detail| Violation { status: 502, detail };
+        let interim = match self.response {
+            Response::Head { interim, .. } => interim,
+            Response::Body { .. } | Response::Upgraded { .. } => return Err(bad("a second response head")),
+        };
+        if head.status == 101 {
+            // The switch is only possible once the request is complete (RFC 9110 section 7.8).
+            if !self.request.is_done() || !head.upgrade.is_some_and(|protocol| self.facts.offered(protocol)) {
+                return Err(bad("the upstream switched to a protocol that was not asked for"));
+            }
+            self.response = Response::Upgraded { inbound_ended: false, outbound_ended: false };
+            return Ok(Turn::Upgraded);
+        }
+        if head.status < 200 {
+            if interim >= MAX_INTERIM {
+                return Err(bad("the upstream sends interim responses without end"));
+            }
+            self.response = Response::Head { scan: HeadScan::default(), interim: interim + 1 };
+            return Ok(Turn::Interim);
+        }
+        self.response = Response::Body { body: Transfer::new(head.framing, to), persistent: head.persistent };
+        Ok(Turn::Final)
+    }
+
+    /// A message of our own other half came in place of the response head, which is still to come.
+    pub fn await_another_head(&mut self) {
+        if let Response::Head { scan, .. } = &mut self.response {
+            *scan = HeadScan::default();
+        }
+    }
+
+    /// Whether an interim response was forwarded.
+    pub fn has_interim(&self) -> bool {
+        matches!(self.response, Response::Head { interim: 1.., .. })
+    }
+
+    /// Whether the final response head has passed, or the exchange is upgraded.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self.response, Response::Head { .. })
+    }
+
+    /// Whether the response is complete.
+    pub fn response_is_done(&self) -> bool {
+        match &self.response {
+            Response::Head { .. } => false,
+            Response::Body { body, .. } => body.is_done(),
+            Response::Upgraded { inbound_ended, outbound_ended } => *inbound_ended && *outbound_ended,
+        }
+    }
+
+    /// Whether the responder's connection can carry another request: both messages are complete, and it said nothing else.
+    pub fn responder_is_reusable(&self) -> bool {
+        self.request.is_done()
+            && match &self.response {
+                Response::Body { body, persistent } => body.is_done() && *persistent,
+                Response::Head { .. } | Response::Upgraded { .. } => false,
+            }
+    }
+
+    /// Whether the exchange has become a blind relay.
+    pub fn is_upgraded(&self) -> bool {
+        matches!(self.response, Response::Upgraded { .. })
+    }
+
+    /// Whether more bytes of the requester belong to this exchange.
+    pub fn wants_request(&self) -> bool {
+        match &self.response {
+            Response::Upgraded { inbound_ended, .. } => !inbound_ended,
+            Response::Head { .. } | Response::Body { .. } => !self.request.is_done(),
+        }
+    }
+
+    /// Whether more bytes of the responder belong to this exchange.
+    pub fn wants_response(&self) -> bool {
+        match &self.response {
+            Response::Head { .. } => true,
+            Response::Body { body, .. } => !body.is_done(),
+            Response::Upgraded { outbound_ended, .. } => !outbound_ended,
+        }
+    }
+
+    /// What becomes of bytes from the requester: its body, or after an upgrade anything.
+    ///
+    /// # Errors
+    /// What [`Transfer::advance`] says.
+    pub fn advance_request(
+        &mut self,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, Violation> {
+        match &mut self.response {
+            Response::Upgraded { inbound_ended, .. } => Ok(blind(inbound_ended, input, end)),
+            Response::Head { .. } | Response::Body { .. } => self.request.advance(input, end, out),
+        }
+    }
+
+    /// What becomes of bytes from the responder after its head.
+    ///
+    /// # Errors
+    /// What [`Transfer::advance`] says.
+    pub fn advance_response(
+        &mut self,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, Violation> {
+        match &mut self.response {
+            Response::Upgraded { outbound_ended, .. } => Ok(blind(outbound_ended, input, end)),
+            Response::Body { body, .. } => body.advance(input, end, out),
+            Response::Head { .. } => Ok(Progress::NeedMore),
+        }
+    }
+}
+
+impl Response {
+    /// Nothing of it has come.
+    pub fn awaited() -> Self {
+        Self::Head { scan: HeadScan::default(), interim: 0 }
+    }
+}
+
+/// One direction after an upgrade. `Done` is said once for its end; a cut end is none.
+fn blind(ended: &mut bool, input: &[u8], end: Option<End>) -> Progress {
+    match end {
+        _ if *ended => Progress::NeedMore,
+        _ if !input.is_empty() => Progress::Pass(input.len()),
+        Some(End::Clean) => {
+            *ended = true;
+            Progress::Done
+        }
+        Some(End::Cut) => Progress::Truncated,
+        None => Progress::NeedMore,
+    }
+}

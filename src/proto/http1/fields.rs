@@ -1,0 +1,189 @@
+//! Fields by what is done with them (RFC 9110 section 7.6.1): which ones go on, and which belong to one connection.
+//!
+//! A name is classified once, when its head is parsed; the class is kept beside the field, so that forwarding compares no names.
+
+use super::head::{Field, MAX_FIELDS};
+use crate::proto::error::Violation;
+
+/// How many fields one head may nominate by `Connection`. Each costs a look at all names; real clients nominate two or three.
+pub const MAX_NOMINATED: usize = 32;
+
+/// What a field is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Authorization,
+    Connection,
+    ContentLength,
+    /// Goes on as it is.
+    EndToEnd,
+    Expect,
+    Forwarded,
+    /// Belongs to the connection that it came on, and says nothing that we heed.
+    HopByHop,
+    Host,
+    Slime,
+    Te,
+    TransferEncoding,
+    Upgrade,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+}
+
+impl Class {
+    /// The class of the field with this name, unless `Connection` nominates it.
+    pub(super) fn of(name: &str) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            2 if is("te") => Self::Te,
+            4 if is("host") => Self::Host,
+            6 if is("expect") => Self::Expect,
+            7 if is("upgrade") => Self::Upgrade,
+            9 if is("forwarded") => Self::Forwarded,
+            10 if is("connection") => Self::Connection,
+            10 if is("keep-alive") => Self::HopByHop,
+            13 if is("authorization") => Self::Authorization,
+            14 if is("content-length") => Self::ContentLength,
+            15 if is("x-forwarded-for") => Self::XForwardedFor,
+            16 if is("x-forwarded-host") => Self::XForwardedHost,
+            16 if is("proxy-connection") => Self::HopByHop,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            17 if is("x-forwarded-proto") => Self::XForwardedProto,
+            // They are between a client and the proxy next to it, and we ask for no such credentials.
+            18 if is("proxy-authenticate") => Self::HopByHop,
+            19 if is("proxy-authorization") => Self::HopByHop,
+            _ if is_slime(name) => Self::Slime,
+            _ => Self::EndToEnd,
+        }
+    }
+}
+
+/// Whether a field is one of ours: `Slime-*`. None of them ever passes from an application to an upstream or back.
+pub fn is_slime(name: &str) -> bool {
+    name.get(..6).is_some_and(|prefix| prefix.eq_ignore_ascii_case("slime-"))
+}
+
+/// The members of a comma-separated list, without the white space around them; empty ones too (RFC 9110 section 5.6.1).
+/// For lists whose members hold no quoted strings.
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(trim)
+}
+
+/// Whether a list has this member, in any case.
+pub fn has_member(value: &[u8], member: &str) -> bool {
+    members(value).any(|other| other.eq_ignore_ascii_case(member.as_bytes()))
+}
+
+/// Without the optional white space at both ends: space and tab, and nothing else (RFC 9110 section 5.6.3).
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether these bytes are a token (RFC 9110 section 5.6.2).
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
+}
+
+/// Whether a token may hold this byte.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What the `Connection` fields of a head say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Connection {
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+    nominated: usize,
+}
+
+impl Connection {
+    /// Takes in one field. Nominating what delimits or routes the message would have the next hop read another message
+    /// than we did.
+    pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Violation> {
+        for option in members(value) {
+            match ConnectionOption::of(option) {
+                ConnectionOption::Close => self.close = true,
+                ConnectionOption::KeepAlive => self.keep_alive = true,
+                ConnectionOption::Upgrade => self.upgrade = true,
+                ConnectionOption::Known => {}
+                ConnectionOption::Forbidden => {
+                    return Err(Violation::malformed(
+                        "Connection names a field that frames or routes the message",
+                    ));
+                }
+                ConnectionOption::Nominated => self.nominated += 1,
+            }
+        }
+        if self.nominated > MAX_NOMINATED {
+            return Err(Violation::malformed("Connection names too many fields"));
+        }
+        Ok(())
+    }
+
+    /// Makes the nominated fields hop-by-hop. Fields that are never copied keep their class.
+    pub(super) fn mark(&self, fields: &[Field<'_>], classes: &mut [Class; MAX_FIELDS]) {
+        if self.nominated == 0 {
+            return;
+        }
+        for lister in 0..fields.len() {
+            let (Some(field), Some(Class::Connection)) = (fields.get(lister), classes.get(lister)) else {
+                continue;
+            };
+            for option in members(field.value)
+                .filter(|option| ConnectionOption::of(option) == ConnectionOption::Nominated)
+            {
+                for (other, class) in fields.iter().zip(classes.iter_mut()) {
+                    if *class != Class::Slime && other.name.as_bytes().eq_ignore_ascii_case(option) {
+                        *class = Class::HopByHop;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A connection option (RFC 9110 section 7.6.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ConnectionOption {
+    Close,
+    KeepAlive,
+    Upgrade,
+    /// Empty, or a field that never goes on unchanged anyway.
+    Known,
+    Forbidden,
+    Nominated,
+}
+
+impl ConnectionOption {
+    fn of(option: &[u8]) -> Self {
+        let is = |other: &str| option.eq_ignore_ascii_case(other.as_bytes());
+        match option.len() {
+            0 => return Self::Known,
+            5 if is("close") => return Self::Close,
+            7 if is("upgrade") => return Self::Upgrade,
+            10 if is("keep-alive") => return Self::KeepAlive,
+            _ => {}
+        }
+        let Ok(name) = core::str::from_utf8(option) else { return Self::Known };
+        match Class::of(name) {
+            Class::ContentLength | Class::Host | Class::TransferEncoding => Self::Forbidden,
+            Class::Connection
+            | Class::Expect
+            | Class::HopByHop
+            | Class::Slime
+            | Class::Te
+            | Class::Upgrade => Self::Known,
+            Class::Authorization
+            | Class::EndToEnd
+            | Class::Forwarded
+            | Class::XForwardedFor
+            | Class::XForwardedHost
+            | Class::XForwardedProto => Self::Nominated,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Small things appended to a buffer of bytes.
+
+use core::fmt::{self, Write};
+
+/// A field line.
+pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A number in decimal digits.
+pub(super) fn decimal(out: &mut Vec<u8>, number: u64) {
+    display(out, number);
+}
+
+/// A number in hexadecimal digits, as a chunk line has it.
+pub(super) fn hex(out: &mut Vec<u8>, number: u64) {
+    // A vector takes any text.
+    let _ = write!(Bytes(out), "{number:x}");
+}
+
+/// Anything that can be displayed.
+pub(super) fn display(out: &mut Vec<u8>, value: impl fmt::Display) {
+    // A vector takes any text.
+    let _ = write!(Bytes(out), "{value}");
+}
+
+struct Bytes<'a>(&'a mut Vec<u8>);
+
+impl Write for Bytes<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}

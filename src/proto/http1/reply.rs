@@ -1,0 +1,125 @@
+//! The hub's and the agent's own answers: problem details (RFC 9457) with the reason in `Proxy-Status` (RFC 9209).
+
+use super::head::Version;
+use super::put;
+
+/// An answer that no upstream gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// The status: 4xx or 5xx.
+    pub status: u16,
+    /// What happened and what to do about it. Never a secret, nor anything that the client did not send or may not know.
+    pub detail: &'a str,
+    /// An error type of RFC 9209 section 2.3, if one fits.
+    pub error: Option<&'a str>,
+    /// After how many seconds another attempt is worth it.
+    pub retry_after: Option<u32>,
+    /// The challenge of a 401 (RFC 9110 section 11.6.1).
+    pub challenge: Option<&'a str>,
+    /// Whether the connection is closed after it.
+    pub close: bool,
+    /// Whether the request was HEAD, so that no body follows.
+    pub head_only: bool,
+    /// The version of the client.
+    pub version: Version,
+}
+
+impl<'a> Reply<'a> {
+    /// An answer to HTTP/1.1 that closes the connection, and says nothing beyond status and detail.
+    pub const fn new(status: u16, detail: &'a str) -> Self {
+        Self {
+            status,
+            detail,
+            error: None,
+            retry_after: None,
+            challenge: None,
+            close: true,
+            head_only: false,
+            version: Version::Http11,
+        }
+    }
+}
+
+/// Appends the whole answer, head and body.
+pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
+    let body = body(reply);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put::decimal(out, u64::from(reply.status));
+    out.push(b' ');
+    out.extend_from_slice(reason(reply.status).as_bytes());
+    out.extend_from_slice(
+        b"\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\nContent-Length: ",
+    );
+    put::decimal(out, body.len() as u64);
+    out.extend_from_slice(b"\r\nProxy-Status: slime");
+    if let Some(error) = reply.error {
+        out.extend_from_slice(b"; error=");
+        out.extend_from_slice(error.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    if let Some(seconds) = reply.retry_after {
+        out.extend_from_slice(b"Retry-After: ");
+        put::decimal(out, u64::from(seconds));
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(challenge) = reply.challenge {
+        put::field(out, "WWW-Authenticate", challenge.as_bytes());
+    }
+    match (reply.close, reply.version) {
+        (true, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (false, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (false, Version::Http11) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    if !reply.head_only {
+        out.extend_from_slice(&body);
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 section 15); empty if we never send it.
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+fn body(reply: &Reply<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(reply.detail.len() + 80);
+    out.extend_from_slice(b"{\"title\":\"");
+    out.extend_from_slice(reason(reply.status).as_bytes());
+    out.extend_from_slice(b"\",\"status\":");
+    put::decimal(&mut out, u64::from(reply.status));
+    out.extend_from_slice(b",\"detail\":\"");
+    for character in reply.detail.chars() {
+        match character {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\0'..='\x1f' => put::display(&mut out, format_args!("\\u{:04x}", u32::from(character))),
+            _ => put::display(&mut out, character),
+        }
+    }
+    out.extend_from_slice(b"\"}\n");
+    out
+}

@@ -1,0 +1,465 @@
+//! The client's side: request heads, admission, request bodies, and leaving.
+
+use core::time::Duration;
+
+use log::{Level, debug, log_enabled};
+
+use super::dispatch::QUEUE_FULL;
+use super::{
+    Client, ClientState, Direction, Exchange, Gate, HOLD, Held, Hub, Patience, Phase, Refusal, SPARE_NEEDS,
+};
+use crate::proto::error::Violation;
+use crate::proto::exchange::{Facts, Messages};
+use crate::proto::http1::body::Progress;
+use crate::proto::http1::framing::Framing;
+use crate::proto::http1::head::{HeadScan, RequestHead, Storage, Version};
+use crate::proto::http1::path;
+use crate::proto::http1::reply::{self, Reply};
+use crate::proto::http1::rewrite::{ExpectForward, ToAgent, request_to_agent};
+use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey};
+use crate::proto::pool::Need;
+use crate::proto::queue::Arrival;
+use crate::proto::seam::{Close, Command, End, Step};
+use crate::proto::timer::{Armed, Mono, Now, TimerTable};
+use crate::proto::tunnel::Hello;
+
+/// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const TOO_LARGE: Violation =
+    Violation { status: 413, detail: "the request body is larger than this hub takes" };
+/// The longest `Slime-Max-Wait`, in seconds: a year.
+const MAX_WAIT: f64 = 31_536_000.0;
+
+impl Hub {
+    pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        match client.state {
+            ClientState::Waiting { .. } => true,
+            ClientState::Ending { .. } => false,
+            ClientState::Exchange(exchange) => {
+                let Some(exchange) = self.exchanges.get(exchange) else { return false };
+                match exchange.phase {
+                    Phase::Gathering { .. } => true,
+                    Phase::Queued { .. } => false,
+                    Phase::Active { gate, .. } => gate == Gate::Open && exchange.messages.wants_request(),
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_client_input(
+        &mut self,
+        key: ClientKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(client) = self.clients.get(key) else { return Step::Wait };
+        match client.state {
+            ClientState::Waiting { .. } => self.read_head(key, input, end, out, now),
+            ClientState::Exchange(exchange) => self.read_body(exchange, input, end, out, now),
+            ClientState::Ending { .. } => Step::Wait,
+        }
+    }
+
+    /// FIN or a reset during an exchange is leaving; before one it is noticed when the input ends.
+    pub(super) fn handle_client_hangup(&mut self, key: ClientKey, now: Now) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.left = true;
+        if let ClientState::Exchange(exchange) = client.state {
+            let upgraded =
+                self.exchanges.get(exchange).is_some_and(|exchange| exchange.messages.is_upgraded());
+            if !upgraded {
+                self.drop_client(key, Close::Now, now);
+            }
+        }
+    }
+
+    pub(super) fn expire_client(&mut self, key: Key, at: Mono, now: Now) {
+        let Some(key) = ClientKey::from_key(key) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if !TimerTable::disarm(&mut client.armed, at) {
+            return;
+        }
+        if client.send_by <= now.mono {
+            debug!("{key:?} takes nothing of its response; closing");
+            self.drop_client(key, Close::Reset, now);
+            return;
+        }
+        match client.state {
+            ClientState::Waiting { until, scan, .. } if until <= now.mono => {
+                if scan.is_begun() {
+                    let detail = "the request head did not arrive in time";
+                    self.refuse(key, Refusal { status: 408, detail, error: None }, false, true, now);
+                } else {
+                    self.drop_client(key, Close::Now, now);
+                }
+            }
+            ClientState::Ending { until } if until <= now.mono => self.drop_client(key, Close::Reset, now),
+            ClientState::Waiting { .. } | ClientState::Ending { .. } | ClientState::Exchange(_) => {}
+        }
+        self.arm_client(key);
+    }
+
+    /// Makes the client wait for its next request head.
+    pub(super) fn await_head(&mut self, key: ClientKey, limit: Duration, now: Now) {
+        let place = self.idle.push_back(&mut self.idle_nodes, key);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.state = ClientState::Waiting {
+                place,
+                scan: HeadScan::default(),
+                until: now.mono.after_coarse(limit),
+            };
+            self.arm_client(key);
+        }
+    }
+
+    /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is read from it.
+    pub(super) fn refuse(
+        &mut self,
+        key: ClientKey,
+        refusal: Refusal,
+        head_only: bool,
+        close: bool,
+        now: Now,
+    ) {
+        let mut bytes = Vec::new();
+        let Refusal { status, detail, error } = refusal;
+        let close = close || self.draining.is_some();
+        let retry_after = (status == 503).then_some(1);
+        // RFC 9110 section 11.6.1: a 401 comes with a challenge.
+        let challenge = (status == 401).then_some("Bearer realm=\"slime\"");
+        let reply = Reply { error, retry_after, challenge, close, head_only, ..Reply::new(status, detail) };
+        reply::write(&reply, &mut bytes);
+        self.commands.push(Command::Send { key: key.into(), bytes });
+        if close {
+            self.end_client(key, now);
+        }
+    }
+
+    /// Lets the client have what is on its way to it, then FIN, and reads no more requests.
+    pub(super) fn end_client(&mut self, key: ClientKey, now: Now) {
+        self.leave_idle(key);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.state = ClientState::Ending { until: now.mono.after(self.config.limits.linger) };
+        self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_client(key);
+    }
+
+    /// Closes the client, and ends its exchange if it is in one.
+    pub(super) fn drop_client(&mut self, key: ClientKey, how: Close, now: Now) {
+        if self.client_left(key, now) {
+            self.commands.push(Command::Close(key.into(), how));
+        }
+    }
+
+    /// Forgets the client. False if it was gone already.
+    pub(super) fn client_left(&mut self, key: ClientKey, now: Now) -> bool {
+        self.leave_idle(key);
+        let Some(client) = self.clients.remove(key) else { return false };
+        if let ClientState::Exchange(exchange) = client.state {
+            self.abandon(exchange, "the client left", now);
+        }
+        true
+    }
+
+    pub(super) fn leave_idle(&mut self, key: ClientKey) {
+        if let Some(Client { state: ClientState::Waiting { place, .. }, .. }) = self.clients.get(key) {
+            self.idle.remove(&mut self.idle_nodes, *place);
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        key: ClientKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let head_limit = self.config.limits.head;
+        let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
+        let ClientState::Waiting { scan, until, .. } = &mut client.state else { return Step::Wait };
+        let skip = scan.leading_crlf(input);
+        if skip > 0 {
+            return Step::Skip(skip);
+        }
+        let begun = scan.is_begun();
+        match scan.advance(input) {
+            Ok(Some(length)) => {
+                let left = client.left || end.is_some();
+                let bytes = input.get(..length).unwrap_or(input);
+                if left {
+                    // A client that has left wants no answer, and a worker is too dear for one.
+                    self.drop_client(key, Close::Now, now);
+                } else if let Err(violation) = self.begin(key, bytes, out, now) {
+                    self.refuse(key, violation.into(), false, true, now);
+                }
+                Step::Skip(length)
+            }
+            Ok(None) => {
+                if end.is_some() {
+                    // Nothing is lost: between two requests, or in a head that will never be complete.
+                    let how = if input.is_empty() { Close::Linger } else { Close::Now };
+                    match how {
+                        Close::Linger => self.end_client(key, now),
+                        Close::Now | Close::Reset => self.drop_client(key, how, now),
+                    }
+                } else if !begun && !input.is_empty() {
+                    *until = now.mono.after_coarse(head_limit);
+                    self.arm_client(key);
+                }
+                Step::Wait
+            }
+            Err(violation) => {
+                self.refuse(key, violation.into(), false, true, now);
+                Step::Wait
+            }
+        }
+    }
+
+    /// A request head is complete: everything that can be said of it is said here, once.
+    fn begin(&mut self, key: ClientKey, bytes: &[u8], out: &mut Vec<u8>, now: Now) -> Result<(), Violation> {
+        let mut storage = Storage::new();
+        let head = RequestHead::parse(bytes, &mut storage)?;
+        if path::is_reserved(head.path()) {
+            if Hello::is_meant(&head) {
+                let hello = Hello::parse(&head)?;
+                self.join(key, &hello, now);
+                return Ok(());
+            }
+            return Err(Violation {
+                status: 404,
+                detail: "paths with a /.slime/ segment belong to the hub and are not forwarded",
+            });
+        }
+        if self.draining.is_some() {
+            let refusal =
+                Refusal::new(503, "destination_unavailable", "the hub is ending; try again in a moment");
+            self.refuse(key, refusal, head.method.is_head(), true, now);
+            return Ok(());
+        }
+        let by_bearer = match &self.app_password {
+            None => false,
+            Some(password) => {
+                let own = head.field("Slime-App-Password").is_some_and(|given| password.is(given));
+                let bearer = head
+                    .field("Authorization")
+                    .and_then(|value| bearer(value))
+                    .is_some_and(|given| password.is(given));
+                if !own && !bearer {
+                    let detail = "the app password is missing or wrong: send it as Slime-App-Password or as Authorization: Bearer";
+                    return Err(Violation { status: 401, detail });
+                }
+                bearer
+            }
+        };
+        if let (Framing::Length(length), Some(most)) = (head.framing, self.config.max_body)
+            && length > most
+        {
+            return Err(TOO_LARGE);
+        }
+        let patience = Patience::of(&head)?;
+        let fits = match head.framing {
+            Framing::None => true,
+            Framing::Length(length) => length <= HOLD as u64,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        let expects = head.expect_continue && head.version == Version::Http11;
+        let expect = match (expects, fits) {
+            (_, true) => ExpectForward::Drop,
+            (true, false) => ExpectForward::EndToEnd,
+            (false, false) => ExpectForward::Connect,
+        };
+        let Some(client) = self.clients.get(key) else { return Ok(()) };
+        let how = ToAgent {
+            client: client.peer,
+            secure: false,
+            trusted: self.config.trusted_proxies.iter().any(|range| range.contains(client.peer)),
+            drop_authorization: by_bearer,
+            expect,
+        };
+        let start = out.len();
+        request_to_agent(&head, &how, out);
+        let facts = Facts::of(&head);
+        let label = log_enabled!(Level::Debug).then(|| {
+            format!("{} {} for {}", head.method.as_str(), head.path(), client.peer).into_boxed_str()
+        });
+        let mut need = self.spare_needs.pop().unwrap_or_default();
+        need.fill(&head);
+        self.arrivals += 1;
+        let exchange = Exchange {
+            client: key,
+            messages: Messages::new(facts, head.framing),
+            need,
+            arrival: Arrival(self.arrivals),
+            patience,
+            held: Held {
+                head: out.len() - start,
+                body: 0,
+                whole: true,
+                gated: expect == ExpectForward::Connect,
+            },
+            lost: 0,
+            armed: Armed::default(),
+            // Replaced below, before anybody looks.
+            phase: Phase::Gathering { until: Mono::NEVER },
+            label,
+            began: now.mono,
+        };
+        let Some(exchange) = self.exchanges.insert(exchange) else {
+            return Err(Violation { status: 503, detail: "the hub is full; try again later" });
+        };
+        self.leave_idle(key);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.state = ClientState::Exchange(exchange);
+        }
+        self.gathering += 1;
+        let awaits_body = matches!(head.framing, Framing::Length(1..)) && expect != ExpectForward::EndToEnd;
+        if !awaits_body {
+            self.admit(exchange, now);
+        } else if self.gathering + self.queue.len() > self.config.queue_depth {
+            self.fail(exchange, QUEUE_FULL, now);
+        } else {
+            if expects {
+                self.commands.push(Command::Send { key: key.into(), bytes: CONTINUE.to_vec() });
+            }
+            if let Some(exchange) = self.exchanges.get_mut(exchange) {
+                exchange.phase = Phase::Gathering { until: now.mono.after_coarse(self.config.limits.body) };
+            }
+            self.arm_exchange(exchange);
+        }
+        Ok(())
+    }
+
+    fn read_body(
+        &mut self,
+        key: ExchangeKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
+        let gathers = match exchange.phase {
+            Phase::Gathering { .. } => true,
+            Phase::Queued { .. } => return Step::Wait,
+            // Commands under way: the exchange was paired just now, and the shell does not know yet.
+            Phase::Active { gate, .. } if gate != Gate::Open || !self.commands.is_empty() => {
+                return Step::Wait;
+            }
+            Phase::Active { .. } => false,
+        };
+        if !exchange.messages.wants_request() {
+            return Step::Wait;
+        }
+        let shown = if gathers {
+            input.get(..HOLD.saturating_sub(exchange.held.body)).unwrap_or(input)
+        } else {
+            input
+        };
+        let end = end.filter(|_| shown.len() == input.len());
+        let step = match exchange.messages.advance_request(shown, end, out) {
+            Ok(Progress::Pass(n)) => {
+                exchange.held.body += n;
+                exchange.held.whole &= gathers;
+                Step::Pass(n)
+            }
+            Ok(Progress::Skip(n)) => {
+                exchange.held.whole &= gathers;
+                Step::Skip(n)
+            }
+            Ok(Progress::NeedMore | Progress::Done) => Step::Wait,
+            Ok(Progress::Truncated) => {
+                let client = exchange.client;
+                self.drop_client(client, Close::Now, now);
+                return Step::Wait;
+            }
+            Err(violation) => {
+                self.fail(key, violation.into(), now);
+                return Step::Wait;
+            }
+        };
+        if exchange.messages.is_upgraded() {
+            if step == Step::Wait && !exchange.messages.wants_request() {
+                self.end_direction(key, Direction::Inbound, now);
+            }
+            return step;
+        }
+        let taken = exchange.held.body as u64;
+        let enough = exchange.messages.request.is_done() || exchange.held.body >= HOLD;
+        if self.config.max_body.is_some_and(|most| taken > most) {
+            self.fail(key, TOO_LARGE.into(), now);
+            return Step::Wait;
+        }
+        if gathers {
+            if enough {
+                self.admit(key, now);
+            }
+        } else if step != Step::Wait
+            && let Phase::Active { body_by, .. } = &mut exchange.phase
+        {
+            let done = exchange.messages.request.is_done();
+            *body_by = if done { Mono::NEVER } else { now.mono.after_coarse(self.config.limits.stall) };
+        }
+        step
+    }
+
+    pub(super) fn recycle(&mut self, mut need: Need) {
+        if self.spare_needs.len() < SPARE_NEEDS {
+            need.clear();
+            self.spare_needs.push(need);
+        }
+    }
+}
+
+impl Patience {
+    fn of(head: &RequestHead<'_, '_>) -> Result<Self, Violation> {
+        let block = match head.field("Slime-Block") {
+            None => None,
+            Some(b"1") => Some(true),
+            Some(b"0") => Some(false),
+            Some(_) => return Err(Violation { status: 400, detail: "Slime-Block is neither 0 nor 1" }),
+        };
+        let max_wait = match head.field("Slime-Max-Wait") {
+            None => None,
+            Some(value) => {
+                let seconds = core::str::from_utf8(value)
+                    .ok()
+                    .filter(|text| text.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
+                let seconds = seconds
+                    .and_then(|text| text.parse::<f64>().ok())
+                    .filter(|seconds| (0.0..=MAX_WAIT).contains(seconds));
+                let detail = "Slime-Max-Wait is not a number of seconds";
+                Some(Duration::from_secs_f64(seconds.ok_or(Violation { status: 400, detail })?))
+            }
+        };
+        Ok(Self { block, max_wait })
+    }
+}
+
+impl Need {
+    fn fill(&mut self, head: &RequestHead<'_, '_>) {
+        if let Some(scope) = head.field("Slime-Scope").and_then(|scope| core::str::from_utf8(scope).ok()) {
+            self.scope.push_str(scope);
+        }
+        if !path::is_ambiguous(head.path()) {
+            self.path.push_str(head.path());
+        }
+    }
+
+    fn clear(&mut self) {
+        self.scope.clear();
+        self.path.clear();
+        self.refused.clear();
+        // A request with a huge path must not keep its memory.
+        self.scope.shrink_to(256);
+        self.path.shrink_to(256);
+    }
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii_start())
+}

@@ -1,0 +1,365 @@
+//! Waiters meet tunnels here, and exchanges end here.
+
+use core::time::Duration;
+
+use log::debug;
+
+use super::{ClientState, Direction, Exchange, Gate, Hub, Phase, Refusal, Standing, TunnelState};
+use crate::proto::exchange::{Messages, Response};
+use crate::proto::http1::head::Version;
+use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::pool::AgentSlot;
+use crate::proto::seam::{Close, Command};
+use crate::proto::timer::{Mono, Now, TimerTable};
+use crate::proto::tunnel::CloseReason;
+
+pub(super) const QUEUE_FULL: Refusal =
+    Refusal::new(503, "connection_limit_reached", "the hub's queue is full; try again later");
+const NO_AGENT: Refusal = Refusal::new(
+    503,
+    "destination_unavailable",
+    "no agent that could serve this is connected; start one, or send Slime-Block: 1 to wait for it",
+);
+const BARRED_PATH: Refusal = Refusal::new(
+    503,
+    "destination_unavailable",
+    "the path can be read in more than one way, so it matches no agent's scope paths; send it in its plain form",
+);
+const WAITED: Refusal =
+    Refusal::new(503, "connection_timeout", "no worker became free in time; try again later");
+const BUSY: Refusal =
+    Refusal::new(503, "connection_limit_reached", "all workers are busy, and Slime-Block: 0 does not wait");
+const LOST: Refusal = Refusal::new(502, "connection_terminated", "the agent was lost before it answered");
+const REFUSED: Refusal =
+    Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
+const NO_RESPONSE: Refusal =
+    Refusal::new(504, "http_response_timeout", "the upstream did not answer within --response-timeout");
+const BODY_LATE: Refusal =
+    Refusal { status: 408, detail: "the request body did not arrive in time", error: None };
+
+/// Under one request two tunnels may be lost; a third one would look like the request's doing.
+const MAX_LOST: u8 = 2;
+/// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
+const ASKED_GRACE: Duration = Duration::from_secs(1);
+/// Without progress for this long, an upgraded connection of which one side has ended is closed.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+
+impl Hub {
+    /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
+    pub(super) fn admit(&mut self, key: ExchangeKey, now: Now) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if let Phase::Gathering { .. } = exchange.phase {
+            self.gathering -= 1;
+            // Waiting is what it does until it is matched or refused below; nobody looks in between.
+            exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
+        }
+        while self.active < self.config.concurrent {
+            let Some(exchange) = self.exchanges.get(key) else { return };
+            let Some(tunnel) = self.pool.find_idle(&exchange.need) else { break };
+            if self.activate(key, tunnel, now) {
+                return;
+            }
+        }
+        if let Err(refusal) = self.enqueue(key, now) {
+            self.fail(key, refusal, now);
+        }
+    }
+
+    /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
+    pub(super) fn dispatch(&mut self, now: Now) {
+        while self.active < self.config.concurrent && !self.queue.is_empty() {
+            let found =
+                self.queue.first_served(|profiles, refused| self.pool.find_idle_of(profiles, refused));
+            let Some((exchange, tunnel)) = found else { return };
+            self.activate(exchange, tunnel, now);
+        }
+    }
+
+    /// The profiles have changed: every waiter stands with those that the same agents serve.
+    pub(super) fn reclassify(&mut self, now: Now) {
+        for key in self.queue.waiters() {
+            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
+            let Phase::Queued { place: Some(place), .. } = &mut exchange.phase else { continue };
+            self.queue.leave(*place);
+            let profiles = self.pool.serving(&exchange.need);
+            *place = self.queue.enter(key, exchange.arrival, profiles, &exchange.need.refused);
+        }
+        self.dispatch(now);
+    }
+
+    /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the pool then.
+    fn activate(&mut self, key: ExchangeKey, tunnel_key: TunnelKey, now: Now) -> bool {
+        let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return false };
+        if tunnel.expires.is_some_and(|at| now.unix >= at) {
+            self.end_tunnel(tunnel_key, CloseReason::Expired, now);
+            return false;
+        }
+        if tunnel.left {
+            self.drop_tunnel(tunnel_key, "it closed the connection", now);
+            return false;
+        }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return false };
+        if let TunnelState::Free { standing: Standing::Pooled(node), .. } = tunnel.state {
+            self.pool.remove_idle(tunnel.agent, node);
+        }
+        tunnel.state = TunnelState::Busy {
+            exchange: key,
+            sign_by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)),
+        };
+        if let Phase::Queued { place: Some(place), .. } = exchange.phase {
+            self.queue.leave(place);
+        }
+        let gate = if exchange.held.gated { Gate::AwaitsConnect } else { Gate::Open };
+        let body_by = match gate {
+            Gate::Open if !exchange.messages.request.is_done() => {
+                now.mono.after_coarse(self.config.limits.stall)
+            }
+            Gate::Open | Gate::AwaitsConnect => Mono::NEVER,
+        };
+        let response_by = self.config.limits.response.map_or(Mono::NEVER, |limit| now.mono.after(limit));
+        exchange.phase = Phase::Active { tunnel: tunnel_key, gate, body_by, response_by, keep: false };
+        self.active += 1;
+        let upto = (gate == Gate::AwaitsConnect).then_some(exchange.held.head);
+        self.commands.push(Command::Pair {
+            requester: exchange.client.into(),
+            responder: tunnel_key.into(),
+            upto,
+        });
+        self.arm_exchange(key);
+        self.arm_tunnel(tunnel_key);
+        true
+    }
+
+    fn enqueue(&mut self, key: ExchangeKey, now: Now) -> Result<(), Refusal> {
+        let Some(exchange) = self.exchanges.get(key) else { return Ok(()) };
+        let returning = exchange.lost > 0 || !exchange.need.refused.is_empty();
+        if !returning && self.gathering + self.queue.len() >= self.config.queue_depth {
+            return Err(QUEUE_FULL);
+        }
+        let need = &exchange.need;
+        let connected = now.mono < self.grace_ends || self.pool.is_connected(need, now.mono);
+        let no_agent = if !need.refused.is_empty() {
+            REFUSED
+        } else if self.pool.is_barred_by_path(need) {
+            BARRED_PATH
+        } else {
+            NO_AGENT
+        };
+        let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
+        let since = exchange.began;
+        let until = match exchange.patience.block {
+            Some(false) if connected && self.is_anyone_asked(key) => now.mono.after(ASKED_GRACE),
+            Some(false) => return Err(if connected { BUSY } else { no_agent }),
+            Some(true) => exchange.patience.max_wait.map_or(Mono::NEVER, |wait| since.after(wait)),
+            None if connected => since.after(longest),
+            None => return Err(no_agent),
+        };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        let profiles = self.pool.serving(&exchange.need);
+        if profiles.is_empty() && self.queue.hopeless() >= (self.config.queue_depth / 4).max(1) {
+            return Err(QUEUE_FULL);
+        }
+        let place = self.queue.enter(key, exchange.arrival, profiles, &exchange.need.refused);
+        exchange.phase = Phase::Queued { place: Some(place), until };
+        self.arm_exchange(key);
+        Ok(())
+    }
+
+    /// Whether a tunnel that would serve this is free but for an answer to our sign of life.
+    fn is_anyone_asked(&self, key: ExchangeKey) -> bool {
+        let Some(exchange) = self.exchanges.get(key) else { return false };
+        let serving = self.pool.serving(&exchange.need);
+        self.tunnels.iter().any(|(_, tunnel)| {
+            matches!(tunnel.state, TunnelState::Free { standing: Standing::Asked, unanswered: 1, .. })
+                && self.pool.profile(tunnel.agent).is_some_and(|profile| serving.contains(&profile))
+        })
+    }
+
+    pub(super) fn expire_exchange(&mut self, key: Key, at: Mono, now: Now) {
+        let Some(key) = ExchangeKey::from_key(key) else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if !TimerTable::disarm(&mut exchange.armed, at) {
+            return;
+        }
+        match &mut exchange.phase {
+            Phase::Gathering { until } if *until <= now.mono => self.fail(key, BODY_LATE, now),
+            Phase::Queued { until, .. } if *until <= now.mono => {
+                let refusal = if exchange.patience.block == Some(false) { BUSY } else { WAITED };
+                self.fail(key, refusal, now);
+            }
+            Phase::Active { response_by, .. } if *response_by <= now.mono => self.fail(key, NO_RESPONSE, now),
+            Phase::Active { body_by, tunnel, .. } if *body_by <= now.mono => {
+                if exchange.messages.is_upgraded() {
+                    self.fail(key, LOST, now);
+                } else if self.tunnels.get(*tunnel).is_some_and(|tunnel| tunnel.send_by != Mono::NEVER) {
+                    // Not the client's doing: the tunnel takes nothing, and has its own deadline for that.
+                    *body_by = now.mono.after_coarse(self.config.limits.stall);
+                } else {
+                    self.fail(key, BODY_LATE, now);
+                }
+            }
+            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => {}
+        }
+        self.arm_exchange(key);
+    }
+
+    /// The response is complete. The tunnel and the client go on, if they may.
+    pub(super) fn complete(&mut self, key: ExchangeKey, tunnel_is_clean: bool, now: Now) {
+        let Some(exchange) = self.take(key, "complete", now) else { return };
+        let Phase::Active { tunnel, keep, .. } = exchange.phase else { return };
+        let client = exchange.client;
+        self.commands.push(Command::Unpair(client.into()));
+        if exchange.messages.responder_is_reusable() && tunnel_is_clean {
+            self.free_tunnel(tunnel, now);
+        } else {
+            self.drop_tunnel(tunnel, "its connection cannot carry another request", now);
+        }
+        if keep && exchange.messages.request.is_done() && self.draining.is_none() {
+            self.await_head(client, self.config.limits.idle, now);
+            self.commands.push(Command::Resume(client.into()));
+        } else {
+            self.end_client(client, now);
+        }
+        self.recycle(exchange.need);
+        self.dispatch(now);
+    }
+
+    /// The exchange ends without a complete response. The client is told, or can see it.
+    pub(super) fn fail(&mut self, key: ExchangeKey, refusal: Refusal, now: Now) {
+        let Some(exchange) = self.take(key, refusal.detail, now) else { return };
+        let client = exchange.client;
+        if let Phase::Active { tunnel, .. } = exchange.phase {
+            self.commands.push(Command::Unpair(client.into()));
+            self.drop_tunnel(tunnel, refusal.detail, now);
+        }
+        match &exchange.messages.response {
+            Response::Head { .. } => {
+                let Messages { facts, request, .. } = &exchange.messages;
+                let keep = facts.persistent && request.is_done() && self.draining.is_none();
+                self.await_head(client, self.config.limits.idle, now);
+                self.refuse(client, refusal, facts.head_only, !keep, now);
+                if keep {
+                    self.commands.push(Command::Resume(client.into()));
+                }
+            }
+            // A clean end would say that this was all of it (RFC 9112 section 8).
+            Response::Body { .. } if delimited_by_close(&exchange) => self.reset_client(client, now),
+            Response::Upgraded { .. } => self.reset_client(client, now),
+            Response::Body { .. } => self.end_client(client, now),
+        }
+        self.recycle(exchange.need);
+        self.dispatch(now);
+    }
+
+    /// The client is gone; its exchange goes too.
+    pub(super) fn abandon(&mut self, key: ExchangeKey, why: &'static str, now: Now) {
+        let Some(exchange) = self.take(key, why, now) else { return };
+        if let Phase::Active { tunnel, .. } = exchange.phase {
+            // Cancelling is closing: the agent closes its upstream connection at once.
+            self.drop_tunnel(tunnel, why, now);
+        }
+        self.recycle(exchange.need);
+        self.dispatch(now);
+    }
+
+    /// The tunnel under an exchange is gone (and out of all tables). The exchange gets another one, if that is permitted.
+    pub(super) fn retry_or_fail(&mut self, key: ExchangeKey, written: bool, now: Now) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let harmless = !written || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
+        if exchange.messages.is_answered()
+            || exchange.messages.has_interim()
+            || !exchange.held.whole
+            || !harmless
+        {
+            self.fail(key, LOST, now);
+            return;
+        }
+        exchange.lost = exchange.lost.saturating_add(u8::from(written));
+        self.send_again(key, now);
+    }
+
+    /// An agent refused an exchange: its upstream has seen nothing of it.
+    pub(super) fn refused(&mut self, key: ExchangeKey, agent: AgentSlot, now: Now) {
+        let serial = self.pool.serial(agent);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        exchange.need.refused.extend(serial);
+        if !exchange.held.whole || exchange.messages.has_interim() {
+            self.fail(key, REFUSED, now);
+            return;
+        }
+        self.send_again(key, now);
+    }
+
+    fn send_again(&mut self, key: ExchangeKey, now: Now) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        debug!("{key:?} goes to another tunnel");
+        exchange.messages.response = Response::awaited();
+        exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
+        self.active -= 1;
+        self.commands.push(Command::Unpair(exchange.client.into()));
+        self.admit(key, now);
+        self.dispatch(now);
+    }
+
+    /// One side of an upgraded connection has ended: the other side is told, and when both have, all is over.
+    pub(super) fn end_direction(&mut self, key: ExchangeKey, direction: Direction, now: Now) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Phase::Active { tunnel, body_by, .. } = &mut exchange.phase else { return };
+        let tunnel = *tunnel;
+        let over = exchange.messages.response_is_done();
+        *body_by = now.mono.after_coarse(HALF_OPEN);
+        let other: Key = match direction {
+            Direction::Inbound => tunnel.into(),
+            Direction::Outbound => exchange.client.into(),
+        };
+        self.commands.push(Command::Finish(other));
+        self.arm_exchange(key);
+        if over {
+            let Some(exchange) = self.take(key, "both sides of the upgraded connection ended", now) else {
+                return;
+            };
+            self.commands.push(Command::Unpair(exchange.client.into()));
+            self.retire_tunnel(tunnel, now);
+            self.end_client(exchange.client, now);
+            self.recycle(exchange.need);
+            self.dispatch(now);
+        }
+    }
+
+    /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is in no state then and must
+    /// be given one.
+    fn take(&mut self, key: ExchangeKey, why: &str, now: Now) -> Option<Exchange> {
+        let exchange = self.exchanges.remove(key)?;
+        match exchange.phase {
+            Phase::Gathering { .. } => self.gathering -= 1,
+            Phase::Queued { place, .. } => {
+                if let Some(place) = place {
+                    self.queue.leave(place);
+                }
+            }
+            Phase::Active { .. } => self.active -= 1,
+        }
+        self.commands.push(Command::DropHeld(exchange.client.into()));
+        if let Some(label) = &exchange.label {
+            debug!("{label}: {why} after {} ms", now.mono.since(exchange.began).as_millis());
+        }
+        Some(exchange)
+    }
+
+    fn reset_client(&mut self, key: ClientKey, now: Now) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.state = ClientState::Ending { until: now.mono };
+        }
+        self.drop_client(key, Close::Reset, now);
+    }
+}
+
+/// How long a busy agent may be silent before its response head: three signs of life, and what a loaded machine takes.
+pub(super) fn sign_limit(heartbeat: Duration) -> Duration {
+    heartbeat * 3 + heartbeat / 2
+}
+
+fn delimited_by_close(exchange: &Exchange) -> bool {
+    exchange.messages.facts.version == Version::Http10
+        && matches!(exchange.phase, Phase::Active { keep: false, .. })
+}

@@ -1,0 +1,477 @@
+//! The hub: takes requests from clients, finds each one a tunnel, and sees both messages through.
+//!
+//! ```text
+//!   client      Waiting -> Exchange -> Waiting ... -> Ending
+//!   exchange    Gathering -> Queued -> Active -> gone       (each may be skipped; refused or lost ones go back to Queued)
+//!   tunnel      Free -> Busy -> Free ... -> Ending
+//! ```
+//!
+//! This module owns the tables and hands events to its parts: [`client`](self) reads requests and admits them, `dispatch` matches
+//! waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
+//! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
+//! [`super::queue`].
+
+mod client;
+mod dispatch;
+mod join;
+mod tunnel;
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use log::{debug, info, warn};
+use ring::hmac;
+
+use super::agent_token::TokenKey;
+use super::error::Violation;
+use super::exchange::Messages;
+use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
+use super::list::{Arena, List, NodeId};
+use super::pool::{AgentSlot, Need, Pool};
+use super::queue::{Arrival, DispatchQueue, Place};
+use super::seam::{Close, Closed, Command, Core, End, Step};
+use super::table::Table;
+use super::timer::{Armed, Mono, Now, TimerTable};
+use crate::config::HubConfig;
+use crate::proto::http1::head::HeadScan;
+
+/// The bytes of a request body that are held beside its head, so that a sender is not given a worker before it has shown
+/// them, and the request can be sent again. One buffer of the shell.
+const HOLD: usize = 16 * 1024;
+/// Recycled [`Need`]s, so that a request allocates nothing once the hub is warm.
+const SPARE_NEEDS: usize = 64;
+
+/// The hub's half of the core.
+pub struct Hub {
+    config: HubConfig,
+    token_key: TokenKey,
+    app_password: Option<AppPassword>,
+    clients: Table<ClientKey, Client>,
+    tunnels: Table<TunnelKey, Tunnel>,
+    exchanges: Table<ExchangeKey, Exchange>,
+    pool: Pool,
+    queue: DispatchQueue,
+    timers: TimerTable,
+    commands: Vec<Command>,
+    /// Clients that are between two requests, the longest idle first.
+    idle: List,
+    idle_nodes: Arena<ClientKey>,
+    /// Exchanges in [`Phase::Active`].
+    active: usize,
+    /// Exchanges in [`Phase::Gathering`].
+    gathering: usize,
+    arrivals: u64,
+    spare_needs: Vec<Need>,
+    /// Until then every agent is taken for connected.
+    grace_ends: Mono,
+    /// When agents that left are forgotten next.
+    sweep_at: Mono,
+    draining: Option<Mono>,
+}
+
+/// The application password, kept so that comparing it takes the same time whatever is wrong with the candidate.
+struct AppPassword {
+    key: hmac::Key,
+    tag: hmac::Tag,
+}
+
+impl AppPassword {
+    fn new(password: &str) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"slime application password");
+        let tag = hmac::sign(&key, password.as_bytes());
+        Self { key, tag }
+    }
+
+    fn is(&self, candidate: &[u8]) -> bool {
+        hmac::verify(&self.key, candidate, self.tag.as_ref()).is_ok()
+    }
+}
+
+struct Client {
+    peer: IpAddr,
+    armed: Armed,
+    /// It has sent FIN or a reset, though not all that it sent before may have been read.
+    left: bool,
+    /// It takes no bytes though some wait; by then it must have taken one.
+    send_by: Mono,
+    state: ClientState,
+}
+
+enum ClientState {
+    /// For a request head, its first or its next.
+    Waiting { place: NodeId, scan: HeadScan, until: Mono },
+    /// In an exchange.
+    Exchange(ExchangeKey),
+    /// The last response is being sent, then FIN.
+    Ending { until: Mono },
+}
+
+struct Tunnel {
+    agent: AgentSlot,
+    worker: u32,
+    expires: Option<u64>,
+    armed: Armed,
+    left: bool,
+    send_by: Mono,
+    state: TunnelState,
+}
+
+enum TunnelState {
+    /// No exchange on it.
+    Free { standing: Standing, unanswered: u8, ping_at: Mono, scan: HeadScan },
+    /// Carries an exchange. While no response head has come, the agent gives signs of life; the next one by `sign_by`.
+    Busy { exchange: ExchangeKey, sign_by: Mono },
+    /// Our farewell is being sent, then FIN.
+    Ending { until: Mono },
+}
+
+/// What a tunnel without an exchange is good for.
+#[derive(Clone, Copy)]
+enum Standing {
+    /// Takes work.
+    Pooled(NodeId),
+    /// Would take work, but has been asked for a sign of life and has not answered yet.
+    Asked,
+    /// Its agent takes no work.
+    Withdrawn,
+}
+
+struct Exchange {
+    client: ClientKey,
+    messages: Messages,
+    need: Need,
+    arrival: Arrival,
+    patience: Patience,
+    held: Held,
+    /// Tunnels that were lost under it.
+    lost: u8,
+    armed: Armed,
+    phase: Phase,
+    /// What the log says of it; only there when the log wants it.
+    label: Option<Box<str>>,
+    began: Mono,
+}
+
+enum Phase {
+    /// Its body is awaited, until it is complete or fills what is held of it.
+    Gathering { until: Mono },
+    /// It waits for a worker.
+    /// It has no place only for a moment, between two attempts to find it one.
+    Queued { place: Option<Place>, until: Mono },
+    /// It has one.
+    Active {
+        tunnel: TunnelKey,
+        gate: Gate,
+        /// While its request is incomplete: the next byte by then.
+        body_by: Mono,
+        /// The response head by then.
+        response_by: Mono,
+        /// Whether the client was told that its connection stays open, once it has been told something.
+        keep: bool,
+    },
+}
+
+/// How long a request waits for a worker.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// `Slime-Block`.
+    block: Option<bool>,
+    /// `Slime-Max-Wait`.
+    max_wait: Option<Duration>,
+}
+
+/// What the shell holds of a request.
+#[derive(Clone, Copy)]
+struct Held {
+    /// The forwarded head, in bytes.
+    head: usize,
+    /// The body after it, in bytes.
+    body: usize,
+    /// Whether nothing has been sent beyond it, so that the request can be sent again.
+    whole: bool,
+    /// Whether the agent says when it wants what comes after the head.
+    gated: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// The body flows.
+    Open,
+    /// The body waits until the agent's upstream connection stands.
+    AwaitsConnect,
+}
+
+/// An error response of the hub's own.
+#[derive(Clone, Copy)]
+struct Refusal {
+    status: u16,
+    detail: &'static str,
+    /// The `error` of `Proxy-Status` (RFC 9209 section 2.3).
+    error: Option<&'static str>,
+}
+
+impl From<Violation> for Refusal {
+    fn from(violation: Violation) -> Self {
+        let Violation { status, detail } = violation;
+        let error = match status {
+            502 => Some("http_protocol_error"),
+            400 | 408 | 414 | 417 | 431 | 501 | 505 => Some("http_request_error"),
+            _ => None,
+        };
+        Self { status, detail, error }
+    }
+}
+
+/// A way through an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    /// Toward the upstream.
+    Inbound,
+    /// Toward the client.
+    Outbound,
+}
+
+impl Refusal {
+    const fn new(status: u16, error: &'static str, detail: &'static str) -> Self {
+        Self { status, detail, error: Some(error) }
+    }
+}
+
+impl Hub {
+    /// A hub that begins now.
+    pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
+        Self {
+            app_password: config.app_password.as_deref().map(AppPassword::new),
+            grace_ends: now.mono.after(config.startup_grace),
+            config,
+            token_key,
+            clients: Table::new(),
+            tunnels: Table::new(),
+            exchanges: Table::new(),
+            pool: Pool::default(),
+            queue: DispatchQueue::default(),
+            timers: TimerTable::default(),
+            commands: Vec::new(),
+            idle: List::default(),
+            idle_nodes: Arena::default(),
+            active: 0,
+            gathering: 0,
+            arrivals: 0,
+            spare_needs: Vec::new(),
+            sweep_at: Mono::NEVER,
+            draining: None,
+        }
+    }
+
+    /// What there is, for tests: everything but tunnels must be gone once all clients are.
+    pub fn census(&self) -> Census {
+        Census {
+            clients: self.clients.len(),
+            tunnels: self.tunnels.len(),
+            exchanges: self.exchanges.len(),
+            active: self.active,
+            gathering: self.gathering,
+            queued: self.queue.len(),
+        }
+    }
+
+    fn arm_client(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let until = match client.state {
+            ClientState::Waiting { until, .. } | ClientState::Ending { until } => until,
+            ClientState::Exchange(_) => Mono::NEVER,
+        };
+        self.timers.arm(&mut client.armed, key.into(), until.min(client.send_by));
+    }
+
+    fn arm_tunnel(&mut self, key: TunnelKey) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let until = match tunnel.state {
+            TunnelState::Free { ping_at: until, .. }
+            | TunnelState::Busy { sign_by: until, .. }
+            | TunnelState::Ending { until } => until,
+        };
+        self.timers.arm(&mut tunnel.armed, key.into(), until.min(tunnel.send_by));
+    }
+
+    fn arm_exchange(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let until = match exchange.phase {
+            Phase::Gathering { until } | Phase::Queued { until, .. } => until,
+            Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
+        };
+        self.timers.arm(&mut exchange.armed, key.into(), until);
+    }
+
+    /// A drain is over when nothing is left to be served and the last answers are out.
+    fn check_drained(&mut self, now: Now) {
+        let Some(until) = self.draining else { return };
+        let late = now.mono >= until;
+        if !late && !self.exchanges.is_empty() {
+            return;
+        }
+        while self.evict_idle_client(now) {}
+        if late || self.clients.is_empty() {
+            self.draining = None;
+            let left = self.exchanges.len();
+            if left > 0 {
+                warn!("the drain timeout is over; {left} requests are cut off");
+            }
+            self.bid_farewell(now);
+            self.commands.push(Command::Exit(u8::from(left > 0)));
+        }
+    }
+}
+
+/// How many of each there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Connections of applications.
+    pub clients: usize,
+    /// Connections of agents.
+    pub tunnels: usize,
+    /// Exchanges in any phase.
+    pub exchanges: usize,
+    /// Exchanges with a worker.
+    pub active: usize,
+    /// Exchanges that await their body.
+    pub gathering: usize,
+    /// Exchanges that wait for a worker.
+    pub queued: usize,
+}
+
+impl Core for Hub {
+    fn handle_accepted(&mut self, peer: SocketAddr, now: Now) -> Option<Key> {
+        if self.clients.len() >= self.config.max_clients && !self.evict_idle_client(now) {
+            return None;
+        }
+        let key = self.clients.insert(Client {
+            peer: peer.ip().to_canonical(),
+            armed: Armed::default(),
+            left: false,
+            send_by: Mono::NEVER,
+            state: ClientState::Ending { until: Mono::NEVER },
+        })?;
+        self.await_head(key, self.config.limits.head, now);
+        Some(key.into())
+    }
+
+    fn handle_exhausted(&mut self, now: Now) {
+        self.evict_idle_client(now);
+    }
+
+    fn handle_connected(&mut self, _key: Key, _now: Now) {
+        debug_assert!(false, "a hub dials nobody");
+    }
+
+    fn handle_input(
+        &mut self,
+        key: Key,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.handle_client_input(key, input, end, out, now)
+        } else if let Some(key) = TunnelKey::from_key(key) {
+            self.handle_tunnel_input(key, input, end, out, now)
+        } else {
+            Step::Wait
+        }
+    }
+
+    fn wants_input(&self, key: Key) -> bool {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.wants_client_input(key)
+        } else {
+            TunnelKey::from_key(key).is_some_and(|key| self.wants_tunnel_input(key))
+        }
+    }
+
+    fn handle_hangup(&mut self, key: Key, now: Now) {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.handle_client_hangup(key, now);
+        } else if let Some(tunnel) = TunnelKey::from_key(key).and_then(|key| self.tunnels.get_mut(key)) {
+            tunnel.left = true;
+        }
+    }
+
+    fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
+        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        if let Some(key) = ClientKey::from_key(key) {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.send_by = send_by;
+                self.arm_client(key);
+            }
+        } else if let Some(key) = TunnelKey::from_key(key)
+            && let Some(tunnel) = self.tunnels.get_mut(key)
+        {
+            tunnel.send_by = send_by;
+            self.arm_tunnel(key);
+        }
+    }
+
+    fn handle_closed(&mut self, key: Key, reason: Closed, now: Now) {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.client_left(key, now);
+        } else if let Some(key) = TunnelKey::from_key(key) {
+            self.tunnel_lost(key, reason.written, "the connection failed", now);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, key)) = self.timers.pop_due(now.mono) {
+            match key.kind() {
+                Kind::Client => self.expire_client(key, at, now),
+                Kind::Tunnel => self.expire_tunnel(key, at, now),
+                Kind::Exchange => self.expire_exchange(key, at, now),
+                Kind::Upstream | Kind::Worker => {}
+            }
+        }
+        if now.mono >= self.sweep_at {
+            self.sweep_at = Mono::NEVER;
+            if self.pool.sweep(now.mono) {
+                self.reclassify(now);
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Mono> {
+        let own = self.sweep_at.min(self.draining.unwrap_or(Mono::NEVER));
+        match self.timers.next() {
+            Some(next) => Some(next.min(own)),
+            None => (own != Mono::NEVER).then_some(own),
+        }
+    }
+
+    fn handle_drain(&mut self, now: Now) {
+        if self.draining.is_some() {
+            self.commands.push(Command::Exit(1));
+            return;
+        }
+        info!("draining: new requests are refused, {} are being served or wait", self.exchanges.len());
+        self.draining = Some(now.mono.after(self.config.drain_timeout));
+    }
+
+    fn handle_batch_end(&mut self, now: Now) {
+        self.check_drained(now);
+        self.clients.end_batch();
+        self.tunnels.end_batch();
+        self.exchanges.end_batch();
+    }
+
+    fn commands(&mut self) -> &mut Vec<Command> {
+        &mut self.commands
+    }
+}
+
+impl Hub {
+    /// Closes the client that has been idle the longest. False if none is idle.
+    fn evict_idle_client(&mut self, now: Now) -> bool {
+        let Some(key) = self.idle.front(&self.idle_nodes).copied() else { return false };
+        debug!("closing the longest idle client, {:?}", key);
+        self.drop_client(key, Close::Now, now);
+        true
+    }
+}

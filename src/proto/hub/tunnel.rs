@@ -1,0 +1,392 @@
+//! The tunnel's side: responses, signs of life, and the end of a tunnel.
+
+use log::{debug, info};
+
+use super::dispatch::sign_limit;
+use super::{Direction, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
+use crate::proto::error::Violation;
+use crate::proto::exchange::Turn;
+use crate::proto::http1::body::Progress;
+use crate::proto::http1::framing::Framing;
+use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
+use crate::proto::http1::rewrite::{ToClient, response_to_client};
+use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::seam::{Close, Command, End, Step};
+use crate::proto::timer::{Mono, Now, TimerTable};
+use crate::proto::tunnel::{CloseReason, Note, PING, write_farewell};
+
+/// Signs of life that an agent may owe before it is held dead.
+const MOST_UNANSWERED: u8 = 3;
+
+impl Hub {
+    pub(super) fn wants_tunnel_input(&self, key: TunnelKey) -> bool {
+        match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
+            Some(TunnelState::Free { .. }) => true,
+            Some(TunnelState::Busy { exchange, .. }) => {
+                self.exchanges.get(*exchange).is_some_and(|exchange| exchange.messages.wants_response())
+            }
+            Some(TunnelState::Ending { .. }) | None => false,
+        }
+    }
+
+    pub(super) fn handle_tunnel_input(
+        &mut self,
+        key: TunnelKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
+            Some(TunnelState::Free { .. }) => self.read_note(key, input, end, now),
+            Some(TunnelState::Busy { exchange, .. }) => {
+                self.read_response(key, *exchange, input, end, out, now)
+            }
+            Some(TunnelState::Ending { .. }) | None => Step::Wait,
+        }
+    }
+
+    pub(super) fn expire_tunnel(&mut self, key: Key, at: Mono, now: Now) {
+        let Some(key) = TunnelKey::from_key(key) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if !TimerTable::disarm(&mut tunnel.armed, at) {
+            return;
+        }
+        if tunnel.send_by <= now.mono {
+            self.end_lost_tunnel(key, "it takes nothing of what is sent", now);
+            return;
+        }
+        match &mut tunnel.state {
+            TunnelState::Free { ping_at, unanswered, .. } if *ping_at <= now.mono => {
+                if *unanswered >= MOST_UNANSWERED {
+                    self.end_lost_tunnel(key, "it gave no sign of life", now);
+                    return;
+                }
+                if tunnel.expires.is_some_and(|at| now.unix >= at) {
+                    self.end_tunnel(key, CloseReason::Expired, now);
+                    return;
+                }
+                *unanswered += 1;
+                *ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
+                self.commands.push(Command::Send { key: key.into(), bytes: PING.to_vec() });
+                self.leave_pool(key);
+            }
+            TunnelState::Busy { sign_by, exchange } if *sign_by <= now.mono => {
+                let answered =
+                    self.exchanges.get(*exchange).is_some_and(|exchange| exchange.messages.is_answered());
+                if answered {
+                    *sign_by = Mono::NEVER;
+                } else {
+                    self.end_lost_tunnel(key, "it gave no sign of life", now);
+                    return;
+                }
+            }
+            TunnelState::Ending { until } if *until <= now.mono => {
+                self.drop_tunnel(key, "it did not close in time", now);
+                return;
+            }
+            TunnelState::Free { .. } | TunnelState::Busy { .. } | TunnelState::Ending { .. } => {}
+        }
+        self.arm_tunnel(key);
+    }
+
+    /// A tunnel has no exchange any more and takes the next one.
+    pub(super) fn free_tunnel(&mut self, key: TunnelKey, now: Now) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.left {
+            self.drop_tunnel(key, "it closed the connection", now);
+            return;
+        }
+        let Some(place) = self.pool.push_idle(tunnel.agent, key) else { return };
+        tunnel.state = TunnelState::Free {
+            standing: Standing::Pooled(place),
+            unanswered: 0,
+            ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
+            scan: HeadScan::default(),
+        };
+        self.arm_tunnel(key);
+    }
+
+    /// Ends a tunnel: with a farewell if it is free, at once if it is busy (its exchange goes elsewhere, if it may).
+    pub(super) fn end_tunnel(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
+        match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
+            Some(TunnelState::Free { .. }) => {
+                self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
+                self.retire_tunnel(key, now);
+            }
+            Some(TunnelState::Busy { .. }) => self.end_lost_tunnel(key, reason.as_str(), now),
+            Some(TunnelState::Ending { .. }) | None => {}
+        }
+    }
+
+    /// Lets a tunnel have what is on its way to it, then FIN. It carries nothing more.
+    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, now: Now) {
+        self.withdraw(key, now);
+        let limit = self.config.limits.linger;
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let (agent, worker) = (tunnel.agent, tunnel.worker);
+        tunnel.state = TunnelState::Ending { until: now.mono.after(limit) };
+        self.pool.leave(agent, worker, key, now.mono);
+        self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_tunnel(key);
+    }
+
+    /// Closes a tunnel at once. If an exchange was on it, the caller has taken care of that.
+    pub(super) fn drop_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
+        if self.forget_tunnel(key, why, now).is_some() {
+            self.commands.push(Command::Close(key.into(), Close::Now));
+        }
+    }
+
+    /// A tunnel broke. Its exchange goes elsewhere, if it may.
+    pub(super) fn tunnel_lost(&mut self, key: TunnelKey, written: bool, why: &str, now: Now) {
+        if let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) =
+            self.forget_tunnel(key, why, now)
+        {
+            self.retry_or_fail(exchange, written, now);
+        }
+    }
+
+    /// All free tunnels are told that the hub ends.
+    pub(super) fn bid_farewell(&mut self, now: Now) {
+        let keys: Vec<TunnelKey> = self.tunnels.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end_tunnel(key, CloseReason::Draining, now);
+        }
+    }
+
+    /// As [`Hub::tunnel_lost`], by our decision.
+    fn end_lost_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
+        self.commands.push(Command::Close(key.into(), Close::Now));
+        self.tunnel_lost(key, true, why, now);
+    }
+
+    fn forget_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) -> Option<Tunnel> {
+        self.withdraw(key, now);
+        let tunnel = self.tunnels.remove(key)?;
+        match tunnel.state {
+            TunnelState::Free { .. } => {
+                info!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
+            }
+            TunnelState::Busy { .. } | TunnelState::Ending { .. } => {
+                debug!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
+            }
+        }
+        self.pool.leave(tunnel.agent, tunnel.worker, key, now.mono);
+        Some(tunnel)
+    }
+
+    /// A tunnel that counted as ready does no more.
+    fn withdraw(&mut self, key: TunnelKey, now: Now) {
+        self.leave_pool(key);
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let was_ready = match tunnel.state {
+            TunnelState::Free { standing, .. } => !matches!(standing, Standing::Withdrawn),
+            TunnelState::Busy { .. } => true,
+            TunnelState::Ending { .. } => false,
+        };
+        if was_ready {
+            self.pool.set_ready(tunnel.agent, false, now.mono);
+            self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
+        }
+    }
+
+    fn leave_pool(&mut self, key: TunnelKey) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if let TunnelState::Free { standing, .. } = &mut tunnel.state
+            && let Standing::Pooled(place) = *standing
+        {
+            *standing = Standing::Asked;
+            self.pool.remove_idle(tunnel.agent, place);
+        }
+    }
+
+    /// What an agent says on a tunnel without an exchange: a sign of life, or that it withdraws.
+    fn read_note(&mut self, key: TunnelKey, input: &[u8], end: Option<End>, now: Now) -> Step {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
+        let TunnelState::Free { scan, unanswered, standing, .. } = &mut tunnel.state else {
+            return Step::Wait;
+        };
+        let length = match scan.advance(input) {
+            Ok(Some(length)) => length,
+            Ok(None) => {
+                if end.is_some() {
+                    self.drop_tunnel(key, "it closed the connection", now);
+                }
+                return Step::Wait;
+            }
+            Err(violation) => {
+                self.drop_tunnel(key, violation.detail, now);
+                return Step::Wait;
+            }
+        };
+        *scan = HeadScan::default();
+        let mut storage = Storage::new();
+        let note = match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
+            Ok(head) => Note::of(&head),
+            Err(_) => Note::None,
+        };
+        match note {
+            Note::Alive if *unanswered > 0 => {
+                *unanswered -= 1;
+                if *unanswered == 0 && matches!(standing, Standing::Asked) {
+                    self.free_tunnel(key, now);
+                    self.dispatch(now);
+                }
+                Step::Skip(length)
+            }
+            Note::Refused(reason) => {
+                let why = format!("it withdrew: {}", reason.escape_default());
+                self.drop_tunnel(key, &why, now);
+                Step::Wait
+            }
+            Note::Alive | Note::None => {
+                self.drop_tunnel(key, "it sent a response to no request", now);
+                Step::Wait
+            }
+        }
+    }
+
+    fn read_response(
+        &mut self,
+        key: TunnelKey,
+        exchange_key: ExchangeKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        // Commands under way: the tunnel was paired just now, and the shell does not know yet.
+        let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
+        if !exchange.messages.is_answered() {
+            return match exchange.messages.scan_head(input).map_err(Violation::in_response) {
+                Ok(Some(length)) => {
+                    let head = input.get(..length).unwrap_or(input);
+                    self.read_response_head(key, exchange_key, head, out, now)
+                }
+                Ok(None) => {
+                    if end.is_some() {
+                        self.commands.push(Command::Close(key.into(), Close::Now));
+                        self.tunnel_lost(key, true, "it closed the connection", now);
+                    }
+                    Step::Wait
+                }
+                Err(violation) => {
+                    self.fail(exchange_key, violation.into(), now);
+                    Step::Wait
+                }
+            };
+        }
+        match exchange.messages.advance_response(input, end, out) {
+            Ok(Progress::Pass(n)) => Step::Pass(n),
+            Ok(Progress::Skip(n)) => Step::Skip(n),
+            Ok(Progress::NeedMore) => Step::Wait,
+            Ok(Progress::Done) => {
+                if exchange.messages.is_upgraded() {
+                    self.end_direction(exchange_key, Direction::Outbound, now);
+                } else {
+                    self.complete(exchange_key, input.is_empty() && end.is_none(), now);
+                }
+                Step::Wait
+            }
+            Ok(Progress::Truncated) => {
+                self.fail(exchange_key, CUT, now);
+                Step::Wait
+            }
+            Err(violation) => {
+                self.fail(exchange_key, violation.in_response().into(), now);
+                Step::Wait
+            }
+        }
+    }
+
+    fn read_response_head(
+        &mut self,
+        key: TunnelKey,
+        exchange_key: ExchangeKey,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
+        let Phase::Active { gate, body_by, response_by, keep, .. } = &mut exchange.phase else {
+            return Step::Wait;
+        };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
+        let TunnelState::Busy { sign_by, .. } = &mut tunnel.state else { return Step::Wait };
+        let mut storage = Storage::new();
+        let head = match ResponseHead::parse(bytes, &mut storage, exchange.messages.facts.head_only) {
+            Ok(head) => head,
+            Err(violation) => {
+                self.fail(exchange_key, violation.into(), now);
+                return Step::Wait;
+            }
+        };
+        let client = exchange.client;
+        match Note::of(&head) {
+            Note::Alive if head.status == 102 => {
+                *sign_by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
+                exchange.messages.await_another_head();
+                return Step::Skip(bytes.len());
+            }
+            Note::Refused(reason) => {
+                let agent = tunnel.agent;
+                let why = format!("it refused: {}", reason.escape_default());
+                self.drop_tunnel(key, &why, now);
+                self.refused(exchange_key, agent, now);
+                return Step::Wait;
+            }
+            Note::Alive | Note::None => {}
+        }
+        if head.status == 100 && *gate == Gate::AwaitsConnect {
+            *gate = Gate::Open;
+            *body_by = now.mono.after_coarse(self.config.limits.stall);
+            exchange.messages.await_another_head();
+            self.commands.push(Command::SendHeld(client.into()));
+            self.commands.push(Command::Resume(client.into()));
+            self.arm_exchange(exchange_key);
+            return Step::Skip(bytes.len());
+        }
+        let facts = &exchange.messages.facts;
+        let framing = head.framing.onward(facts.version);
+        if head.framing == Framing::UntilClose && head.status >= 200 {
+            self.fail(exchange_key, UNFRAMED, now);
+            return Step::Wait;
+        }
+        let (version, persistent) = (facts.version, facts.persistent && framing != Framing::UntilClose);
+        let persistent = persistent && self.draining.is_none();
+        let turn = match exchange.messages.on_head(&head, framing) {
+            Ok(turn) => turn,
+            Err(violation) => {
+                self.fail(exchange_key, violation.into(), now);
+                return Step::Wait;
+            }
+        };
+        // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+        if turn != Turn::Interim || version == Version::Http11 {
+            let agent_id = self.pool.agent_id(tunnel.agent);
+            response_to_client(&head, &ToClient { agent_id, version, framing, persistent }, out);
+            self.commands.push(Command::DropHeld(client.into()));
+        }
+        match turn {
+            Turn::Interim => {}
+            Turn::Final | Turn::Upgraded => {
+                *keep = persistent;
+                *response_by = Mono::NEVER;
+                *sign_by = Mono::NEVER;
+                if turn == Turn::Upgraded {
+                    *body_by = Mono::NEVER;
+                    self.commands.push(Command::Resume(client.into()));
+                }
+                if let Some(label) = &exchange.label {
+                    debug!("{label}: {} from {}", head.status, self.pool.describe(tunnel.agent));
+                }
+            }
+        }
+        Step::Skip(bytes.len())
+    }
+}
+
+const CUT: Refusal = Refusal::new(502, "http_response_incomplete", "the response was cut off");
+const UNFRAMED: Refusal =
+    Refusal::new(502, "http_protocol_error", "the agent sent a response without a length");

@@ -1,0 +1,369 @@
+//! Who is connected, and who is free.
+//!
+//! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in order, the longest idle first.
+//! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
+//! profile, so that finding a tunnel costs a look at the head of one list for each profile, however many tunnels there are.
+//!
+//! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use slab::Slab;
+
+use super::agent_token::TokenId;
+use super::http1::path;
+use super::key::TunnelKey;
+use super::list::{Arena, List, NodeId};
+use super::timer::Mono;
+
+/// For this long an agent that lost its last ready tunnel is still taken for connected: it is redialling.
+pub const REDIAL_GRACE: Duration = Duration::from_secs(5);
+
+/// Agents and their tunnels.
+#[derive(Debug, Default)]
+pub struct Pool {
+    profiles: Slab<Profile>,
+    agents: Slab<Agent>,
+    by_name: BTreeMap<(TokenId, String), usize>,
+    /// Tunnels of each token id, over all its agents.
+    per_token: BTreeMap<TokenId, u32>,
+    idle: Arena<Idle>,
+    /// Counts entries into the idle lists, so that lists of different profiles can be compared.
+    idle_clock: u64,
+    serial: u64,
+}
+
+/// What an agent's token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProfileId(usize);
+
+/// An agent, as long as the process lives: unlike a slot, never given to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentSerial(u64);
+
+/// A place among the agents, valid while the agent has a tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentSlot(usize);
+
+/// What a request needs from an agent.
+#[derive(Clone, Debug, Default)]
+pub struct Need {
+    /// The scope that the application named; empty if it named none.
+    pub scope: String,
+    /// The path that is forwarded; empty if an upstream may read it differently than we do, so that it matches no scope path.
+    pub path: String,
+    /// Agents that refused this exchange.
+    pub refused: Vec<AgentSerial>,
+}
+
+/// A tunnel that wants to join.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    /// The token that it showed.
+    pub token: TokenId,
+    /// The name that goes with the token, for people.
+    pub token_name: &'a str,
+    /// The agent's own id.
+    pub agent_id: &'a str,
+    /// The worker that it stands for.
+    pub worker: u32,
+    /// Scopes of the token.
+    pub scopes: &'a [String],
+    /// Scope paths of the token.
+    pub scope_paths: &'a [String],
+    /// How many tunnels the token may have.
+    pub max_workers: Option<u32>,
+}
+
+/// The answer to [`Pool::join`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The agent that it belongs to.
+    pub agent: AgentSlot,
+    /// The tunnel that had the same name; the caller ends it. It is out of the pool already.
+    pub replaced: Option<TunnelKey>,
+    /// Whether a profile came up that was not there before: waiters must be sorted anew.
+    pub new_profile: bool,
+}
+
+#[derive(Debug)]
+struct Profile {
+    scopes: Vec<String>,
+    paths: Vec<String>,
+    idle: List,
+    agents: usize,
+    ready: usize,
+    /// When the last ready tunnel went.
+    bereft: Option<Mono>,
+}
+
+#[derive(Debug)]
+struct Agent {
+    serial: AgentSerial,
+    token: TokenId,
+    token_name: String,
+    id: String,
+    profile: ProfileId,
+    workers: BTreeMap<u32, TunnelKey>,
+    ready: usize,
+    bereft: Option<Mono>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    tunnel: TunnelKey,
+    agent: AgentSerial,
+    since: u64,
+}
+
+impl Pool {
+    /// Enters a tunnel under its name. It counts as neither ready nor idle yet. `None` if its token has all its tunnels already.
+    pub fn join(&mut self, joining: &Joining<'_>, tunnel: TunnelKey) -> Option<Joined> {
+        let name = (joining.token, joining.agent_id.to_owned());
+        let held = self.by_name.get(&name).and_then(|slot| self.agents.get(*slot));
+        let replaces = held.is_some_and(|agent| agent.workers.contains_key(&joining.worker));
+        let count = self.per_token.get(&joining.token).copied().unwrap_or(0);
+        if !replaces && joining.max_workers.is_some_and(|most| count >= most) {
+            return None;
+        }
+        let (profile, new_profile) = self.profile_for(joining.scopes, joining.scope_paths);
+        let slot = match self.by_name.get(&name) {
+            Some(slot) => *slot,
+            None => {
+                self.serial += 1;
+                let slot = self.agents.insert(Agent {
+                    serial: AgentSerial(self.serial),
+                    token: joining.token,
+                    token_name: joining.token_name.to_owned(),
+                    id: joining.agent_id.to_owned(),
+                    profile,
+                    workers: BTreeMap::new(),
+                    ready: 0,
+                    bereft: None,
+                });
+                self.by_name.insert(name, slot);
+                if let Some(profile) = self.profiles.get_mut(profile.0) {
+                    profile.agents += 1;
+                }
+                slot
+            }
+        };
+        let replaced =
+            self.agents.get_mut(slot).and_then(|agent| agent.workers.insert(joining.worker, tunnel));
+        if replaced.is_none() {
+            *self.per_token.entry(joining.token).or_default() += 1;
+        }
+        Some(Joined { agent: AgentSlot(slot), replaced, new_profile })
+    }
+
+    /// Whether a tunnel of this name is there, to be replaced.
+    pub fn has(&self, joining: &Joining<'_>) -> bool {
+        let agent = self
+            .by_name
+            .get(&(joining.token, joining.agent_id.to_owned()))
+            .and_then(|slot| self.agents.get(*slot));
+        agent.is_some_and(|agent| agent.workers.contains_key(&joining.worker))
+    }
+
+    /// Takes a tunnel out. It must not be ready or idle any more.
+    pub fn leave(&mut self, slot: AgentSlot, worker: u32, tunnel: TunnelKey, now: Mono) {
+        let Some(agent) = self.agents.get_mut(slot.0) else { return };
+        // A tunnel that was replaced has lost its name to the newcomer.
+        if agent.workers.get(&worker) != Some(&tunnel) {
+            return;
+        }
+        agent.workers.remove(&worker);
+        if agent.workers.is_empty() && agent.bereft.is_none() {
+            agent.bereft = Some(now);
+        }
+        let token = agent.token;
+        if let Some(count) = self.per_token.get_mut(&token) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_token.remove(&token);
+            }
+        }
+    }
+
+    /// Notes that one more tunnel of this agent takes work, or one fewer.
+    pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
+        let Some(agent) = self.agents.get_mut(slot.0) else { return };
+        let Some(profile) = self.profiles.get_mut(agent.profile.0) else { return };
+        for (count, bereft) in
+            [(&mut agent.ready, &mut agent.bereft), (&mut profile.ready, &mut profile.bereft)]
+        {
+            if ready {
+                *count += 1;
+                *bereft = None;
+            } else {
+                *count -= 1;
+                if *count == 0 {
+                    *bereft = Some(now);
+                }
+            }
+        }
+    }
+
+    /// Enters a tunnel as the one that will have been idle the shortest.
+    pub fn push_idle(&mut self, slot: AgentSlot, tunnel: TunnelKey) -> Option<NodeId> {
+        let agent = self.agents.get(slot.0)?;
+        let profile = self.profiles.get_mut(agent.profile.0)?;
+        self.idle_clock += 1;
+        Some(
+            profile
+                .idle
+                .push_back(&mut self.idle, Idle { tunnel, agent: agent.serial, since: self.idle_clock }),
+        )
+    }
+
+    /// Takes a tunnel out of the idle ones.
+    pub fn remove_idle(&mut self, slot: AgentSlot, node: NodeId) {
+        if let Some(agent) = self.agents.get(slot.0)
+            && let Some(profile) = self.profiles.get_mut(agent.profile.0)
+        {
+            profile.idle.remove(&mut self.idle, node);
+        }
+    }
+
+    /// The longest idle tunnel that may serve this.
+    pub fn find_idle(&self, need: &Need) -> Option<TunnelKey> {
+        let serving =
+            self.profiles.iter().filter(|(_, profile)| !profile.idle.is_empty() && profile.serves(need));
+        serving
+            .filter_map(|(_, profile)| self.first_idle(profile, &need.refused))
+            .min_by_key(|idle| idle.since)
+            .map(|idle| idle.tunnel)
+    }
+
+    /// The longest idle tunnel of these profiles, but not of these agents.
+    pub fn find_idle_of(&self, profiles: &[ProfileId], refused: &[AgentSerial]) -> Option<TunnelKey> {
+        let profiles = profiles.iter().filter_map(|id| self.profiles.get(id.0));
+        profiles
+            .filter_map(|profile| self.first_idle(profile, refused))
+            .min_by_key(|idle| idle.since)
+            .map(|idle| idle.tunnel)
+    }
+
+    /// The profiles that may serve this, in order.
+    pub fn serving(&self, need: &Need) -> Vec<ProfileId> {
+        self.profiles
+            .iter()
+            .filter(|(_, profile)| profile.serves(need))
+            .map(|(id, _)| ProfileId(id))
+            .collect()
+    }
+
+    /// Whether an agent that may serve this is connected, however busy, and has not refused it.
+    pub fn is_connected(&self, need: &Need, now: Mono) -> bool {
+        let lately = |bereft: Option<Mono>| bereft.is_some_and(|at| now.since(at) < REDIAL_GRACE);
+        if need.refused.is_empty() {
+            return self
+                .profiles
+                .iter()
+                .any(|(_, profile)| profile.serves(need) && (profile.ready > 0 || lately(profile.bereft)));
+        }
+        self.agents.iter().any(|(_, agent)| {
+            !need.refused.contains(&agent.serial)
+                && (agent.ready > 0 || lately(agent.bereft))
+                && self.profiles.get(agent.profile.0).is_some_and(|profile| profile.serves(need))
+        })
+    }
+
+    /// Whether a matching agent would be there but for the rule that paths which can be read in two ways match no scope path.
+    pub fn is_barred_by_path(&self, need: &Need) -> bool {
+        need.path.is_empty()
+            && self
+                .profiles
+                .iter()
+                .any(|(_, profile)| profile.has_scope(&need.scope) && !profile.paths.is_empty())
+    }
+
+    /// Forgets agents that have been gone for [`REDIAL_GRACE`]. True if a profile went with them.
+    pub fn sweep(&mut self, now: Mono) -> bool {
+        let gone: Vec<usize> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| {
+                agent.workers.is_empty() && agent.bereft.is_none_or(|at| now.since(at) >= REDIAL_GRACE)
+            })
+            .map(|(slot, _)| slot)
+            .collect();
+        let mut profile_went = false;
+        for slot in gone {
+            let agent = self.agents.remove(slot);
+            self.by_name.remove(&(agent.token, agent.id));
+            if let Some(profile) = self.profiles.get_mut(agent.profile.0) {
+                profile.agents -= 1;
+                if profile.agents == 0 {
+                    self.profiles.remove(agent.profile.0);
+                    profile_went = true;
+                }
+            }
+        }
+        profile_went
+    }
+
+    /// The id that an agent gave itself.
+    pub fn agent_id(&self, slot: AgentSlot) -> &str {
+        self.agents.get(slot.0).map_or("", |agent| &agent.id)
+    }
+
+    /// An agent in words, for the log.
+    pub fn describe(&self, slot: AgentSlot) -> String {
+        self.agents
+            .get(slot.0)
+            .map_or_else(String::new, |agent| format!("{} ({})", agent.token_name, agent.id))
+    }
+
+    /// The agent that an exchange remembers as having refused it.
+    pub fn serial(&self, slot: AgentSlot) -> Option<AgentSerial> {
+        self.agents.get(slot.0).map(|agent| agent.serial)
+    }
+
+    /// The profile of an agent.
+    pub fn profile(&self, slot: AgentSlot) -> Option<ProfileId> {
+        self.agents.get(slot.0).map(|agent| agent.profile)
+    }
+
+    /// How many agents are known, the lately gone ones included.
+    pub fn agents(&self) -> usize {
+        self.agents.len()
+    }
+
+    fn profile_for(&mut self, scopes: &[String], paths: &[String]) -> (ProfileId, bool) {
+        let same =
+            self.profiles.iter().find(|(_, profile)| profile.scopes == scopes && profile.paths == paths);
+        if let Some((id, _)) = same {
+            return (ProfileId(id), false);
+        }
+        let profile = Profile {
+            scopes: scopes.to_vec(),
+            paths: paths.to_vec(),
+            idle: List::default(),
+            agents: 0,
+            ready: 0,
+            bereft: None,
+        };
+        (ProfileId(self.profiles.insert(profile)), true)
+    }
+
+    fn first_idle(&self, profile: &Profile, refused: &[AgentSerial]) -> Option<&Idle> {
+        if refused.is_empty() {
+            return profile.idle.front(&self.idle);
+        }
+        profile.idle.iter(&self.idle).map(|(_, idle)| idle).find(|idle| !refused.contains(&idle.agent))
+    }
+}
+
+impl Profile {
+    fn has_scope(&self, scope: &str) -> bool {
+        scope.is_empty() || self.scopes.iter().any(|own| own == scope)
+    }
+
+    fn serves(&self, need: &Need) -> bool {
+        self.has_scope(&need.scope)
+            && (self.paths.is_empty()
+                || !need.path.is_empty() && self.paths.iter().any(|rule| path::matches(rule, &need.path)))
+    }
+}

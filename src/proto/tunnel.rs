@@ -1,0 +1,297 @@
+//! The words that hub and agent say to each other: the handshake, and the few messages on a tunnel that are not an
+//! application's.
+//!
+//! All of them are ordinary HTTP/1.1 messages (DESIGN: "the tunnel is HTTP, reversed"). Fields whose name begins with `Slime-`
+//! are ours on a tunnel: those of applications and upstreams are removed where they come in, so that what stands here was written by
+//! the other half of slime. This module owns their names and forms; when to say what is decided in [`super::hub`] and
+//! [`super::agent`].
+
+use core::time::Duration;
+
+use super::error::Violation;
+use super::http1::head::{RequestHead, ResponseHead};
+
+/// The upgrade token of the protocol that is spoken on a tunnel.
+pub const PROTOCOL: &str = "slime/1";
+/// What the target of the handshake ends with.
+pub const TUNNEL_PATH: &str = "/.slime/tunnel";
+/// The longest agent id in bytes.
+pub const MAX_AGENT_ID: usize = 64;
+
+/// The name of the agent that answered, for applications.
+pub const AGENT_ID: &str = "Slime-Agent-Id";
+const AGENT_TOKEN: &str = "Slime-Agent-Token";
+const WORKER: &str = "Slime-Worker";
+const READY: &str = "Slime-Ready";
+const REASON: &str = "Slime-Reason";
+/// A sign of life, or in the answer to the handshake the pace of those signs.
+const HEARTBEAT: &str = "Slime-Heartbeat";
+const REFUSED: &str = "Slime-Refused";
+const CLOSE: &str = "Slime-Close";
+const EXPECT: &str = "Slime-Expect";
+
+/// The hub asks an idle tunnel for a sign of life.
+pub const PING: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: slime\r\nSlime-Heartbeat: ?1\r\n\r\n";
+/// The agent's answer to [`PING`].
+pub const PONG: &[u8] = b"HTTP/1.1 204 No Content\r\nSlime-Heartbeat: ?1\r\n\r\n";
+/// The agent is alive and waits for its upstream (RFC 2518 section 10.1).
+pub const WORKING: &[u8] = b"HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
+/// The upstream connection stands, so the body may come (RFC 9110 section 15.2.1). Only in answer to `Slime-Expect: connect`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What an agent says to open a tunnel.
+#[derive(Debug)]
+pub struct Hello<'a> {
+    /// The agent's token, sealed.
+    pub token: &'a str,
+    /// The agent's own id.
+    pub agent_id: &'a str,
+    /// Which of its workers this tunnel is for.
+    pub worker: u32,
+    /// Why it takes no work, if it takes none.
+    pub withdrawn: Option<&'a str>,
+}
+
+impl<'a> Hello<'a> {
+    /// Writes the request of the handshake.
+    pub fn write(&self, authority: &str, path: &str, authorization: Option<&str>, out: &mut Vec<u8>) {
+        let ready = if self.withdrawn.is_none() { "?1" } else { "?0" };
+        for part in [
+            "GET ",
+            path,
+            TUNNEL_PATH,
+            " HTTP/1.1\r\nHost: ",
+            authority,
+            "\r\nConnection: Upgrade\r\nUpgrade: ",
+            PROTOCOL,
+            "\r\n",
+            AGENT_TOKEN,
+            ": ",
+            self.token,
+            "\r\n",
+            AGENT_ID,
+            ": ",
+            self.agent_id,
+            "\r\n",
+            WORKER,
+            ": ",
+            &self.worker.to_string(),
+            "\r\n",
+            READY,
+            ": ",
+            ready,
+            "\r\n",
+        ] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        for (name, value) in [(REASON, self.withdrawn), ("Authorization", authorization)] {
+            if let Some(value) = value {
+                for part in [name, ": ", value, "\r\n"] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Whether this is meant as a handshake at all.
+    pub fn is_meant(head: &RequestHead<'_, '_>) -> bool {
+        head.method.as_str() == "GET"
+            && head.path().ends_with(TUNNEL_PATH)
+            && head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL))
+    }
+
+    /// Reads a handshake for which [`Hello::is_meant`] holds.
+    ///
+    /// # Errors
+    /// 401 without a token, 400 with anything else that is missing or not as it must be.
+    pub fn parse(head: &'a RequestHead<'_, 'a>) -> Result<Self, Violation> {
+        let bad = |detail| Violation { status: 400, detail };
+        let Some(token) = head.field(AGENT_TOKEN).and_then(text) else {
+            return Err(Violation { status: 401, detail: "the handshake has no Slime-Agent-Token" });
+        };
+        let agent_id = head.field(AGENT_ID).and_then(text).filter(|id| is_agent_id(id));
+        let worker = head.field(WORKER).and_then(text).and_then(number);
+        let withdrawn = match head.field(READY) {
+            Some(b"?1") => None,
+            Some(b"?0") => Some(head.field(REASON).and_then(text).unwrap_or("no reason given")),
+            Some(_) | None => return Err(bad("the handshake's Slime-Ready is neither ?0 nor ?1")),
+        };
+        Ok(Self {
+            token,
+            agent_id: agent_id
+                .ok_or(bad("the handshake's Slime-Agent-Id is not 1 to 64 of A-Z a-z 0-9 . _ -"))?,
+            worker: worker.ok_or(bad("the handshake's Slime-Worker is not a number"))?,
+            withdrawn,
+        })
+    }
+}
+
+/// Whether this can be the id of an agent: `[A-Za-z0-9._-]{1,64}`.
+pub fn is_agent_id(id: &str) -> bool {
+    (1..=MAX_AGENT_ID).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Writes the hub's consent to the handshake, with the pace of its heartbeats.
+pub fn write_welcome(heartbeat: Duration, out: &mut Vec<u8>) {
+    let millis = heartbeat.as_millis();
+    let pace = format!("{}.{:03}", millis / 1000, millis % 1000);
+    for part in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ",
+        PROTOCOL,
+        "\r\n",
+        HEARTBEAT,
+        ": ",
+        &pace,
+        "\r\n\r\n",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// What the hub answered to the handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Welcome {
+    /// The tunnel stands; the hub's heartbeats come at this pace.
+    Joined(Duration),
+    /// The token is bad, expired or revoked.
+    Unauthorized,
+    /// The hub is one, but has no room for this tunnel: the token's worker limit, the hub's tunnel limit.
+    NoRoom,
+    /// Something that is not a hub, or a front of one that is not ready.
+    Other,
+}
+
+/// The longest and shortest pace of heartbeats that an agent goes along with.
+const PACE: core::ops::RangeInclusive<f64> = 0.05..=86_400.0;
+
+impl Welcome {
+    /// Reads the answer to the handshake.
+    pub fn parse(head: &ResponseHead<'_, '_>) -> Self {
+        match head.status {
+            101 if head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL)) => {
+                let pace = head.field(HEARTBEAT).and_then(text).and_then(|pace| pace.parse::<f64>().ok());
+                match pace.filter(|pace| PACE.contains(pace)) {
+                    Some(pace) => Self::Joined(Duration::from_secs_f64(pace)),
+                    None => Self::Other,
+                }
+            }
+            401 => Self::Unauthorized,
+            403 | 503 => Self::NoRoom,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What a request on a tunnel is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// It is an application's.
+    Serve,
+    /// The hub wants a sign of life.
+    Ping,
+    /// The hub closes the tunnel.
+    Close(CloseReason),
+}
+
+/// Why the hub closes an idle tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Another tunnel of the same name came.
+    Replaced,
+    /// The token expired.
+    Expired,
+    /// The token was revoked.
+    Revoked,
+    /// The hub ends.
+    Draining,
+}
+
+impl CloseReason {
+    const ALL: [Self; 4] = [Self::Replaced, Self::Expired, Self::Revoked, Self::Draining];
+
+    /// The reason as the wire and the log have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Ask {
+    /// What the hub wants with this request.
+    pub fn of(head: &RequestHead<'_, '_>) -> Self {
+        if head.method.as_str() != "OPTIONS" || head.target != "*" {
+            return Self::Serve;
+        }
+        if head.field(HEARTBEAT).is_some() {
+            return Self::Ping;
+        }
+        match head.field(CLOSE) {
+            Some(reason) => {
+                let known = CloseReason::ALL.into_iter().find(|known| known.as_str().as_bytes() == reason);
+                Self::Close(known.unwrap_or(CloseReason::Draining))
+            }
+            None => Self::Serve,
+        }
+    }
+}
+
+/// Whether the hub wants to hear [`CONTINUE`] before it sends the body.
+pub fn expects_connect(head: &RequestHead<'_, '_>) -> bool {
+    head.field(EXPECT) == Some(b"connect")
+}
+
+/// Writes the hub's farewell on an idle tunnel.
+pub fn write_farewell(reason: CloseReason) -> Vec<u8> {
+    format!("OPTIONS * HTTP/1.1\r\nHost: slime\r\nConnection: close\r\n{CLOSE}: {}\r\n\r\n", reason.as_str())
+        .into_bytes()
+}
+
+/// Writes an agent's refusal: of a request of which its upstream has seen nothing, or, unasked on an idle tunnel, of all that come.
+/// With `close` the tunnel takes nothing more.
+pub fn write_refusal(reason: &str, close: bool) -> Vec<u8> {
+    let connection = if close { "Connection: close\r\n" } else { "" };
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n{connection}{REFUSED}: {reason}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// What a response on a tunnel means beside what it says to the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note<'a> {
+    /// Nothing.
+    None,
+    /// A sign of life: the answer to [`PING`], or [`WORKING`].
+    Alive,
+    /// The agent refuses, for this reason.
+    Refused(&'a str),
+}
+
+impl<'a> Note<'a> {
+    /// The note in a response head.
+    pub fn of(head: &ResponseHead<'_, 'a>) -> Self {
+        match head.status {
+            102 | 204 if head.field(HEARTBEAT).is_some() => Self::Alive,
+            503 => match head.field(REFUSED) {
+                Some(reason) => Self::Refused(text(reason).unwrap_or("no reason given")),
+                None => Self::None,
+            },
+            _ => Self::None,
+        }
+    }
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    core::str::from_utf8(value).ok().filter(|value| !value.is_empty() && value.is_ascii())
+}
+
+/// Plain digits: no sign, no white space.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
