@@ -4,7 +4,14 @@
 //! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
 //! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
 
+pub mod buffer;
+mod conn;
+mod flow;
+mod resolve;
 pub mod run;
+pub mod shell;
+mod signals;
+pub mod sys;
 
 use core::net::SocketAddr;
 use core::time::Duration;

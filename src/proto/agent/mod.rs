@@ -357,6 +357,8 @@ impl Core for Agent {
         }
     }
 
+    fn handle_reload(&mut self, _now: Now) {}
+
     fn handle_batch_end(&mut self, now: Now) {
         self.check_drained(now);
         self.workers.end_batch();

@@ -454,6 +454,8 @@ impl Core for Hub {
         self.draining = Some(now.mono.after(self.config.drain_timeout));
     }
 
+    fn handle_reload(&mut self, _now: Now) {}
+
     fn handle_batch_end(&mut self, now: Now) {
         self.check_drained(now);
         self.clients.end_batch();

@@ -1,0 +1,325 @@
+//! Byte queues over borrowed blocks.
+//!
+//! A connection has buffers for good, but memory only while bytes are in flight: an empty [`Buffer`] owns no block, and an
+//! idle connection none at all. Blocks come from the [`BufferPool`] of the process, which is passed as an argument.
+
+use core::fmt;
+
+/// The sizes that blocks have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// 2 KiB: a message head with its first body bytes, nearly always.
+    Small,
+    /// 16 KiB: the largest head that is taken, the request body that the hub holds, a full TLS record.
+    Medium,
+    /// 64 KiB: bodies on their way; beyond it a system call costs no more than the copying that it does.
+    Large,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
+
+    /// The size of a block in bytes.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Small => 2 * 1024,
+            Self::Medium => 16 * 1024,
+            Self::Large => 64 * 1024,
+        }
+    }
+
+    /// Free blocks that the pool keeps; those beyond go back to the allocator. 2.5 MiB in all: what a router can spare, and
+    /// enough that a busy server does not ask the allocator for each message.
+    const fn kept(self) -> usize {
+        match self {
+            Self::Small => 256,
+            Self::Medium => 64,
+            Self::Large => 16,
+        }
+    }
+
+    /// The smallest class that holds this many bytes.
+    fn holding(bytes: usize) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| bytes <= class.size())
+    }
+}
+
+/// Free blocks, and how many are out.
+#[derive(Default)]
+pub struct BufferPool {
+    free: [Vec<Box<[u8]>>; 3],
+    out: usize,
+}
+
+impl BufferPool {
+    /// A pool without blocks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many blocks buffers own at present. None when nothing is in flight: anything else is a leak.
+    pub fn out(&self) -> usize {
+        self.out
+    }
+
+    /// A block of this class. Its content is whatever its last owner left; it was zeroed once, when it was allocated.
+    fn take(&mut self, class: Class) -> Box<[u8]> {
+        self.out += 1;
+        // The block used last is the one in the processor's cache.
+        self.list(class).pop().unwrap_or_else(|| vec![0; class.size()].into_boxed_slice())
+    }
+
+    fn give_back(&mut self, block: Box<[u8]>) {
+        self.out -= 1;
+        if let Some(class) = Class::holding(block.len()) {
+            let list = self.list(class);
+            if list.len() < class.kept() {
+                list.push(block);
+            }
+        }
+    }
+
+    fn list(&mut self, class: Class) -> &mut Vec<Box<[u8]>> {
+        let [small, medium, large] = &mut self.free;
+        match class {
+            Class::Small => small,
+            Class::Medium => medium,
+            Class::Large => large,
+        }
+    }
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool")
+            .field("out", &self.out)
+            .field("free", &self.free.each_ref().map(Vec::len))
+            .finish()
+    }
+}
+
+/// A byte queue over at most one block, of [`Class::Large`] at most.
+///
+/// Invariants: `start <= end <= block length`; if `start == end` there is no block, except between [`Buffer::space`] and
+/// [`Buffer::filled`]. A buffer that is dropped with bytes in it must be cleared first, or the pool's count goes wrong.
+#[derive(Default)]
+pub struct Buffer {
+    block: Option<Box<[u8]>>,
+    start: u32,
+    end: u32,
+}
+
+/// More bytes were to be appended than a block of the largest class holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Buffer {
+    /// An empty buffer. It owns no memory.
+    pub const fn new() -> Self {
+        Self { block: None, start: 0, end: 0 }
+    }
+
+    /// The bytes that wait, in order.
+    pub fn data(&self) -> &[u8] {
+        self.block
+            .as_ref()
+            .and_then(|block| block.get(self.start as usize..self.end as usize))
+            .unwrap_or_default()
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether no bytes wait.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Drops the first `n` bytes (all, if there are fewer). With the last one the block goes back.
+    pub fn consume(&mut self, n: usize, pool: &mut BufferPool) {
+        self.start += offset(n.min(self.len()));
+        if self.is_empty() {
+            self.clear(pool);
+        }
+    }
+
+    /// Drops all bytes and gives the block back.
+    pub fn clear(&mut self, pool: &mut BufferPool) {
+        (self.start, self.end) = (0, 0);
+        if let Some(block) = self.block.take() {
+            pool.give_back(block);
+        }
+    }
+
+    /// Room behind the data, to be filled from a socket and then told by [`Buffer::filled`], in a block of `class` at least.
+    /// Empty if such a block is full.
+    pub fn space(&mut self, class: Class, pool: &mut BufferPool) -> &mut [u8] {
+        if self.capacity() < class.size() {
+            self.exchange(class, pool);
+        } else if self.capacity() - (self.end as usize) < self.start as usize {
+            // More room in front than behind: no reads of a few bytes at the end of a block.
+            self.compact();
+        }
+        let end = self.end as usize;
+        self.block.as_mut().and_then(|block| block.get_mut(end..)).unwrap_or_default()
+    }
+
+    /// The first `n` bytes of [`Buffer::space`] were filled; none, if nothing came.
+    pub fn filled(&mut self, n: usize, pool: &mut BufferPool) {
+        self.end += offset(n.min(self.capacity() - self.end as usize));
+        if self.is_empty() {
+            self.clear(pool);
+        }
+    }
+
+    /// Appends bytes, in a larger block if need be: all of them or none.
+    pub fn append(&mut self, bytes: &[u8], pool: &mut BufferPool) -> Result<(), Full> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let after = self.len() + bytes.len();
+        if after > self.capacity() {
+            self.exchange(Class::holding(after).ok_or(Full)?, pool);
+        } else if self.end as usize + bytes.len() > self.capacity() {
+            self.compact();
+        }
+        let range = self.end as usize..self.end as usize + bytes.len();
+        if let Some(room) = self.block.as_mut().and_then(|block| block.get_mut(range)) {
+            room.copy_from_slice(bytes);
+            self.end += offset(bytes.len());
+        }
+        Ok(())
+    }
+
+    /// The size of the block that is owned at present.
+    fn capacity(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.len())
+    }
+
+    /// Moves the data to the front of the block.
+    fn compact(&mut self) {
+        let data = self.start as usize..self.end as usize;
+        if let Some(block) = &mut self.block {
+            block.copy_within(data, 0);
+        }
+        (self.start, self.end) = (0, self.end - self.start);
+    }
+
+    /// Moves the data to a block of this larger class.
+    fn exchange(&mut self, class: Class, pool: &mut BufferPool) {
+        let mut block = pool.take(class);
+        let data = self.data();
+        if let Some(room) = block.get_mut(..data.len()) {
+            room.copy_from_slice(data);
+        }
+        (self.start, self.end) = (0, self.end - self.start);
+        if let Some(old) = self.block.replace(block) {
+            pool.give_back(old);
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} of {})", self.len(), self.capacity())
+    }
+}
+
+/// No block is anywhere near as long as 4 GiB.
+fn offset(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_buffer_is_small() {
+        assert!(size_of::<Buffer>() <= 24);
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_and_the_block_goes_back() {
+        let mut pool = BufferPool::new();
+        let mut buffer = Buffer::new();
+        buffer.append(b"hello", &mut pool).unwrap();
+        assert_eq!(pool.out(), 1);
+        let space = buffer.space(Class::Small, &mut pool);
+        assert_eq!(space.len(), Class::Small.size() - 5);
+        space[..6].copy_from_slice(b" world");
+        buffer.filled(6, &mut pool);
+        buffer.consume(3, &mut pool);
+        assert_eq!(buffer.data(), b"lo world");
+        buffer.consume(99, &mut pool);
+        assert!(buffer.is_empty());
+        assert_eq!(pool.out(), 0);
+        assert_eq!(buffer.data(), b"");
+    }
+
+    #[test]
+    fn nothing_read_gives_the_block_back() {
+        let mut pool = BufferPool::new();
+        let mut buffer = Buffer::new();
+        assert_eq!(buffer.space(Class::Large, &mut pool).len(), Class::Large.size());
+        buffer.filled(0, &mut pool);
+        assert_eq!(pool.out(), 0);
+    }
+
+    #[test]
+    fn it_grows_by_classes_and_no_further() {
+        let mut pool = BufferPool::new();
+        let mut buffer = Buffer::new();
+        let bytes: Vec<u8> = (0..Class::Large.size()).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let mut sent = 0;
+        for chunk in bytes.chunks(1000) {
+            buffer.append(chunk, &mut pool).unwrap();
+            sent += chunk.len();
+            assert_eq!(buffer.capacity(), Class::holding(sent).unwrap().size());
+            assert_eq!(pool.out(), 1);
+        }
+        assert_eq!(buffer.data(), bytes);
+        assert_eq!(buffer.append(b"x", &mut pool), Err(Full));
+        assert_eq!(buffer.space(Class::Large, &mut pool), b"");
+        assert_eq!(buffer.data(), bytes);
+        buffer.consume(1, &mut pool);
+        buffer.append(b"x", &mut pool).unwrap();
+        assert_eq!(buffer.data()[..bytes.len() - 1], bytes[1..]);
+        assert_eq!(buffer.data().last(), Some(&b'x'));
+        buffer.clear(&mut pool);
+        assert_eq!(pool.out(), 0);
+    }
+
+    #[test]
+    fn a_consumed_front_makes_room() {
+        let mut pool = BufferPool::new();
+        let mut buffer = Buffer::new();
+        let size = Class::Small.size();
+        buffer.append(&vec![1; size], &mut pool).unwrap();
+        buffer.consume(size - 2, &mut pool);
+        let space = buffer.space(Class::Small, &mut pool);
+        assert_eq!(space.len(), size - 2);
+        space.fill(2);
+        buffer.filled(size - 2, &mut pool);
+        assert_eq!(buffer.capacity(), size);
+        assert_eq!(buffer.data()[..3], [1, 1, 2]);
+        assert_eq!(buffer.len(), size);
+    }
+
+    #[test]
+    fn the_pool_keeps_a_bounded_number() {
+        let mut pool = BufferPool::new();
+        let mut buffers: Vec<Buffer> = (0..1000).map(|_| Buffer::new()).collect();
+        for buffer in &mut buffers {
+            buffer.append(b"x", &mut pool).unwrap();
+        }
+        assert_eq!(pool.out(), 1000);
+        for buffer in &mut buffers {
+            buffer.consume(1, &mut pool);
+        }
+        assert_eq!(pool.out(), 0);
+        assert_eq!(pool.free.each_ref().map(Vec::len), [Class::Small.kept(), 0, 0]);
+    }
+}

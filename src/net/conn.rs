@@ -1,0 +1,202 @@
+//! One connection, as the shell keeps it: its socket, what is known of its readiness, and its buffers.
+
+use core::net::SocketAddr;
+
+use super::buffer::{Buffer, BufferPool};
+use crate::proto::key::{Key, Kind};
+use crate::proto::seam::{End, Target};
+
+/// An entry of the shell's tables: a connection, or what is to become one.
+pub(super) enum Slot<S> {
+    /// The name of its target is being looked up.
+    Resolving(Target),
+    /// The connection is being made; these addresses are left to try after it.
+    Connecting { socket: S, target: Target, left: Vec<SocketAddr> },
+    /// The connection stands.
+    Open(Conn<S>),
+}
+
+/// A connection.
+pub(super) struct Conn<S> {
+    pub(super) socket: S,
+    /// The connection that it is paired with.
+    pub(super) peer: Option<Peer>,
+    /// Received, but not consumed by the core.
+    pub(super) input: Buffer,
+    /// To be sent, but not taken by the socket.
+    pub(super) output: Buffer,
+    /// What came from a requester, for its responder.
+    pub(super) held: Held,
+    /// How the input ended, once it has.
+    pub(super) end: Option<End>,
+    /// What is to be done once everything is sent.
+    pub(super) ending: Ending,
+    /// An edge said that there is something to read, and no call has said yet that there is no more.
+    pub(super) readable: bool,
+    /// No call has said that the socket takes no more.
+    pub(super) writable: bool,
+    /// An edge said that the remote side has closed or reset. A short read does not prove then that nothing follows.
+    pub(super) hangup: bool,
+    /// The core was told of the hangup.
+    pub(super) hangup_told: bool,
+    /// The core was told that bytes wait to be sent.
+    pub(super) waiting_told: bool,
+    /// The socket takes nothing any more, but what it received before counts.
+    pub(super) write_failed: bool,
+    /// It stands in the ready list.
+    pub(super) is_listed: bool,
+    /// The last read filled all its room: the next one gets more.
+    pub(super) is_bulk: bool,
+}
+
+/// The other connection of a pair.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) key: Key,
+    /// What the connection that has this peer is in the pair.
+    pub(super) role: Role,
+}
+
+/// What a connection is in its pair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The request came from it.
+    Requester,
+    /// The request goes to it. Whether anything of it was written.
+    Responder { written: bool },
+}
+
+/// The held bytes of a requester.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) bytes: Buffer,
+    /// How many of them the present responder has been sent.
+    pub(super) sent: usize,
+    /// How many of them it may be sent at present.
+    pub(super) upto: usize,
+    /// They are not needed any more once they are sent.
+    pub(super) is_released: bool,
+}
+
+impl Held {
+    /// What the responder may be sent and has not been sent.
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.bytes.data().get(self.sent..self.upto.min(self.bytes.len())).unwrap_or_default()
+    }
+
+    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        self.bytes.clear(pool);
+        *self = Self::default();
+    }
+}
+
+/// What happens to a connection once everything is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing.
+    No,
+    /// FIN, and reading goes on.
+    Finish,
+    /// FIN has been sent.
+    Finished,
+    /// FIN, and what is still read is dropped; so many bytes so far. `finished` once FIN has been sent.
+    Linger { dropped: usize, finished: bool },
+}
+
+impl<S> Conn<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self {
+            socket,
+            peer: None,
+            input: Buffer::new(),
+            output: Buffer::new(),
+            held: Held::default(),
+            end: None,
+            ending: Ending::No,
+            readable: false,
+            writable: true,
+            hangup: false,
+            hangup_told: false,
+            waiting_told: false,
+            write_failed: false,
+            is_listed: false,
+            is_bulk: false,
+        }
+    }
+
+    /// Gives all blocks back. To be called before it is dropped.
+    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        self.input.clear(pool);
+        self.output.clear(pool);
+        self.held.clear(pool);
+    }
+}
+
+/// The tables, parallel to the core's: one for each kind, by slot.
+pub(super) struct Conns<S> {
+    tables: [Vec<Option<(Key, Slot<S>)>>; 3],
+}
+
+impl<S> Conns<S> {
+    pub(super) fn new() -> Self {
+        Self { tables: [Vec::new(), Vec::new(), Vec::new()] }
+    }
+
+    pub(super) fn insert(&mut self, key: Key, slot: Slot<S>) {
+        let Some(table) = self.table_mut(key) else { return };
+        if table.len() <= key.slot() {
+            table.resize_with(key.slot() + 1, || None);
+        }
+        if let Some(entry) = table.get_mut(key.slot()) {
+            debug_assert!(entry.is_none(), "the core gave a slot to a newcomer whose tenant is still here");
+            *entry = Some((key, slot));
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Slot<S>> {
+        let entry = self.table_mut(key)?.get_mut(key.slot())?;
+        match entry {
+            Some((own, _)) if *own == key => entry.take().map(|(_, slot)| slot),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(super) fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<S>> {
+        match self.table_mut(key)?.get_mut(key.slot())? {
+            Some((own, slot)) if *own == key => Some(slot),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Conn<S>> {
+        match self.tables.get(index(key)?)?.get(key.slot())? {
+            Some((own, Slot::Open(conn))) if *own == key => Some(conn),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
+        match self.slot_mut(key)? {
+            Slot::Open(conn) => Some(conn),
+            Slot::Resolving(_) | Slot::Connecting { .. } => None,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.tables.iter().flatten().filter(|entry| entry.is_some()).count()
+    }
+
+    fn table_mut(&mut self, key: Key) -> Option<&mut Vec<Option<(Key, Slot<S>)>>> {
+        self.tables.get_mut(index(key)?)
+    }
+}
+
+fn index(key: Key) -> Option<usize> {
+    match key.kind() {
+        Kind::Client => Some(0),
+        Kind::Tunnel => Some(1),
+        Kind::Upstream => Some(2),
+        Kind::Exchange | Kind::Worker => None,
+    }
+}

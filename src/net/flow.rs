@@ -1,0 +1,433 @@
+//! How bytes move: from a socket, past the core, to the peer's socket, in as few system calls as there are messages.
+//!
+//! **Reading** stops where the core wants nothing, where the peer has not taken everything yet, and after a budget, so that one
+//! connection does not starve the others. A short read proves that the socket is empty, unless an edge said that the remote side has
+//! closed: data and FIN share one edge.
+//!
+//! **Writing** is tried at once, with everything that one look at the input made: head and body go out in one call, and the
+//! body is not copied. Only what the socket does not take is copied to the connection's output, and as long as anything is there,
+//! the input that it comes from is not looked at.
+
+use core::ops::Range;
+use std::io::{self, IoSlice};
+
+use super::Net;
+use super::buffer::{Buffer, Class};
+use super::conn::{Conn, Ending, Peer, Role};
+use super::shell::Shell;
+use crate::proto::key::Key;
+use crate::proto::seam::{Core, End, Step, Why};
+
+/// Bytes read from one connection in one turn.
+const READ_BUDGET: usize = 256 * 1024;
+/// Pieces that go out in one write.
+const MAX_PIECES: usize = 16;
+/// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was told to stop.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A part of what goes to the peer.
+enum Piece {
+    /// From the scratch buffer: written by the core.
+    Ours(Range<usize>),
+    /// From the input: passed by the core.
+    Theirs(Range<usize>),
+}
+
+impl<C: Core, N: Net> Shell<C, N> {
+    /// Reads what there is and shows it to the core, for as long as it is wanted, there is room, and the budget lasts.
+    pub(super) fn pump(&mut self, key: Key) {
+        let mut budget = READ_BUDGET;
+        loop {
+            let Some(conn) = self.conns.get(key) else { return };
+            if let Ending::Linger { .. } = conn.ending {
+                self.drop_input(key);
+                return;
+            }
+            if !self.core.wants_input(key) || self.is_held_up(key) {
+                return;
+            }
+            if (!conn.input.is_empty() || conn.end.is_some()) && self.show(key) {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            if conn.end.is_some() || !conn.readable {
+                return;
+            }
+            if budget == 0 {
+                self.put_off(key);
+                return;
+            }
+            let class = if conn.is_bulk { Class::Large } else { Class::Medium };
+            let space = conn.input.space(class, &mut self.buffers);
+            let room = space.len();
+            if room == 0 {
+                // The core leaves a full buffer only where it waits for something else.
+                return;
+            }
+            match self.net.read(&mut conn.socket, space) {
+                Ok(0) => {
+                    conn.input.filled(0, &mut self.buffers);
+                    conn.readable = false;
+                    conn.end = Some(End::Clean);
+                }
+                Ok(n) => {
+                    conn.input.filled(n, &mut self.buffers);
+                    conn.readable = n == room || conn.hangup;
+                    conn.is_bulk = n == room;
+                    budget = budget.saturating_sub(n);
+                }
+                Err(error) => {
+                    conn.input.filled(0, &mut self.buffers);
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock => {
+                            conn.readable = false;
+                            return;
+                        }
+                        io::ErrorKind::Interrupted => {}
+                        _ => {
+                            self.fail(key, Why::Failed);
+                            return;
+                        }
+                    }
+                }
+            }
+            if !self.show(key) && self.conns.get(key).is_none_or(|conn| conn.end.is_some()) {
+                return;
+            }
+        }
+    }
+
+    /// Shows the input to the core, delivers what it passes, and carries out its commands. False if nothing came of it.
+    fn show(&mut self, key: Key) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else { return false };
+        let end = conn.end;
+        let input = core::mem::take(&mut conn.input);
+        let mut out = core::mem::take(&mut self.scratch);
+        let mut pieces: [Option<Piece>; MAX_PIECES] = [const { None }; MAX_PIECES];
+        let mut count = 0;
+        let mut at = 0;
+        let mut is_full = false;
+        loop {
+            let begin = out.len();
+            let rest = input.data().get(at..).unwrap_or_default();
+            let step = self.core.handle_input(key, rest, end, &mut out, self.now);
+            if out.len() > begin {
+                is_full |= !push(&mut pieces, &mut count, Piece::Ours(begin..out.len()));
+            }
+            match step {
+                Step::Wait => break,
+                Step::Skip(n) => at += n,
+                Step::Pass(n) => {
+                    is_full |= !push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
+                    at += n;
+                }
+            }
+            // Two places are kept free: a step adds two pieces at most.
+            if count + 2 > MAX_PIECES {
+                is_full = true;
+                break;
+            }
+        }
+        let pieces = pieces.get(..count).unwrap_or_default();
+        self.deliver(key, pieces, input.data(), &out);
+        out.clear();
+        self.scratch = out;
+        self.put_back(key, input, at);
+        let has_commands = !self.core.commands().is_empty();
+        self.obey();
+        at > 0 || count > 0 || has_commands || is_full
+    }
+
+    /// Returns the input to its connection, without what was consumed of it.
+    fn put_back(&mut self, key: Key, mut input: Buffer, consumed: usize) {
+        input.consume(consumed, &mut self.buffers);
+        match self.conns.get_mut(key) {
+            Some(conn) => conn.input = input,
+            None => input.clear(&mut self.buffers),
+        }
+    }
+
+    /// Sends pieces to the peer, or adds them to the held bytes where there is none.
+    fn deliver(&mut self, key: Key, pieces: &[Option<Piece>], input: &[u8], out: &[u8]) {
+        if pieces.is_empty() {
+            return;
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_PIECES];
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            let bytes = match piece {
+                Some(Piece::Ours(range)) => out.get(range.clone()),
+                Some(Piece::Theirs(range)) => input.get(range.clone()),
+                None => None,
+            };
+            *slice = IoSlice::new(bytes.unwrap_or_default());
+        }
+        let mut slices = slices.get_mut(..pieces.len()).unwrap_or_default();
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(peer) = conn.peer else {
+            for slice in slices.iter() {
+                if conn.held.bytes.append(slice, &mut self.buffers).is_err() {
+                    self.failed.push((key, Why::Failed));
+                }
+            }
+            return;
+        };
+        let Some(to) = self.conns.get_mut(peer.key) else { return };
+        if let Some(Peer { role: Role::Responder { written }, .. }) = &mut to.peer {
+            *written = true;
+        }
+        if to.write_failed {
+            return;
+        }
+        // Nothing waits there, or the input would not have been looked at.
+        while to.writable && to.output.is_empty() && !slices.is_empty() {
+            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+            match self.net.write(&mut to.socket, slices) {
+                Ok(n) => {
+                    // A short write proves that the socket is full.
+                    to.writable = n == wanted;
+                    IoSlice::advance_slices(&mut slices, n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.write_failed(peer.key);
+                    return;
+                }
+            }
+        }
+        for slice in slices.iter() {
+            if to.output.append(slice, &mut self.buffers).is_err() {
+                self.failed.push((peer.key, Why::Failed));
+            }
+        }
+        self.tell_waiting(peer.key);
+    }
+
+    /// Sends bytes of the core's own.
+    pub(super) fn send(&mut self, key: Key, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.output.append(bytes, &mut self.buffers).is_err() {
+            self.failed.push((key, Why::Failed));
+            return;
+        }
+        self.flush(key);
+    }
+
+    /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
+    pub(super) fn flush(&mut self, key: Key) {
+        let mut moved = false;
+        loop {
+            let Some(conn) = self.conns.get(key) else { return };
+            let held = match conn.peer {
+                Some(Peer { key: requester, role: Role::Responder { .. } }) => {
+                    self.conns.get(requester).map_or(&[][..], |requester| requester.held.unsent())
+                }
+                Some(Peer { role: Role::Requester, .. }) | None => &[],
+            };
+            let (own, held_len) = (conn.output.len(), held.len());
+            if own + held_len == 0 || !conn.writable || conn.write_failed {
+                break;
+            }
+            // The held bytes belong to another connection of the table: they are lent out while this one is written to.
+            let lender = conn.peer.filter(|_| held_len > 0).map(|peer| peer.key);
+            let lent =
+                lender.and_then(|key| self.conns.get_mut(key)).map(|conn| core::mem::take(&mut conn.held));
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            let held = lent.as_ref().map_or(&[][..], |held| held.unsent());
+            let result = if own == 0 {
+                self.net.write(&mut conn.socket, &[IoSlice::new(held)])
+            } else if held.is_empty() {
+                self.net.write(&mut conn.socket, &[IoSlice::new(conn.output.data())])
+            } else {
+                self.net.write(&mut conn.socket, &[IoSlice::new(conn.output.data()), IoSlice::new(held)])
+            };
+            let sent = match &result {
+                Ok(n) => *n,
+                Err(_) => 0,
+            };
+            conn.output.consume(sent.min(own), &mut self.buffers);
+            if let (Some(mut held), Some(lender)) = (lent, lender) {
+                held.sent += sent.saturating_sub(own);
+                if sent > own
+                    && let Some(Peer { role: Role::Responder { written }, .. }) = &mut conn.peer
+                {
+                    *written = true;
+                }
+                if held.is_released && held.unsent().is_empty() {
+                    held.clear(&mut self.buffers);
+                }
+                if let Some(conn) = self.conns.get_mut(lender) {
+                    conn.held = held;
+                }
+            }
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            match result {
+                Ok(n) => {
+                    moved |= n > 0;
+                    // A short write proves that the socket is full.
+                    conn.writable = n == own + held_len;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.write_failed(key);
+                    return;
+                }
+            }
+        }
+        if moved {
+            self.tell_moved(key);
+        }
+        self.tell_waiting(key);
+        self.finish_if_sent(key);
+    }
+
+    /// Whether anything waits to be sent to this connection.
+    fn waits(&self, key: Key) -> bool {
+        let Some(conn) = self.conns.get(key) else { return false };
+        if conn.write_failed {
+            return false;
+        }
+        !conn.output.is_empty()
+            || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
+                if self.conns.get(requester).is_some_and(|requester| !requester.held.unsent().is_empty()))
+    }
+
+    /// Whether the input of this connection must not be looked at, because its peer has not taken everything yet.
+    fn is_held_up(&self, key: Key) -> bool {
+        self.conns.get(key).and_then(|conn| conn.peer).is_some_and(|peer| self.waits(peer.key))
+    }
+
+    /// The core hears that bytes wait, once, when they begin to.
+    fn tell_waiting(&mut self, key: Key) {
+        let waits = self.waits(key);
+        if let Some(conn) = self.conns.get_mut(key)
+            && waits
+            && !conn.waiting_told
+        {
+            conn.waiting_told = true;
+            self.core.handle_send_progress(key, true, self.now);
+        }
+    }
+
+    /// Something that waited was taken: the core hears of it if it knew of the waiting, and the source goes on if all was.
+    fn tell_moved(&mut self, key: Key) {
+        let waits = self.waits(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let peer = conn.peer;
+        if conn.waiting_told {
+            conn.waiting_told = waits;
+            self.core.handle_send_progress(key, waits, self.now);
+            if !waits && let Some(peer) = peer {
+                self.list(peer.key);
+            }
+        }
+    }
+
+    fn finish_if_sent(&mut self, key: Key) {
+        if self.waits(key) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match conn.ending {
+            Ending::Finish => conn.ending = Ending::Finished,
+            Ending::Linger { dropped, finished: false } => {
+                conn.ending = Ending::Linger { dropped, finished: true }
+            }
+            Ending::No | Ending::Finished | Ending::Linger { finished: true, .. } => return,
+        }
+        if !conn.write_failed && self.net.shutdown(&mut conn.socket).is_err() {
+            self.failed.push((key, Why::Failed));
+        }
+    }
+
+    /// A write failed. A requester is gone then; what a responder sent before still counts, and its reading tells the end.
+    fn write_failed(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let is_responder = matches!(conn.peer, Some(Peer { role: Role::Responder { .. }, .. }));
+        if !is_responder || conn.end.is_some() {
+            self.failed.push((key, Why::Failed));
+            return;
+        }
+        conn.write_failed = true;
+        conn.readable = true;
+        conn.hangup = true;
+        conn.output.clear(&mut self.buffers);
+        if conn.waiting_told {
+            conn.waiting_told = false;
+            self.core.handle_send_progress(key, false, self.now);
+        }
+        self.list(key);
+    }
+
+    /// Reads and drops what a lingering connection still sends. Its end, or too much of it, ends the connection.
+    fn drop_input(&mut self, key: Key) {
+        loop {
+            let Some(conn) = self.conns.get_mut(key) else { return };
+            let Ending::Linger { dropped, finished } = &mut conn.ending else { return };
+            if conn.end.is_some() || *dropped > LINGER_BYTES {
+                if *finished || *dropped > LINGER_BYTES {
+                    self.fail(key, Why::Lingered);
+                }
+                return;
+            }
+            if !conn.readable {
+                return;
+            }
+            let mut scrap = Buffer::new();
+            let space = scrap.space(Class::Medium, &mut self.buffers);
+            let room = space.len();
+            let result = self.net.read(&mut conn.socket, space);
+            scrap.clear(&mut self.buffers);
+            match result {
+                Ok(0) => conn.end = Some(End::Clean),
+                Ok(n) => {
+                    *dropped += n;
+                    conn.readable = n == room || conn.hangup;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    conn.readable = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.fail(key, Why::Lingered);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A connection has used up its share of this turn.
+    fn put_off(&mut self, key: Key) {
+        if let Some(Conn { is_listed, .. }) = self.conns.get_mut(key)
+            && !*is_listed
+        {
+            *is_listed = true;
+            self.later.push(key);
+        }
+    }
+}
+
+/// Adds a piece, in one with the last one if they touch. False if there is no place.
+fn push(pieces: &mut [Option<Piece>; MAX_PIECES], count: &mut usize, piece: Piece) -> bool {
+    if let Some(Some(last)) = count.checked_sub(1).and_then(|last| pieces.get_mut(last)) {
+        match (last, &piece) {
+            (Piece::Ours(last), Piece::Ours(next)) | (Piece::Theirs(last), Piece::Theirs(next))
+                if last.end == next.start =>
+            {
+                last.end = next.end;
+                return true;
+            }
+            (Piece::Ours(_) | Piece::Theirs(_), Piece::Ours(_) | Piece::Theirs(_)) => {}
+        }
+    }
+    match pieces.get_mut(*count) {
+        Some(place) => {
+            *place = Some(piece);
+            *count += 1;
+            true
+        }
+        None => false,
+    }
+}

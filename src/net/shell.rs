@@ -1,0 +1,517 @@
+//! The event loop: it waits, tells the core what happened, and does what the core says.
+//!
+//! In each turn the events of a batch are first noted at their connections, then the connections are served, responders
+//! before requesters, so that a worker that became free, or a tunnel that died, is known before the next request is
+//! dispatched. `flow` moves the bytes; this module owns the turn, accepting, dialling, and the commands.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io;
+
+use log::{debug, warn};
+
+use super::buffer::BufferPool;
+use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
+use super::{Event, Net};
+use crate::proto::key::Key;
+use crate::proto::seam::{Close, Closed, Command, Core, Target, Unreachable, Why};
+use crate::proto::timer::{Mono, Now};
+
+/// Connections accepted in one turn, so that a flood of them does not starve those that are there.
+const ACCEPT_BUDGET: usize = 64;
+/// After the process ran out of descriptors or memory while accepting, the next attempt.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
+pub const LISTENER_TOKENS: u32 = 0xffff_0000;
+/// How often the ready list is gone through in one turn. What is ready then waits until new events were looked at.
+const ROUNDS: usize = 8;
+
+/// A core and its network.
+pub struct Shell<C: Core, N: Net> {
+    pub(super) core: C,
+    pub(super) net: N,
+    pub(super) conns: Conns<N::Socket>,
+    pub(super) buffers: BufferPool,
+    pub(super) now: Now,
+    /// What the core writes to while it looks at input.
+    pub(super) scratch: Vec<u8>,
+    /// Connections whose socket failed while something else was being done.
+    pub(super) failed: Vec<(Key, Why)>,
+    /// Connections to be served in this turn.
+    pub(super) ready: Vec<Key>,
+    /// Connections that used up their share of this turn.
+    pub(super) later: Vec<Key>,
+    events: Vec<Event>,
+    listeners: Vec<ListenerState<N::Listener>>,
+    targets: Targets,
+    commands: Vec<Command>,
+    /// Accepting failed for want of descriptors or memory; it is tried again then.
+    accept_again: Option<Mono>,
+    exit: Option<u8>,
+}
+
+struct ListenerState<L> {
+    listener: L,
+    readable: bool,
+}
+
+/// Where [`Command::Dial`] goes.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    /// The hub, at an agent.
+    pub hub: Option<Endpoint>,
+    /// The upstreams, at an agent.
+    pub upstreams: Vec<Endpoint>,
+}
+
+/// An address to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name or an IP address (without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Targets {
+    fn get(&self, target: Target) -> Option<&Endpoint> {
+        match target {
+            Target::Hub => self.hub.as_ref(),
+            Target::Upstream(index) => self.upstreams.get(usize::from(index)),
+        }
+    }
+}
+
+impl<C: Core, N: Net> Shell<C, N> {
+    /// A shell around a core. Listeners are registered with the tokens from [`LISTENER_TOKENS`] on, in order.
+    pub fn new(core: C, mut net: N, listeners: Vec<N::Listener>, targets: Targets) -> Self {
+        let now = net.now();
+        Self {
+            core,
+            net,
+            conns: Conns::new(),
+            buffers: BufferPool::new(),
+            now,
+            scratch: Vec::new(),
+            failed: Vec::new(),
+            ready: Vec::new(),
+            later: Vec::new(),
+            events: Vec::new(),
+            // Connections may have come before the first poll.
+            listeners: listeners
+                .into_iter()
+                .map(|listener| ListenerState { listener, readable: true })
+                .collect(),
+            targets,
+            commands: Vec::new(),
+            accept_again: None,
+            exit: None,
+        }
+    }
+
+    /// Runs turns until the core ends. Its exit code.
+    ///
+    /// # Errors
+    /// Waiting for events failed.
+    pub fn run(&mut self) -> io::Result<u8> {
+        loop {
+            if let Some(code) = self.turn()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Waits for events and deals with them. The exit code, once the core has ended.
+    ///
+    /// # Errors
+    /// Waiting for events failed.
+    pub fn turn(&mut self) -> io::Result<Option<u8>> {
+        let timeout = self.next_timeout().map(|at| at.since(self.now.mono));
+        let mut events = core::mem::take(&mut self.events);
+        self.net.poll(&mut events, timeout)?;
+        self.now = self.net.now();
+        for event in events.drain(..) {
+            self.note(event);
+        }
+        self.events = events;
+        if self.accept_again.is_some_and(|at| at <= self.now.mono) {
+            self.accept_again = None;
+        }
+        self.serve_ready();
+        self.accept();
+        self.serve_ready();
+        if self.core.next_timeout().is_some_and(|at| at <= self.now.mono) {
+            self.core.handle_timeout(self.now);
+            self.obey();
+            self.serve_ready();
+        }
+        self.core.handle_batch_end(self.now);
+        self.obey();
+        self.ready.append(&mut self.later);
+        Ok(self.exit)
+    }
+
+    /// When the next turn has something to do, even if nothing happens.
+    pub fn next_timeout(&self) -> Option<Mono> {
+        if !self.ready.is_empty() || !self.later.is_empty() || self.may_accept() {
+            return Some(self.now.mono);
+        }
+        match (self.core.next_timeout(), self.accept_again) {
+            (Some(core), Some(accept)) => Some(core.min(accept)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// The core.
+    pub fn core(&self) -> &C {
+        &self.core
+    }
+
+    /// The network.
+    pub fn net(&self) -> &N {
+        &self.net
+    }
+
+    /// How many connections there are, and how many blocks their buffers own.
+    pub fn census(&self) -> (usize, usize) {
+        (self.conns.len(), self.buffers.out())
+    }
+
+    /// Notes an event at its connection.
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Ready { token, readable, writable, hangup } => {
+                if let Some(index) = token.checked_sub(LISTENER_TOKENS) {
+                    if let Some(listener) = self.listeners.get_mut(index as usize) {
+                        listener.readable = true;
+                    }
+                    return;
+                }
+                let key = Key::from_token(token);
+                match self.conns.slot_mut(key) {
+                    Some(Slot::Open(conn)) => {
+                        conn.readable |= readable || hangup;
+                        conn.writable |= writable;
+                        conn.hangup |= hangup;
+                        self.list(key);
+                    }
+                    Some(Slot::Connecting { .. }) => self.check_connecting(key),
+                    Some(Slot::Resolving(_)) | None => {}
+                }
+            }
+            Event::Resolved { token, addresses } => self.resolved(Key::from_token(token), addresses),
+            Event::Terminate => {
+                self.core.handle_drain(self.now);
+                self.obey();
+            }
+            Event::Reload => {
+                self.core.handle_reload(self.now);
+                self.obey();
+            }
+        }
+    }
+
+    /// Puts a connection on the ready list, unless it is there.
+    pub(super) fn list(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.is_listed
+        {
+            conn.is_listed = true;
+            self.ready.push(key);
+        }
+    }
+
+    /// Serves the connections on the ready list, responders first, and those that become ready by it.
+    fn serve_ready(&mut self) {
+        for _ in 0..ROUNDS {
+            if self.ready.is_empty() {
+                return;
+            }
+            let mut batch = core::mem::take(&mut self.ready);
+            batch.sort_by_key(|key| core::cmp::Reverse(key.kind()));
+            for key in batch.drain(..) {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.is_listed = false;
+                    self.serve(key);
+                }
+            }
+            // The emptied vector is the larger one, as a rule.
+            if self.ready.is_empty() {
+                self.ready = batch;
+            }
+        }
+    }
+
+    fn serve(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if conn.hangup && !conn.hangup_told {
+            conn.hangup_told = true;
+            self.core.handle_hangup(key, self.now);
+            self.obey();
+        }
+        self.flush(key);
+        self.obey();
+        self.pump(key);
+    }
+
+    fn may_accept(&self) -> bool {
+        self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.readable)
+    }
+
+    fn accept(&mut self) {
+        let mut budget = ACCEPT_BUDGET;
+        for index in 0..self.listeners.len() {
+            while budget > 0 && self.accept_again.is_none() && self.accept_one(index) {
+                budget -= 1;
+            }
+        }
+    }
+
+    /// Accepts one connection from this listener. False if there is none at present.
+    fn accept_one(&mut self, index: usize) -> bool {
+        let Some(state) = self.listeners.get_mut(index).filter(|state| state.readable) else { return false };
+        let (mut socket, peer) = match self.net.accept(&mut state.listener) {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                state.readable = false;
+                return false;
+            }
+            // The connection that was waiting is gone; others may wait (accept(2)).
+            Err(error) if is_of_connection(&error) => return true,
+            Err(error) => {
+                debug!("cannot accept: {error}");
+                self.accept_again = Some(self.now.mono.after(ACCEPT_PAUSE));
+                self.core.handle_exhausted(self.now);
+                self.obey();
+                return false;
+            }
+        };
+        let Some(key) = self.core.handle_accepted(peer, self.now) else {
+            self.obey();
+            return true;
+        };
+        self.obey();
+        if let Err(error) = self.net.register(&mut socket, key.to_token()) {
+            debug!("cannot register a connection: {error}");
+            self.core.handle_closed(key, Closed { why: Why::Failed, written: false }, self.now);
+            self.obey();
+            return true;
+        }
+        let mut conn = Conn::new(socket);
+        // Most clients have sent their request by the time they are accepted.
+        conn.readable = true;
+        self.conns.insert(key, Slot::Open(conn));
+        self.list(key);
+        true
+    }
+
+    fn resolved(&mut self, key: Key, mut addresses: Vec<SocketAddr>) {
+        let Some(Slot::Resolving(target)) = self.conns.slot_mut(key) else { return };
+        let target = *target;
+        // They are tried from the end.
+        addresses.reverse();
+        let why = if addresses.is_empty() { Unreachable::NameNotFound } else { Unreachable::Other };
+        self.connect_next(key, target, addresses, why);
+    }
+
+    /// Connects to the next address that is left, or reports that there is none.
+    fn connect_next(&mut self, key: Key, target: Target, mut left: Vec<SocketAddr>, mut why: Unreachable) {
+        while let Some(address) = left.pop() {
+            let connected = self.net.connect(address).and_then(|mut socket| {
+                self.net.register(&mut socket, key.to_token())?;
+                Ok(socket)
+            });
+            match connected {
+                Ok(socket) => {
+                    if let Some(slot) = self.conns.slot_mut(key) {
+                        *slot = Slot::Connecting { socket, target, left };
+                    }
+                    return;
+                }
+                Err(error) => why = unreachable(&error),
+            }
+        }
+        self.conns.remove(key);
+        self.core.handle_closed(key, Closed { why: Why::Unreachable(why), written: false }, self.now);
+        self.obey();
+    }
+
+    fn check_connecting(&mut self, key: Key) {
+        let Some(Slot::Connecting { socket, target, left }) = self.conns.slot_mut(key) else { return };
+        match self.net.connected(socket) {
+            Ok(false) => {}
+            Ok(true) => {
+                let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
+                self.conns.insert(key, Slot::Open(Conn::new(socket)));
+                self.core.handle_connected(key, self.now);
+                self.obey();
+            }
+            Err(error) => {
+                let (target, left) = (*target, core::mem::take(left));
+                self.connect_next(key, target, left, unreachable(&error));
+            }
+        }
+    }
+
+    /// Carries out the core's commands, and those that follow from them.
+    pub(super) fn obey(&mut self) {
+        loop {
+            let mut commands = core::mem::take(&mut self.commands);
+            core::mem::swap(&mut commands, self.core.commands());
+            if commands.is_empty() && self.failed.is_empty() {
+                self.commands = commands;
+                return;
+            }
+            for command in commands.drain(..) {
+                self.carry_out(command);
+            }
+            self.commands = commands;
+            while let Some((key, why)) = self.failed.pop() {
+                self.fail(key, why);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Dial { key, target } => match self.targets.get(target) {
+                Some(endpoint) => {
+                    self.conns.insert(key, Slot::Resolving(target));
+                    self.net.resolve(&endpoint.host, endpoint.port, key.to_token());
+                }
+                None => warn!("no such target: {target:?}"),
+            },
+            Command::Send { key, bytes } => self.send(key, &bytes),
+            Command::Pair { requester, responder, upto } => {
+                if let Some(conn) = self.conns.get_mut(requester) {
+                    conn.peer = Some(Peer { key: responder, role: Role::Requester });
+                    conn.held.sent = 0;
+                    conn.held.upto = upto.unwrap_or(usize::MAX);
+                }
+                if let Some(conn) = self.conns.get_mut(responder) {
+                    conn.peer = Some(Peer { key: requester, role: Role::Responder { written: false } });
+                }
+                self.flush(responder);
+            }
+            Command::SendHeld(key) => {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.held.upto = usize::MAX;
+                    if let Some(peer) = conn.peer {
+                        self.flush(peer.key);
+                    }
+                }
+            }
+            Command::DropHeld(key) => {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    if conn.peer.is_some() && !conn.held.unsent().is_empty() {
+                        conn.held.is_released = true;
+                    } else {
+                        conn.held.clear(&mut self.buffers);
+                    }
+                }
+            }
+            Command::Unpair(key) => self.unpair(key),
+            Command::Resume(key) => self.list(key),
+            Command::Finish(key) => {
+                if let Some(conn) = self.conns.get_mut(key)
+                    && conn.ending == Ending::No
+                {
+                    conn.ending = Ending::Finish;
+                    self.flush(key);
+                }
+            }
+            Command::Close(key, Close::Linger) => {
+                self.unpair(key);
+                if let Some(conn) = self.conns.get_mut(key) {
+                    let finished = conn.ending == Ending::Finished;
+                    conn.ending = Ending::Linger { dropped: 0, finished };
+                    conn.input.clear(&mut self.buffers);
+                    self.flush(key);
+                    self.list(key);
+                }
+            }
+            Command::Close(key, how) => {
+                self.unpair(key);
+                match self.conns.remove(key) {
+                    Some(Slot::Open(mut conn)) => {
+                        conn.clear(&mut self.buffers);
+                        if how == Close::Reset {
+                            self.net.abort(conn.socket);
+                        }
+                    }
+                    Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
+                }
+            }
+            Command::Rekey { from, to } => {
+                if let Some(Slot::Open(mut conn)) = self.conns.remove(from) {
+                    if self.net.reregister(&mut conn.socket, to.to_token()).is_err() {
+                        self.failed.push((to, Why::Failed));
+                    }
+                    conn.is_listed = false;
+                    self.conns.insert(to, Slot::Open(conn));
+                    self.list(to);
+                }
+            }
+            Command::Exit(code) => self.exit = Some(code),
+        }
+    }
+
+    /// Parts a connection from its peer.
+    fn unpair(&mut self, key: Key) {
+        let Some(peer) = self.conns.get_mut(key).and_then(|conn| conn.peer.take()) else { return };
+        let other = self.conns.get_mut(peer.key).map(|other| {
+            other.peer = None;
+            peer.key
+        });
+        let requester = match peer.role {
+            Role::Requester => Some(key),
+            Role::Responder { .. } => other,
+        };
+        if let Some(conn) = requester.and_then(|key| self.conns.get_mut(key))
+            && conn.held.is_released
+        {
+            conn.held.clear(&mut self.buffers);
+        }
+    }
+
+    /// A connection broke: it goes, and the core is told.
+    pub(super) fn fail(&mut self, key: Key, why: Why) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let written = match conn.peer {
+            Some(Peer { role: Role::Responder { written }, .. }) => written,
+            Some(Peer { role: Role::Requester, .. }) | None => false,
+        };
+        self.unpair(key);
+        if let Some(Slot::Open(mut conn)) = self.conns.remove(key) {
+            conn.clear(&mut self.buffers);
+        }
+        self.core.handle_closed(key, Closed { why, written }, self.now);
+        self.obey();
+    }
+}
+
+/// Whether accept(2) failed for the connection that it would have returned, not for want of anything of ours.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        PermissionDenied, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
+    )
+}
+
+fn unreachable(error: &io::Error) -> Unreachable {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Unreachable::Refused,
+        _ => Unreachable::Other,
+    }
+}
