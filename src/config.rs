@@ -1,4 +1,4 @@
-//! What hub and agent are told at their start: plain data, validated once by [`crate::cli`], obeyed by the core.
+//! What hub and agent are told at their start: plain data, validated once by `cli`, obeyed by the core.
 //!
 //! All limits have their default and their reason here, and nowhere else.
 

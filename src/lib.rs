@@ -1,4 +1,70 @@
 //! slime: one address for many machines behind NAT.
+//!
+//! ```text
+//! application --HTTP--> HUB <==tunnels dialled by== AGENT --HTTP--> UPSTREAM
+//!                       (one public address)        (beside each upstream)
+//! ```
+//!
+//! The hub accepts requests; agents dial out to it, keep tunnels open, and serve each request from their upstream. A tunnel
+//! is an HTTP/1.1 connection whose roles were reversed by an upgrade: the hub is the client on it, one exchange at a time. An idle
+//! tunnel is a free worker, and that is the whole of dispatching; back-pressure is TCP's, cancelling is closing, and bodies are never
+//! wrapped.
+//!
+//! # Architecture
+//!
+//! ```text
+//! main -> cli -> net -> proto          one way only; tests/layering.rs holds it
+//! ```
+//!
+//! - [`proto`] is the sans-IO core: all decisions, no socket, no clock, no randomness of its own. [`proto::seam`] is how it meets
+//!   the shell: the shell shows it bytes and events, it answers with steps and commands.
+//!   - [`proto::http1`]: heads, framing, bodies, rewriting. One place derives the framing, everything asks it.
+//!   - [`proto::exchange`]: the joint machine of a request and its responses, the same at hub and agent.
+//!   - [`proto::hub`]: clients, tunnels, admission and dispatch, over [`proto::pool`] (who is free) and [`proto::queue`] (who waits).
+//!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
+//!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::agent_token`], [`proto::revocation`]: who may be an agent.
+//!   - [`proto::key`], [`proto::table`], [`proto::list`], [`proto::timer`]: typed keys with generations, the tables they index, FIFO
+//!     lists, and lazy wake-ups.
+//! - `net` is the I/O shell: `net::shell` (the event loop), `net::flow` (how bytes move), `net::buffer` (borrowed blocks). The
+//!   operating system is behind the trait `net::Net`; `net::sys` is the real one, `tests/simulation` the other.
+//! - `cli` turns words into [`config`], once; nothing behind it parses a flag.
+//!
+//! ## Invariants
+//!
+//! - `proto` never names a socket, `net` never names an HTTP field.
+//! - Bytes are forwarded as our own serialisation of what was judged; no head is ever copied through.
+//! - Data lives in the state that needs it: a queued exchange has no tunnel, an idle client no buffer, and whether a connection can be
+//!   used again is asked of the messages, not remembered.
+//! - Every table, list, buffer and wait has a limit ([`config`]), and a deadline that lives in the state that waits.
+//! - Nothing that arrives can panic: the release binary aborts on panic, and that would drop every tunnel.
+//! - Nothing is allocated, logged or timed per request once a hub is warm.
+//!
+//! ## Deliberately absent
+//!
+//! HTTP/2 and HTTP/3, caching, compression, load-balancing policies beyond "longest idle first", a database, plug-ins,
+//! threads (but for name lookup), and a framing of our own.
+//!
+//! # Lexicon
+//!
+//! RFC 9110 and 9112 where they have a word, and the product's own:
+//!
+//! | Word | Meaning |
+//! |---|---|
+//! | client | the connection of an application to the hub (RFC 9110 section 3.3) |
+//! | hub | the gateway that applications talk to (section 3.7) |
+//! | agent | the intermediary beside an upstream; it dials out to the hub |
+//! | upstream | the server that produces the answers (the origin server of section 3.6) |
+//! | tunnel | a connection that an agent dialled, with its roles reversed. Not the blind relay that the RFC calls so: that is an upgraded exchange |
+//! | worker | the right to have one request in flight at an upstream; it has at most one tunnel |
+//! | exchange | one request and its responses |
+//! | requester, responder | the two connections of an exchange, as one process sees them |
+//! | inbound, outbound | toward the upstream, toward the client (section 3.7) |
+//! | framing | how a body is delimited (RFC 9112 section 6) |
+//! | agent token | what an agent proves itself with; "token" alone would also be mio's, and RFC 9110's |
+//! | held | bytes of a request that are kept until an answer comes, so that it can be sent again |
+//! | permit | one of the `--concurrent` exchanges that may be active at once |
+//! | withdrawn | a connected agent that takes no work |
+//! | bereft | an agent that has just lost its last ready tunnel, and is taken for connected for a while |
 
 #[cfg(feature = "net")]
 pub mod cli;

@@ -1,1 +1,484 @@
-//! Raw messages and their verdicts.
+//! Raw messages and their verdicts: every file of `tests/vectors/`, in every division of the bytes, through the public API.
+//!
+//! The format of the files is explained at the top of `requests.txt`. Each head that goes on is read again by httparse alone
+//! and compared with what the rules allow of the head that came, and goes through the second hop, too.
+
+// A vector that cannot be read is a broken test.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use slime::proto::error::Violation;
+use slime::proto::http1::body::{Progress, Transfer};
+use slime::proto::http1::framing::Framing;
+use slime::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
+use slime::proto::http1::rewrite::{
+    ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
+    response_to_hub,
+};
+use slime::proto::seam::End;
+
+#[path = "../src/proto/testing.rs"]
+mod testing;
+
+const FILES: [(&str, &str); 3] = [
+    ("requests.txt", include_str!("vectors/requests.txt")),
+    ("responses.txt", include_str!("vectors/responses.txt")),
+    ("bodies.txt", include_str!("vectors/bodies.txt")),
+];
+
+#[test]
+fn every_vector_gets_its_verdict() {
+    let vectors: Vec<Vector> = FILES.iter().flat_map(|(file, text)| parse(file, text)).collect();
+    assert!(vectors.len() >= 120, "{} vectors", vectors.len());
+    let failures: Vec<String> = vectors.iter().filter_map(|vector| vector.check().err()).collect();
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), vectors.len(), failures.join("\n"));
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names: Vec<String> = FILES
+        .iter()
+        .flat_map(|(file, text)| parse(file, text))
+        .map(|vector| format!("{:?} {}", vector.direction, vector.name))
+        .collect();
+    names.sort();
+    let before = names.len();
+    names.dedup();
+    assert_eq!(names.len(), before);
+}
+
+struct Vector {
+    name: String,
+    direction: Direction,
+    raw: Vec<u8>,
+    end: Option<End>,
+    verdict: String,
+    forwarded: Option<Vec<u8>>,
+    left: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Response { to_head: bool },
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Outcome {
+    verdict: String,
+    /// The head as it went on, empty if it did not.
+    head: Vec<u8>,
+    /// The body as it went on; data only, if it was close-delimited, as its division into chunks is that of the input.
+    body: Vec<u8>,
+    left: Vec<u8>,
+}
+
+impl Vector {
+    fn check(&self) -> Result<(), String> {
+        let at_end = self.end.is_some() || self.verdict.ends_with("more") || self.verdict == "more";
+        let trailing: &[u8] = if at_end { b"" } else { b"GET /trailing HTTP/1.1\r\nHost: b\r\n\r\n" };
+        // Limits are long; every split of them would be a long test.
+        let outcome = if self.raw.len() > 2000 {
+            let bytes: Vec<&[u8]> = self.raw.chunks(1).collect();
+            let whole = self.run(&[&self.raw]);
+            assert_eq!(self.run(&bytes), whole, "{}", self.name);
+            whole
+        } else {
+            testing::every_split(&self.raw, trailing, |pieces| self.run(pieces))
+        };
+        if outcome.verdict != self.verdict {
+            return Err(format!(
+                "{}: the verdict is {:?}, not {:?}",
+                self.name, outcome.verdict, self.verdict
+            ));
+        }
+        if let Some(forwarded) = &self.forwarded {
+            let sent = [outcome.head.as_slice(), &outcome.body].concat();
+            if sent != *forwarded {
+                return Err(format!(
+                    "{}: goes on as\n  {}\nnot\n  {}",
+                    self.name,
+                    sent.escape_ascii(),
+                    forwarded.escape_ascii()
+                ));
+            }
+        }
+        if outcome.left != self.left {
+            return Err(format!("{}: left is {:?}", self.name, outcome.left.escape_ascii().to_string()));
+        }
+        if !outcome.head.is_empty() {
+            self.check_forwarded(&outcome.head)?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, pieces: &[&[u8]]) -> Outcome {
+        let (mut input, mut outcome) = (
+            Vec::new(),
+            Outcome { verdict: "more".to_owned(), head: Vec::new(), body: Vec::new(), left: Vec::new() },
+        );
+        let mut scan = HeadScan::default();
+        let mut body: Option<(String, Transfer)> = None;
+        let mut framing_onward = Framing::None;
+        for (index, piece) in pieces.iter().enumerate() {
+            input.extend_from_slice(piece);
+            let end = self.end.filter(|_| index + 1 == pieces.len());
+            if body.is_none() {
+                match self.read_head(&mut scan, &mut input, &mut outcome.head) {
+                    Ok(None) => continue,
+                    Ok(Some((framing, description))) => {
+                        framing_onward = framing.onward(Version::Http11);
+                        body = Some((description, Transfer::new(framing, framing_onward)));
+                    }
+                    Err(violation) => {
+                        outcome.verdict = violation.status.to_string();
+                        return outcome;
+                    }
+                }
+            }
+            let Some((description, transfer)) = &mut body else { continue };
+            let word = loop {
+                let mut out = Vec::new();
+                let progress = transfer.advance(&input, end, &mut out);
+                outcome.body.append(&mut out);
+                match progress {
+                    Ok(Progress::Pass(n)) => outcome.body.extend(input.drain(..n)),
+                    Ok(Progress::Skip(n)) => drop(input.drain(..n)),
+                    Ok(Progress::NeedMore) => break "more".to_owned(),
+                    Ok(Progress::Done) => break "done".to_owned(),
+                    Ok(Progress::Truncated) => break "truncated".to_owned(),
+                    Err(violation) => break violation.status.to_string(),
+                }
+            };
+            outcome.verdict = format!("{description}, {word}");
+            if word.parse::<u16>().is_ok() {
+                input.clear();
+                break;
+            }
+        }
+        if outcome.verdict.starts_with("until-close") && framing_onward == Framing::Chunked {
+            outcome.body = decoded(&outcome.body);
+        }
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        input.truncate(input.len().saturating_sub(total - self.raw.len()));
+        if outcome.verdict.ends_with("done") {
+            outcome.left = input;
+        }
+        outcome
+    }
+
+    /// Reads the head and writes it anew, if it is complete. Says how the body is framed.
+    fn read_head(
+        &self,
+        scan: &mut HeadScan,
+        input: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<(Framing, String)>, Violation> {
+        if self.direction == Direction::Request {
+            let n = scan.leading_crlf(input);
+            input.drain(..n);
+        }
+        let mut storage = Storage::new();
+        let Some(n) = scan.advance(input).map_err(|violation| self.place(violation))? else {
+            return Ok(None);
+        };
+        let framing = match self.direction {
+            Direction::Request => {
+                let head = RequestHead::parse(&input[..n], &mut storage)?;
+                request_to_agent(&head, &HOW_TO_AGENT, out);
+                head.framing
+            }
+            Direction::Response { to_head } => {
+                let head = ResponseHead::parse(&input[..n], &mut storage, to_head)?;
+                response_to_client(&head, &how_to_client(head.framing), out);
+                head.framing
+            }
+        };
+        input.drain(..n);
+        let description = match framing {
+            Framing::None => "none".to_owned(),
+            Framing::Length(length) => format!("length {length}"),
+            Framing::Chunked => "chunked".to_owned(),
+            Framing::UntilClose => "until-close".to_owned(),
+        };
+        Ok(Some((framing, description)))
+    }
+
+    fn place(&self, violation: Violation) -> Violation {
+        match self.direction {
+            Direction::Request => violation,
+            Direction::Response { .. } => violation.in_response(),
+        }
+    }
+
+    /// Reads the head that went on with httparse alone: nothing of it may be open to doubt, and every field that came and may
+    /// go on is there, in order. Then sends it on through the second hop.
+    fn check_forwarded(&self, head: &[u8]) -> Result<(), String> {
+        let fail = |what: &str| {
+            let text = head.escape_ascii().to_string();
+            Err(format!("{}: {what}: {}", self.name, text.get(..500).unwrap_or(&text)))
+        };
+        let start = if self.raw.starts_with(b"\r\n") { 2 } else { 0 };
+        let (came, came_start) = read_plainly(&self.raw[start..], self.direction);
+        let (went, went_start) = read_plainly(head, self.direction);
+        let nominated: Vec<String> = values(&came, "connection")
+            .flat_map(|value| {
+                String::from_utf8_lossy(value)
+                    .split(',')
+                    .map(|name| name.trim().to_lowercase())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let kept: Vec<&Plain> = came
+            .iter()
+            .filter(|(name, _)| !is_ours(name, self.direction) && !nominated.contains(name))
+            .collect();
+        let sent: Vec<&Plain> = went
+            .iter()
+            .filter(|(name, value)| {
+                !(is_ours(name, self.direction) || name == "via" && value.ends_with(b" slime"))
+            })
+            .collect();
+        if kept != sent {
+            return fail("the fields differ");
+        }
+        let lines = head.iter().filter(|byte| **byte == b'\n').count();
+        if head.iter().filter(|byte| **byte == b'\r').count() != lines
+            || lines != went.len() + 2
+            || !head.ends_with(b"\r\n\r\n")
+        {
+            return fail("the line ends differ");
+        }
+        let framing_fields =
+            values(&went, "content-length").count() + values(&went, "transfer-encoding").count();
+        if framing_fields > 1
+            || went.iter().any(|(name, _)| name.starts_with("slime-") && name != "slime-agent-id")
+        {
+            return fail("a field too many");
+        }
+        let mut storage = Storage::on_tunnel();
+        let mut scan = HeadScan::on_tunnel();
+        if scan.advance(head) != Ok(Some(head.len())) {
+            return fail("it is not one head");
+        }
+        let mut next = Vec::new();
+        let framings = match self.direction {
+            Direction::Request => {
+                if came_start[0] != went_start[0] || values(&went, "host").count() != 1 {
+                    return fail("method or Host");
+                }
+                let Ok(again) = RequestHead::parse(head, &mut storage) else {
+                    return fail("refused by the next hop");
+                };
+                let base_path = if again.target.len() > 8000 { "" } else { "/base" };
+                request_to_upstream(&again, &ToUpstream { base_path, ..HOW_TO_UPSTREAM }, &mut next);
+                let mut storage = Storage::on_tunnel();
+                let Ok(last) = RequestHead::parse(&next, &mut storage) else {
+                    return fail("refused at last");
+                };
+                let target =
+                    if again.target == "*" { "*".to_owned() } else { format!("{base_path}{}", again.target) };
+                if last.target != target || last.authority() != "up.example" || last.upgrade != again.upgrade
+                {
+                    return fail("the second hop changes it");
+                }
+                (again.framing, last.framing)
+            }
+            Direction::Response { to_head } => {
+                let Ok(again) = ResponseHead::parse(head, &mut storage, to_head) else {
+                    return fail("refused by the next hop");
+                };
+                response_to_hub(&again, again.framing.onward(Version::Http11), &mut next);
+                let mut storage = Storage::on_tunnel();
+                let Ok(last) = ResponseHead::parse(&next, &mut storage, to_head) else {
+                    return fail("refused at last");
+                };
+                if (last.status, last.reason, last.upgrade) != (again.status, again.reason, again.upgrade) {
+                    return fail("the second hop changes it");
+                }
+                (again.framing, last.framing)
+            }
+        };
+        let expected = match self.verdict.split(',').next() {
+            Some("until-close") => "chunked",
+            Some(framing) => framing,
+            None => "",
+        };
+        for framing in [framings.0, framings.1] {
+            let description = match framing {
+                Framing::None => "none".to_owned(),
+                Framing::Length(length) => format!("length {length}"),
+                Framing::Chunked => "chunked".to_owned(),
+                Framing::UntilClose => "until-close".to_owned(),
+            };
+            if description != expected {
+                return fail("the framing changes");
+            }
+        }
+        Ok(())
+    }
+}
+
+const HOW_TO_AGENT: ToAgent = ToAgent {
+    client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+    secure: false,
+    trusted: false,
+    drop_authorization: false,
+    expect: ExpectForward::Drop,
+};
+
+const HOW_TO_UPSTREAM: ToUpstream<'_> = ToUpstream {
+    authority: "up.example",
+    preserve_host: false,
+    base_path: "",
+    authorization: None,
+    keep_expect: false,
+};
+
+fn how_to_client(framing: Framing) -> ToClient<'static> {
+    ToClient {
+        agent_id: "gpu-1",
+        version: Version::Http11,
+        framing: framing.onward(Version::Http11),
+        persistent: true,
+    }
+}
+
+/// A field as httparse alone reads it, its name in lower case.
+type Plain = (String, Vec<u8>);
+
+fn read_plainly(head: &[u8], direction: Direction) -> (Vec<Plain>, [String; 2]) {
+    let mut fields = [httparse::EMPTY_HEADER; 200];
+    let (fields, start) = match direction {
+        Direction::Request => {
+            let mut request = httparse::Request::new(&mut fields);
+            assert!(request.parse(head).unwrap().is_complete());
+            (request.headers.to_vec(), [request.method.unwrap().to_owned(), request.path.unwrap().to_owned()])
+        }
+        Direction::Response { .. } => {
+            let mut response = httparse::Response::new(&mut fields);
+            assert!(response.parse(head).unwrap().is_complete());
+            (response.headers.to_vec(), [response.code.unwrap().to_string(), String::new()])
+        }
+    };
+    (fields.iter().map(|field| (field.name.to_lowercase(), field.value.to_vec())).collect(), start)
+}
+
+fn values<'a>(fields: &'a [Plain], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |field| field.0 == name).map(|field| field.1.as_slice())
+}
+
+/// Whether a field never goes on as it came, said independently of the library.
+fn is_ours(name: &str, direction: Direction) -> bool {
+    let hop = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+    ];
+    let request = ["host", "expect", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    hop.contains(&name)
+        || name.starts_with("slime-")
+        || direction == Direction::Request && request.contains(&name)
+}
+
+fn decoded(chunks: &[u8]) -> Vec<u8> {
+    let mut transfer = Transfer::new(Framing::Chunked, Framing::UntilClose);
+    let (mut rest, mut data) = (chunks, Vec::new());
+    while let Ok(Progress::Pass(n) | Progress::Skip(n)) = {
+        let progress = transfer.advance(rest, None, &mut Vec::new());
+        if let Ok(Progress::Pass(n)) = progress {
+            data.extend_from_slice(&rest[..n]);
+        }
+        progress
+    } {
+        rest = &rest[n..];
+    }
+    data
+}
+
+fn parse(file: &str, text: &str) -> Vec<Vector> {
+    let mut vectors: Vec<Vector> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let at = format!("{file}:{}", number + 1);
+        let (key, value) = line.split_at(line.len().min(2));
+        match (key, vectors.last_mut()) {
+            ("", _) | ("# " | "#", _) => {}
+            ("==", _) => {
+                let (direction, name) = value.trim().split_once(": ").expect(&at);
+                let direction = match direction {
+                    "request" => Direction::Request,
+                    "response" => Direction::Response { to_head: false },
+                    "response to HEAD" => Direction::Response { to_head: true },
+                    other => panic!("{at}: {other}"),
+                };
+                vectors.push(Vector {
+                    name: format!("{file}: {name}"),
+                    direction,
+                    raw: Vec::new(),
+                    end: None,
+                    verdict: String::new(),
+                    forwarded: None,
+                    left: Vec::new(),
+                });
+            }
+            ("> ", Some(vector)) => vector.raw.extend(unescape(value, &at)),
+            ("* ", Some(vector)) => {
+                let (times, text) = value.split_once(' ').expect(&at);
+                vector.raw.extend(unescape(text, &at).repeat(times.parse().expect(&at)));
+            }
+            ("$ ", Some(vector)) => {
+                vector.end = Some(match value {
+                    "end" => End::Clean,
+                    "cut" => End::Cut,
+                    other => panic!("{at}: {other}"),
+                });
+            }
+            ("= ", Some(vector)) => vector.verdict = value.to_owned(),
+            ("< ", Some(vector)) => {
+                let ours = match value.strip_prefix("OURS").map(str::trim) {
+                    Some("") => "Slime-Agent-Id: gpu-1\\r\\nVia: 1.1 slime\\r\\n".to_owned(),
+                    Some(host) => format!(
+                        "X-Forwarded-For: 192.0.2.7\\r\\nX-Forwarded-Proto: http\\r\\nX-Forwarded-Host: {host}\\r\\nVia: 1.1 slime\\r\\n"
+                    ),
+                    None => value.to_owned(),
+                };
+                vector.forwarded.get_or_insert_default().extend(unescape(&ours, &at));
+            }
+            ("+ ", Some(vector)) => vector.left.extend(unescape(value, &at)),
+            _ => panic!("{at}: {line}"),
+        }
+    }
+    vectors
+}
+
+fn unescape(text: &str, at: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            bytes.extend(character.to_string().bytes());
+            continue;
+        }
+        match characters.next() {
+            Some('r') => bytes.push(b'\r'),
+            Some('n') => bytes.push(b'\n'),
+            Some('t') => bytes.push(b'\t'),
+            Some('s') => bytes.push(b' '),
+            Some('\\') => bytes.push(b'\\'),
+            Some('x') => {
+                let digits: String = characters.by_ref().take(2).collect();
+                bytes.push(u8::from_str_radix(&digits, 16).expect(at));
+            }
+            other => panic!("{at}: escape {other:?}"),
+        }
+    }
+    bytes
+}

@@ -134,7 +134,12 @@ impl<S> Conn<S> {
 
 /// The tables, parallel to the core's: one for each kind, by slot.
 pub(super) struct Conns<S> {
-    tables: [Vec<Option<(Key, Slot<S>)>>; 3],
+    tables: [Vec<Option<Entry<S>>>; 3],
+}
+
+struct Entry<S> {
+    key: Key,
+    slot: Slot<S>,
 }
 
 impl<S> Conns<S> {
@@ -143,35 +148,31 @@ impl<S> Conns<S> {
     }
 
     pub(super) fn insert(&mut self, key: Key, slot: Slot<S>) {
-        let Some(table) = self.table_mut(key) else { return };
+        let Some(table) = index(key).and_then(|index| self.tables.get_mut(index)) else { return };
         if table.len() <= key.slot() {
             table.resize_with(key.slot() + 1, || None);
         }
-        if let Some(entry) = table.get_mut(key.slot()) {
-            debug_assert!(entry.is_none(), "the core gave a slot to a newcomer whose tenant is still here");
-            *entry = Some((key, slot));
+        if let Some(place) = table.get_mut(key.slot()) {
+            debug_assert!(place.is_none(), "the core gave a slot to a newcomer whose tenant is still here");
+            *place = Some(Entry { key, slot });
         }
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Slot<S>> {
-        let entry = self.table_mut(key)?.get_mut(key.slot())?;
-        match entry {
-            Some((own, _)) if *own == key => entry.take().map(|(_, slot)| slot),
-            Some(_) | None => None,
-        }
+        let place = self.tables.get_mut(index(key)?)?.get_mut(key.slot())?;
+        place.take_if(|entry| entry.key == key).map(|entry| entry.slot)
     }
 
     pub(super) fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<S>> {
-        match self.table_mut(key)?.get_mut(key.slot())? {
-            Some((own, slot)) if *own == key => Some(slot),
-            Some(_) | None => None,
-        }
+        let place = self.tables.get_mut(index(key)?)?.get_mut(key.slot())?;
+        place.as_mut().filter(|entry| entry.key == key).map(|entry| &mut entry.slot)
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Conn<S>> {
-        match self.tables.get(index(key)?)?.get(key.slot())? {
-            Some((own, Slot::Open(conn))) if *own == key => Some(conn),
-            Some(_) | None => None,
+        let place = self.tables.get(index(key)?)?.get(key.slot())?;
+        match &place.as_ref().filter(|entry| entry.key == key)?.slot {
+            Slot::Open(conn) => Some(conn),
+            Slot::Resolving(_) | Slot::Connecting { .. } => None,
         }
     }
 
@@ -184,11 +185,7 @@ impl<S> Conns<S> {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.tables.iter().flatten().filter(|entry| entry.is_some()).count()
-    }
-
-    fn table_mut(&mut self, key: Key) -> Option<&mut Vec<Option<(Key, Slot<S>)>>> {
-        self.tables.get_mut(index(key)?)
+        self.tables.iter().flatten().flatten().count()
     }
 }
 

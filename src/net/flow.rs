@@ -57,7 +57,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.put_off(key);
                 return;
             }
-            let class = if conn.is_bulk { Class::Large } else { Class::Medium };
+            // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
+            let is_full = conn.input.len() >= Class::Medium.size();
+            let class = if conn.is_bulk || is_full { Class::Large } else { Class::Medium };
             let space = conn.input.space(class, &mut self.buffers);
             let room = space.len();
             if room == 0 {
@@ -78,16 +80,13 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
                 Err(error) => {
                     conn.input.filled(0, &mut self.buffers);
-                    match error.kind() {
-                        io::ErrorKind::WouldBlock => {
-                            conn.readable = false;
-                            return;
-                        }
-                        io::ErrorKind::Interrupted => {}
-                        _ => {
-                            self.fail(key, Why::Failed);
-                            return;
-                        }
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        conn.readable = false;
+                        return;
+                    }
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        self.fail(key, Why::Failed);
+                        return;
                     }
                 }
             }

@@ -47,8 +47,12 @@ pub struct Shell<C: Core, N: Net> {
     commands: Vec<Command>,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     accept_again: Option<Mono>,
+    reload: Option<Reload<C>>,
     exit: Option<u8>,
 }
+
+/// What is done when the operator asks to read again what may have changed.
+pub type Reload<C> = Box<dyn FnMut(&mut C, Now)>;
 
 struct ListenerState<L> {
     listener: L,
@@ -105,8 +109,14 @@ impl<C: Core, N: Net> Shell<C, N> {
             targets,
             commands: Vec::new(),
             accept_again: None,
+            reload: None,
             exit: None,
         }
+    }
+
+    /// Sees to it that `reload` is called on [`Event::Reload`].
+    pub fn on_reload(&mut self, reload: Reload<C>) {
+        self.reload = Some(reload);
     }
 
     /// Runs turns until the core ends. Its exit code.
@@ -205,7 +215,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.obey();
             }
             Event::Reload => {
-                self.core.handle_reload(self.now);
+                if let Some(mut reload) = self.reload.take() {
+                    reload(&mut self.core, self.now);
+                    self.reload = Some(reload);
+                }
                 self.obey();
             }
         }
@@ -510,8 +523,5 @@ fn is_of_connection(error: &io::Error) -> bool {
 }
 
 fn unreachable(error: &io::Error) -> Unreachable {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Unreachable::Refused,
-        _ => Unreachable::Other,
-    }
+    if error.kind() == io::ErrorKind::ConnectionRefused { Unreachable::Refused } else { Unreachable::Other }
 }

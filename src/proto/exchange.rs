@@ -103,9 +103,10 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// An exchange whose request head has been read, and will be forwarded with the framing it has.
-    pub fn new(facts: Facts, framing: Framing) -> Self {
-        Self { facts, request: Transfer::new(framing, framing), response: Response::awaited() }
+    /// An exchange whose request head has been read, and will be forwarded with the framing it has. `scan` finds the end of
+    /// the response head.
+    pub fn new(facts: Facts, framing: Framing, scan: HeadScan) -> Self {
+        Self { facts, request: Transfer::new(framing, framing), response: Response::awaited(scan) }
     }
 
     /// Looks for the end of a response head in `input`.
@@ -122,8 +123,8 @@ impl Messages {
     /// A 101 that nobody asked for, too many interim responses.
     pub fn on_head(&mut self, head: &ResponseHead<'_, '_>, to: Framing) -> Result<Turn, Violation> {
         let bad = |detail| Violation { status: 502, detail };
-        let interim = match self.response {
-            Response::Head { interim, .. } => interim,
+        let (scan, interim) = match self.response {
+            Response::Head { scan, interim } => (scan, interim),
             Response::Body { .. } | Response::Upgraded { .. } => return Err(bad("a second response head")),
         };
         if head.status == 101 {
@@ -138,7 +139,7 @@ impl Messages {
             if interim >= MAX_INTERIM {
                 return Err(bad("the upstream sends interim responses without end"));
             }
-            self.response = Response::Head { scan: HeadScan::default(), interim: interim + 1 };
+            self.response = Response::Head { scan: scan.anew(), interim: interim + 1 };
             return Ok(Turn::Interim);
         }
         self.response = Response::Body { body: Transfer::new(head.framing, to), persistent: head.persistent };
@@ -148,7 +149,7 @@ impl Messages {
     /// A message of our own other half came in place of the response head, which is still to come.
     pub fn await_another_head(&mut self) {
         if let Response::Head { scan, .. } = &mut self.response {
-            *scan = HeadScan::default();
+            *scan = scan.anew();
         }
     }
 
@@ -238,8 +239,8 @@ impl Messages {
 
 impl Response {
     /// Nothing of it has come.
-    pub fn awaited() -> Self {
-        Self::Head { scan: HeadScan::default(), interim: 0 }
+    pub fn awaited(scan: HeadScan) -> Self {
+        Self::Head { scan, interim: 0 }
     }
 }
 

@@ -3,7 +3,7 @@
 //! It knows no socket and reads no clock; time and randomness are arguments. `std::net` and `std::io` are not named here
 //! (`tests/layering.rs` fails if they are). What it owns: HTTP/1.1 heads, framing and rewriting ([`http1`]), the exchange
 //! machine, the pool of tunnels and the queue of waiters, the tunnel handshake, agent tokens, and all deadlines. How it
-//! meets the shell in [`crate::net`] is [`seam`].
+//! meets the shell in `net` is [`seam`].
 
 pub mod agent;
 pub mod agent_token;
@@ -15,7 +15,10 @@ pub mod key;
 pub mod list;
 pub mod pool;
 pub mod queue;
+pub mod revocation;
 pub mod seam;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timer;
 pub mod tunnel;

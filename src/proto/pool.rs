@@ -15,6 +15,7 @@ use super::agent_token::TokenId;
 use super::http1::path;
 use super::key::TunnelKey;
 use super::list::{Arena, List, NodeId};
+use super::revocation::Revocations;
 use super::timer::Mono;
 
 /// For this long an agent that lost its last ready tunnel is still taken for connected: it is redialling.
@@ -64,6 +65,8 @@ pub struct Joining<'a> {
     pub token: TokenId,
     /// The name that goes with the token, for people.
     pub token_name: &'a str,
+    /// When the token was issued, in seconds since 1970.
+    pub issued: u64,
     /// The agent's own id.
     pub agent_id: &'a str,
     /// The worker that it stands for.
@@ -103,6 +106,7 @@ struct Agent {
     serial: AgentSerial,
     token: TokenId,
     token_name: String,
+    issued: u64,
     id: String,
     profile: ProfileId,
     workers: BTreeMap<u32, TunnelKey>,
@@ -136,6 +140,7 @@ impl Pool {
                     serial: AgentSerial(self.serial),
                     token: joining.token,
                     token_name: joining.token_name.to_owned(),
+                    issued: joining.issued,
                     id: joining.agent_id.to_owned(),
                     profile,
                     workers: BTreeMap::new(),
@@ -314,6 +319,13 @@ impl Pool {
         self.agents
             .get(slot.0)
             .map_or_else(String::new, |agent| format!("{} ({})", agent.token_name, agent.id))
+    }
+
+    /// Whether the token of an agent was taken back.
+    pub fn is_revoked(&self, slot: AgentSlot, revocations: &Revocations) -> bool {
+        self.agents
+            .get(slot.0)
+            .is_some_and(|agent| revocations.names(&agent.token.to_string(), &agent.token_name, agent.issued))
     }
 
     /// The agent that an exchange remembers as having refused it.

@@ -68,9 +68,6 @@ pub trait Core {
     /// The operator asked to end: `SIGTERM` or `SIGINT`.
     fn handle_drain(&mut self, now: Now);
 
-    /// The operator asked to read again what may have changed: `SIGHUP`.
-    fn handle_reload(&mut self, now: Now);
-
     /// All events of this turn of the loop were handled: slots of closed connections may be used again.
     fn handle_batch_end(&mut self, now: Now);
 

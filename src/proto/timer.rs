@@ -36,6 +36,8 @@ impl Mono {
 }
 
 const COARSE_MS: u64 = 500;
+/// Fewer wake-ups than this are not worth the looking.
+const PRUNE_FROM: usize = 256;
 
 /// The two clocks, read once in each turn of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,14 @@ impl TimerTable {
         }
         armed.0 = None;
         true
+    }
+
+    /// Forgets the wake-ups of entries that are gone, once they are the larger part: many short connections must not leave
+    /// more behind than there are at once.
+    pub fn prune(&mut self, entries: usize, mut is_there: impl FnMut(Key) -> bool) {
+        if self.heap.len() > 2 * entries + PRUNE_FROM {
+            self.heap.retain(|Reverse((_, key))| is_there(*key));
+        }
     }
 
     /// When the next wake-up is due.

@@ -214,7 +214,7 @@ impl Agent {
                     tunnel,
                     heard_by,
                     since: now.mono,
-                    scan: HeadScan::default(),
+                    scan: HeadScan::on_tunnel(),
                     ready,
                 };
                 info!("{} joined the hub", self.describe(key));
@@ -273,9 +273,9 @@ impl Agent {
                 return Step::Wait;
             }
         };
-        *scan = HeadScan::default();
+        *scan = scan.anew();
         *heard_by = silent_until;
-        let mut storage = Storage::new();
+        let mut storage = Storage::on_tunnel();
         let head = match RequestHead::parse(input.get(..length).unwrap_or(input), &mut storage) {
             Ok(head) => head,
             Err(violation) => {

@@ -357,10 +357,15 @@ impl Core for Agent {
         }
     }
 
-    fn handle_reload(&mut self, _now: Now) {}
-
     fn handle_batch_end(&mut self, now: Now) {
         self.check_drained(now);
+        let entries = self.workers.len() + self.tunnels.len() + self.upstreams.len();
+        self.timers.prune(entries, |key| match key.kind() {
+            Kind::Worker => true,
+            Kind::Tunnel => TunnelKey::from_key(key).is_some_and(|key| self.tunnels.get(key).is_some()),
+            Kind::Upstream => UpstreamKey::from_key(key).is_some_and(|key| self.upstreams.get(key).is_some()),
+            Kind::Client | Kind::Exchange => false,
+        });
         self.workers.end_batch();
         self.tunnels.end_batch();
         self.upstreams.end_batch();

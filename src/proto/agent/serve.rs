@@ -130,7 +130,7 @@ impl Agent {
         debug!("{} {} to {}", head.method.as_str(), head.path(), upstream.authority);
         worker.state = WorkerState::Serving(Serving {
             tunnel,
-            messages: Messages::new(Facts::of(head), head.framing),
+            messages: Messages::new(Facts::of(head), head.framing, HeadScan::default()),
             leg: Leg::Gathering,
             expects_connect,
             whole: true,
@@ -417,8 +417,13 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
         let heard_by = worker.backoff.heard_by(now.mono);
-        worker.state =
-            WorkerState::Joined { tunnel, heard_by, since: now.mono, scan: HeadScan::default(), ready: true };
+        worker.state = WorkerState::Joined {
+            tunnel,
+            heard_by,
+            since: now.mono,
+            scan: HeadScan::on_tunnel(),
+            ready: true,
+        };
         self.commands.push(Command::Resume(tunnel.into()));
         self.arm_worker(key);
         self.check_readiness(key, now);
@@ -603,6 +608,10 @@ impl Agent {
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
     pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
+        if self.config.extra_upgrades == 0 {
+            self.redial(key, now);
+            return;
+        }
         let index = worker.upstream;
         let others = self
             .workers

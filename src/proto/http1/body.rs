@@ -327,3 +327,273 @@ fn pass(n: usize) -> Progress {
 fn at_most(len: usize, left: u64) -> usize {
     usize::try_from(left).map_or(len, |left| left.min(len))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::every_split;
+
+    /// What became of a body: the last word on it, what went on, and what was left.
+    type Outcome = (Result<Progress, u16>, Vec<u8>, Vec<u8>);
+
+    fn transfer(from: Framing, to: Framing, pieces: &[&[u8]], end: Option<End>) -> Outcome {
+        let mut transfer = Transfer::new(from, to);
+        let (mut input, mut sent) = (Vec::new(), Vec::new());
+        let mut last = Ok(Progress::NeedMore);
+        for (index, piece) in pieces.iter().enumerate() {
+            input.extend_from_slice(piece);
+            let end = end.filter(|_| index + 1 == pieces.len());
+            loop {
+                let mut out = Vec::new();
+                let progress = transfer.advance(&input, end, &mut out);
+                sent.append(&mut out);
+                last = progress.map_err(|violation| violation.status);
+                match last {
+                    Ok(Progress::Pass(n)) => {
+                        assert!(n > 0);
+                        sent.extend(input.drain(..n));
+                    }
+                    Ok(Progress::Skip(n)) => {
+                        assert!(n > 0);
+                        input.drain(..n);
+                    }
+                    Ok(Progress::NeedMore | Progress::Done | Progress::Truncated) | Err(_) => break,
+                }
+            }
+            assert_eq!(transfer.is_done(), last == Ok(Progress::Done));
+        }
+        (last, sent, input)
+    }
+
+    /// Runs a body in every division.
+    fn every(from: Framing, to: Framing, input: &[u8], end: Option<End>) -> Outcome {
+        let whole = transfer(from, to, &[input], end);
+        let trailing: &[u8] = if end.is_some() || whole.0 == Ok(Progress::NeedMore) { b"" } else { b"GET /" };
+        every_split(input, trailing, |pieces| {
+            let mut outcome = transfer(from, to, pieces, end);
+            let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+            outcome.2.truncate(outcome.2.len().saturating_sub(total - input.len()));
+            // What was not looked at after a violation says nothing.
+            if outcome.0.is_err() {
+                outcome.2.clear();
+            }
+            outcome
+        })
+    }
+
+    fn chunked(input: &[u8]) -> Outcome {
+        every(Framing::Chunked, Framing::Chunked, input, None)
+    }
+
+    #[track_caller]
+    fn goes_on_as(input: &[u8], expected: &[u8]) {
+        let (last, sent, left) = chunked(input);
+        assert_eq!(sent.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        assert_eq!((last, left), (Ok(Progress::Done), Vec::new()));
+    }
+
+    #[track_caller]
+    fn is_refused(input: &[u8], passed: &[u8]) {
+        for to in [Framing::Chunked, Framing::UntilClose] {
+            let (last, sent, _) = every(Framing::Chunked, to, input, None);
+            assert!(matches!(last, Err(400 | 431)), "{last:?}: {}", input.escape_ascii());
+            if to == Framing::Chunked {
+                assert_eq!(sent.escape_ascii().to_string(), passed.escape_ascii().to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_at_once() {
+        for framing in [Framing::None, Framing::Length(0)] {
+            let mut transfer = Transfer::new(framing, framing);
+            assert!(transfer.is_done());
+            assert_eq!(transfer.advance(b"next", None, &mut Vec::new()), Ok(Progress::Done));
+            assert_eq!(transfer.remaining(), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_length_is_counted_down() {
+        let five = Framing::Length(5);
+        assert_eq!(every(five, five, b"hello", None), (Ok(Progress::Done), b"hello".to_vec(), vec![]));
+        assert_eq!(every(five, five, b"hellonext", None).2, b"next");
+        assert_eq!(every(five, five, b"hell", None).0, Ok(Progress::NeedMore));
+        assert_eq!(every(five, five, b"hell", Some(End::Clean)).0, Ok(Progress::Truncated));
+        let mut transfer = Transfer::new(five, five);
+        assert_eq!(transfer.advance(b"he", None, &mut Vec::new()), Ok(Progress::Pass(2)));
+        assert_eq!(transfer.remaining(), Some(3));
+        assert_eq!(transfer.advance(b"llo", Some(End::Cut), &mut Vec::new()), Ok(Progress::Pass(3)));
+        assert_eq!(transfer.advance(b"", Some(End::Cut), &mut Vec::new()), Ok(Progress::Done));
+        let most = Framing::Length(u64::MAX);
+        assert_eq!(Transfer::new(most, most).advance(b"x", None, &mut Vec::new()), Ok(Progress::Pass(1)));
+    }
+
+    #[test]
+    fn canonical_chunks_pass_in_one_step() {
+        let body = b"5\r\nhello\r\nA\r\n0123456789\r\n1f\r\n0123456789012345678901234567890\r\n0\r\n\r\n";
+        goes_on_as(body, body);
+        let mut out = Vec::new();
+        let mut transfer = Transfer::new(Framing::Chunked, Framing::Chunked);
+        let followed = [body.as_slice(), b"GET / HTTP/1.1\r\n"].concat();
+        assert_eq!(transfer.advance(&followed, None, &mut out), Ok(Progress::Pass(body.len())));
+        assert_eq!(transfer.advance(b"GET", None, &mut out), Ok(Progress::Done));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn other_chunk_lines_are_replaced() {
+        goes_on_as(b"5;a=b\r\nhello\r\n0;last\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n");
+        goes_on_as(b"5;a=\"b;\t\xe9\"\r\nhello\r\n000\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n");
+        goes_on_as(b"0000000000000000000000005\r\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n");
+        goes_on_as(b"1\r\na\r\n01\r\nb\r\n1\r\nc\r\n0\r\n\r\n", b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n");
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        let hello = b"5\r\nhello\r\n".as_slice();
+        for line in [
+            "\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "5\t;a\r\n",
+            "+5\r\n",
+            "-5\r\n",
+            "0x5\r\n",
+            "5h\r\n",
+            ";a\r\n",
+            "5\n",
+            "\n",
+            "5\r",
+            "5;a\n",
+            "5;a\rb\r\n",
+            "5;\0\r\n",
+            "5;\x7f\r\n",
+            "5,5\r\n",
+            "10000000000000000\r\n",
+            "fffffffffffffffff\r\n",
+            "5_0\r\n",
+            "\u{665}\r\n",
+        ] {
+            is_refused(&[line.as_bytes(), b"x"].concat(), b"");
+            is_refused(&[hello, line.as_bytes(), b"x"].concat(), hello);
+        }
+        for after_data in ["hellox", "hello\n", "hello\rx", "hello0\r\n\r\n"] {
+            is_refused(&[b"5\r\n", after_data.as_bytes()].concat(), b"5\r\nhello");
+        }
+        let largest = every(Framing::Chunked, Framing::Chunked, b"ffffffffffffffff\r\nabc", None);
+        assert_eq!(largest, (Ok(Progress::NeedMore), b"ffffffffffffffff\r\nabc".to_vec(), vec![]));
+    }
+
+    #[test]
+    fn trailers_are_written_anew() {
+        goes_on_as(b"00\r\nGrpc-Status:0\r\n\r\n", b"0\r\nGrpc-Status: 0\r\n\r\n");
+        goes_on_as(
+            b"1\r\na\r\n0\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\nHost: a\r\nSlime-Agent-Id: x\r\nConnection: a\r\n\
+              Authorization: x\r\nSet-Cookie: x\r\nX-Forwarded-For: x\r\nVia: x\r\nContent-Type: x\r\nDigest: \t caf\xe9 \r\nETag:\r\n\r\n",
+            b"1\r\na\r\n0\r\nDigest: caf\xe9\r\nETag: \r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn malformed_trailers_are_refused() {
+        for trailers in [
+            "a\r\n\r\n",
+            "a : b\r\n\r\n",
+            "a: b\n\r\n",
+            "a: b\n\n",
+            "a: b\r\n c\r\n\r\n",
+            " a: b\r\n\r\n",
+            "a: \0\r\n\r\n",
+            "a: b\rc\r\n\r\n",
+            ": b\r\n\r\n",
+            "\n",
+        ] {
+            is_refused(&[b"1\r\na\r\n0\r\n", trailers.as_bytes()].concat(), b"1\r\na\r\n");
+        }
+        let many = |n: usize| [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(n), b"\r\n"].concat();
+        goes_on_as(&many(100), &many(100));
+        is_refused(&many(101), b"");
+    }
+
+    #[test]
+    fn lines_extensions_and_trailers_have_limits() {
+        let run = |input: &[u8]| {
+            let whole = transfer(Framing::Chunked, Framing::Chunked, &[input], None);
+            let bytes: Vec<&[u8]> = input.chunks(1).collect();
+            assert_eq!(transfer(Framing::Chunked, Framing::Chunked, &bytes, None).0, whole.0);
+            whole.0
+        };
+        let line = |len: usize| [b"1;".as_slice(), &b"a".repeat(len - 4), b"\r\n"].concat();
+        assert_eq!(run(&line(4096)), Ok(Progress::NeedMore));
+        assert_eq!(run(&line(4097)), Err(400));
+        assert_eq!(run(&b"0".repeat(4096)), Err(400));
+
+        let chunk = [line(4 + 1023), b"x\r\n".to_vec()].concat();
+        assert_eq!(run(&chunk.repeat(64)), Ok(Progress::NeedMore));
+        assert_eq!(run(&[chunk.repeat(64), b"01\r\n".to_vec()].concat()), Err(400));
+
+        let trailers = |len: usize| [b"0\r\na: ".as_slice(), &b"b".repeat(len - 10), b"\r\n\r\n"].concat();
+        assert_eq!(run(&trailers(16 * 1024)), Ok(Progress::Done));
+        assert_eq!(run(&trailers(16 * 1024 + 1)), Err(431));
+    }
+
+    #[test]
+    fn an_incomplete_chunked_body_never_looks_complete() {
+        let body = b"5\r\nhello\r\n0\r\nA: b\r\n\r\n";
+        for len in 0..body.len() {
+            let (last, sent, _) =
+                transfer(Framing::Chunked, Framing::Chunked, &[&body[..len]], Some(End::Clean));
+            assert_eq!(last, Ok(Progress::Truncated));
+            assert!(!sent.windows(3).any(|end| end == b"0\r\n"));
+        }
+    }
+
+    #[test]
+    fn chunks_are_taken_off_for_old_clients() {
+        let (last, sent, left) = every(
+            Framing::Chunked,
+            Framing::UntilClose,
+            b"5;a\r\nhello\r\n1\r\n!\r\n0\r\nA: b\r\n\r\n",
+            None,
+        );
+        assert_eq!((last, sent, left), (Ok(Progress::Done), b"hello!".to_vec(), vec![]));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_the_end_of_a_body_only_if_it_is_clean() {
+        let until = Framing::UntilClose;
+        assert_eq!(
+            every(until, until, b"hello", Some(End::Clean)),
+            (Ok(Progress::Done), b"hello".to_vec(), vec![])
+        );
+        assert_eq!(every(until, until, b"hello", Some(End::Cut)).0, Ok(Progress::Truncated));
+        assert_eq!(every(until, until, b"", Some(End::Clean)).0, Ok(Progress::Done));
+        let (last, sent, _) = transfer(until, Framing::Chunked, &[b"hello"], Some(End::Cut));
+        assert_eq!((last, sent.as_slice()), (Ok(Progress::Truncated), b"5\r\nhello\r\n".as_slice()));
+        let (last, sent, _) = transfer(until, Framing::Chunked, &[b""], Some(End::Clean));
+        assert_eq!((last, sent.as_slice()), (Ok(Progress::Done), b"0\r\n\r\n".as_slice()));
+    }
+
+    #[test]
+    fn close_delimited_bodies_become_chunks_that_are_sent_whole() {
+        for len in [1, 2, 3, COPIED_CHUNK - 1, COPIED_CHUNK, COPIED_CHUNK + 1, COPIED_CHUNK + 2, 16 * 1024] {
+            let body: Vec<u8> = (0u8..=255).cycle().take(len).collect();
+            let (last, sent, _) =
+                transfer(Framing::UntilClose, Framing::Chunked, &[&body, b""], Some(End::Clean));
+            assert_eq!(last, Ok(Progress::Done));
+            let expected = [format!("{len:x}\r\n").as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+            assert_eq!(sent, expected);
+            // More arrives while a chunk is under way.
+            let mut encode = Encode::Between;
+            let mut out = Vec::new();
+            if encode.advance(&body, &mut out) == Progress::Skip(1) && len > COPIED_CHUNK {
+                let more = [&body[1..], b"more"].concat();
+                assert_eq!(encode.advance(&more, &mut out), Progress::Pass(len - 2));
+                assert_eq!(encode.advance(&more[len - 2..], &mut out), Progress::Skip(1));
+                assert_eq!(encode.advance(b"more", &mut out), Progress::Skip(4));
+                assert!(out.ends_with(b"\r\n4\r\nmore\r\n"));
+            }
+        }
+    }
+}

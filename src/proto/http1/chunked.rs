@@ -1,7 +1,7 @@
 //! Chunk lines and trailer sections (RFC 9112 section 7.1).
 
 use super::fields::Class;
-use super::head::{HeadScan, MAX_FIELDS};
+use super::head::{HEAD_LIMIT, HeadScan, MAX_FIELDS};
 use super::put;
 use crate::proto::error::Violation;
 
@@ -111,11 +111,11 @@ pub(super) struct Ending<'a> {
 
 impl LastChunk {
     pub(super) fn new(line: ChunkLine) -> Self {
-        Self { line, end: HeadScan::default() }
+        Self { line, end: HeadScan::on_tunnel() }
     }
 
-    /// The whole ending, once it is complete. `input` always begins with the last chunk's line. Together they are at most
-    /// [`super::head::HEAD_LIMIT`] bytes.
+    /// The whole ending, once it is complete. `input` always begins with the last chunk's line. What counts is the length
+    /// that it has when it goes on, so that the next hop takes it, too; there is a little more room to arrive in.
     pub(super) fn advance<'a>(&mut self, input: &'a [u8]) -> Result<Option<Ending<'a>>, Violation> {
         // To the scan, the chunk line is the start line of a head.
         let Some(len) = self.end.advance(input)? else { return Ok(None) };
@@ -124,7 +124,7 @@ impl LastChunk {
     }
 }
 
-/// Writes the last chunk and what may go on of a trailer section, field by field.
+/// Writes the last chunk and what may go on of a trailer section, field by field; at most [`HEAD_LIMIT`] bytes.
 pub(super) fn write_ending(trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Violation> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let fields = match httparse::parse_headers(trailers, &mut fields) {
@@ -137,11 +137,16 @@ pub(super) fn write_ending(trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Vio
         }
         Err(_) => return Err(Violation::malformed("malformed trailer field")),
     };
+    let before = out.len();
     out.extend_from_slice(b"0\r\n");
     for field in fields.iter().filter(|field| is_trailer(field.name)) {
         put::field(out, field.name, field.value);
     }
     out.extend_from_slice(b"\r\n");
+    if out.len() - before > HEAD_LIMIT {
+        out.truncate(before);
+        return Err(Violation::new(431, "the trailer section is larger than 16 KiB"));
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A name is classified once, when its head is parsed; the class is kept beside the field, so that forwarding compares no names.
 
-use super::head::{Field, MAX_FIELDS};
+use super::head::{Classes, Field};
 use crate::proto::error::Violation;
 
 /// How many fields one head may nominate by `Connection`. Each costs a look at all names; real clients nominate two or three.
@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Makes the nominated fields hop-by-hop. Fields that are never copied keep their class.
-    pub(super) fn mark(&self, fields: &[Field<'_>], classes: &mut [Class; MAX_FIELDS]) {
+    pub(super) fn mark(&self, fields: &[Field<'_>], classes: &mut Classes) {
         if self.nominated == 0 {
             return;
         }

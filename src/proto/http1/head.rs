@@ -8,20 +8,24 @@ use std::borrow::Cow;
 
 pub use httparse::Header as Field;
 
-use super::fields::{Class, Connection, has_member, is_token, is_token_byte, members};
+pub use super::scan::HeadScan;
+
+use super::fields::{Class, Connection, has_member, is_token, members};
 use super::framing::{Delimiters, Framing};
 use super::target::{Target, is_authority};
 use crate::proto::error::Violation;
 
-/// The longest head in bytes, and the longest trailer section: what one buffer holds.
+/// The longest head in bytes, and the longest trailer section.
 pub const HEAD_LIMIT: usize = 16 * 1024;
+/// By how many bytes a head on a tunnel may exceed [`HEAD_LIMIT`]: the other end wrote it anew from one that did not, with fields
+/// of its own, among them the authority once more. What one hop takes the next one has to take.
+pub const TUNNEL_ROOM: usize = 1024;
 /// The longest request target in bytes. RFC 9112 section 3 asks for 8000 at least.
 pub const TARGET_LIMIT: usize = 8 * 1024;
 /// The most fields of a head or a trailer section. Browsers behind two proxies send forty.
 pub const MAX_FIELDS: usize = 100;
-
-/// The longest start line in bytes without its CRLF: the longest target and room for method and version.
-const LINE_LIMIT: usize = TARGET_LIMIT + 64;
+/// How many more a head on a tunnel may have, for the same reason: the forwarding fields, `Via`, ours.
+pub const TUNNEL_FIELDS: usize = 12;
 
 /// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,84 +36,29 @@ pub enum Version {
     Http11,
 }
 
-/// The search for the end of a head in bytes that arrive bit by bit. It looks at no byte twice.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HeadScan {
-    /// No line end but those before `line` lies in the first `seen` bytes.
-    seen: u16,
-    /// Where the current line begins.
-    line: u16,
-    /// The one empty line before the head was dropped.
-    skipped: bool,
-}
-
-impl HeadScan {
-    /// How many bytes to drop before the head begins: 2 if there is an empty line, and none was dropped before. Some clients
-    /// send one after a body (RFC 9112 section 2.2). To be asked before each [`HeadScan::advance`]; for requests only.
-    pub fn leading_crlf(&mut self, input: &[u8]) -> usize {
-        if self.skipped || !input.starts_with(b"\r\n") {
-            return 0;
-        }
-        *self = Self { skipped: true, ..Self::default() };
-        2
-    }
-
-    /// Whether any byte of the head has been looked at.
-    pub const fn is_begun(self) -> bool {
-        self.seen > 0
-    }
-
-    /// The length of the head with the empty line that ends it, once it is complete. `input` always begins with the head's
-    /// first byte.
-    ///
-    /// Fails with 400 at a bare LF, at an empty line in place of a start line, and at a first byte that begins no message (TLS on
-    /// a plain port); with 414 when the start line, and with 431 when the head, is beyond its limit.
-    pub fn advance(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
-        let window = input.get(..HEAD_LIMIT).unwrap_or(input);
-        if window.first().is_some_and(|&byte| !is_token_byte(byte) && byte != b'\r') {
-            return Err(Violation::malformed("this is not HTTP/1"));
-        }
-        while let Some(found) = window.get(usize::from(self.seen)..).and_then(line_feed) {
-            let line = usize::from(self.line);
-            let at = usize::from(self.seen) + found;
-            if at.checked_sub(1).and_then(|before| window.get(before)) != Some(&b'\r') {
-                return Err(Violation::malformed("a line ends in LF without CR"));
-            }
-            if line == 0 && at > LINE_LIMIT {
-                return Err(TARGET_TOO_LONG);
-            }
-            if at == line + 1 {
-                if line == 0 {
-                    return Err(Violation::malformed("an empty line in place of a start line"));
-                }
-                // Asked again, it finds the same end again.
-                self.seen = offset(at);
-                return Ok(Some(at + 1));
-            }
-            self.seen = offset(at + 1);
-            self.line = self.seen;
-        }
-        self.seen = offset(window.len());
-        if self.line == 0 && window.len() > LINE_LIMIT {
-            return Err(TARGET_TOO_LONG);
-        }
-        if window.len() == HEAD_LIMIT {
-            return Err(Violation::new(431, "the head is larger than 16 KiB"));
-        }
-        Ok(None)
-    }
-}
-
 /// Room for the fields of one head, left as it is until they are parsed into it.
 pub struct Storage<'b> {
-    fields: [MaybeUninit<Field<'b>>; MAX_FIELDS],
-    classes: [Class; MAX_FIELDS],
+    fields: [MaybeUninit<Field<'b>>; MAX_FIELDS + TUNNEL_FIELDS],
+    classes: Classes,
+    limit: usize,
 }
+
+/// The class of each field.
+pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
 
 impl Storage<'_> {
     /// Room for [`MAX_FIELDS`].
     pub const fn new() -> Self {
-        Self { fields: [const { MaybeUninit::uninit() }; MAX_FIELDS], classes: [Class::EndToEnd; MAX_FIELDS] }
+        Self {
+            fields: [const { MaybeUninit::uninit() }; MAX_FIELDS + TUNNEL_FIELDS],
+            classes: [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS],
+            limit: MAX_FIELDS,
+        }
+    }
+
+    /// Room for a head on a tunnel: [`TUNNEL_FIELDS`] more.
+    pub const fn on_tunnel() -> Self {
+        Self { limit: MAX_FIELDS + TUNNEL_FIELDS, ..Self::new() }
     }
 }
 
@@ -187,7 +136,8 @@ pub struct RequestHead<'s, 'b> {
 impl<'s, 'b> RequestHead<'s, 'b> {
     /// Parses a complete head, as [`HeadScan`] finds it.
     pub fn parse(head: &'b [u8], storage: &'s mut Storage<'b>) -> Result<Self, Violation> {
-        let Storage { fields, classes } = storage;
+        let Storage { fields, classes, limit } = storage;
+        let fields = fields.get_mut(..*limit).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
         let parsed = request.parse_with_uninit_headers(head, fields);
         complete(head, parsed, request.headers.len())?;
@@ -295,7 +245,8 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
         storage: &'s mut Storage<'b>,
         request_was_head: bool,
     ) -> Result<Self, Violation> {
-        let Storage { fields, classes } = storage;
+        let Storage { fields, classes, limit } = storage;
+        let fields = fields.get_mut(..*limit).unwrap_or_default();
         let mut response = httparse::Response::new(&mut []);
         let parsed =
             httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, fields);
@@ -358,7 +309,7 @@ struct Facts<'b> {
 }
 
 impl<'b> Facts<'b> {
-    fn gather(fields: &[Field<'b>], classes: &mut [Class; MAX_FIELDS]) -> Result<Self, Violation> {
+    fn gather(fields: &[Field<'b>], classes: &mut Classes) -> Result<Self, Violation> {
         let mut facts = Self::default();
         for (field, class) in fields.iter().zip(classes.iter_mut()) {
             *class = Class::of(field.name);
@@ -442,7 +393,7 @@ impl Version {
     }
 }
 
-const TARGET_TOO_LONG: Violation = Violation::new(414, "the request target is longer than 8 KiB");
+pub(super) const TARGET_TOO_LONG: Violation = Violation::new(414, "the request target is longer than 8 KiB");
 
 /// The protocol, if it may be offered to an upstream: anything but HTTP itself, over TLS or not, inside of which further
 /// requests would pass unseen.
@@ -473,7 +424,9 @@ fn complete(
         Err(httparse::Error::NewLine) => return Err(Violation::malformed("malformed line end")),
         Err(httparse::Error::Status) => return Err(Violation::malformed("malformed status line")),
         Err(httparse::Error::Token) => return Err(Violation::malformed("malformed request line")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Violation::new(431, "more than 100 fields")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Violation::new(431, "more fields than the 100 that are allowed"));
+        }
         Err(httparse::Error::Version) => {
             return Err(if names_a_version(head) {
                 Violation::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
@@ -484,17 +437,23 @@ fn complete(
     }
     // It drops empty lines before the start line, and they count here, unless they are bare LF.
     let lines = fields + 2;
-    if head.first() == Some(&b'\n') || head.iter().filter(|&&byte| byte == b'\r').count() != lines {
+    if head.first() == Some(&b'\n') || carriage_returns(head) != lines {
         return Err(Violation::malformed("a line ends in LF without CR, or is empty"));
     }
     Ok(())
 }
 
-/// Whether a start line begins or ends in `HTTP/n.n`.
+/// How many CR there are. Counted in single bytes, which the compiler does sixteen at a time.
+fn carriage_returns(head: &[u8]) -> usize {
+    let few = |part: &[u8]| part.iter().map(|&byte| u8::from(byte == b'\r')).sum::<u8>();
+    head.chunks(u8::MAX.into()).map(|part| usize::from(few(part))).sum()
+}
+
+/// Whether a request line is well-formed but for a version that is not ours.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let version = line.last_chunk::<8>();
-    matches!(version, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
+    let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// The reason phrase of a status line as it was sent. httparse gives none if it holds obs-text (RFC 9112 section 4).
@@ -507,23 +466,189 @@ fn fields_named<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
-/// Where the first LF is. Eight bytes at a time: a head is looked at once more than anything else in it.
-fn line_feed(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        // A byte of `zeroed` is zero where the word has LF; the lowest high bit that is left marks the first of them.
-        let zeroed = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        let marks = zeroed.wrapping_sub(ONES) & !zeroed & HIGHS;
-        if marks != 0 {
-            return Some(index * 8 + marks.trailing_zeros() as usize / 8);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_request<T>(head: &str, look: impl FnOnce(Result<RequestHead<'_, '_>, Violation>) -> T) -> T {
+        look(RequestHead::parse(head.as_bytes(), &mut Storage::new()))
+    }
+
+    /// A request with these fields, each with its CRLF.
+    fn request(line: &str, fields: &str) -> String {
+        format!("{line}\r\n{fields}\r\n")
+    }
+
+    #[test]
+    fn a_request_says_all_it_means() {
+        let text = request(
+            "POST /v1/chat?stream=1 HTTP/1.1",
+            "Host: a:80\r\nSlime-Scope: llm\r\ncontent-length: 7\r\nslime-scope: b\r\nX: \r\n",
+        );
+        with_request(&text, |head| {
+            let head = head.unwrap();
+            assert_eq!((head.method.as_str(), head.target), ("POST", "/v1/chat?stream=1"));
+            assert_eq!((head.path(), &*head.path_and_query()), ("/v1/chat", "/v1/chat?stream=1"));
+            assert_eq!((head.form, head.version), (TargetForm::Origin, Version::Http11));
+            assert_eq!((head.authority(), head.framing), ("a:80", Framing::Length(7)));
+            assert_eq!(head.field("SLIME-scope"), Some(b"llm".as_slice()));
+            assert_eq!(head.fields_named("Slime-Scope").count(), 2);
+            assert_eq!((head.field("x"), head.field("y")), (Some(b"".as_slice()), None));
+            assert_eq!((head.persistent, head.upgrade, head.expect_continue), (true, None, false));
+        });
+    }
+
+    #[test]
+    fn targets_give_path_and_authority() {
+        for (target, path, path_and_query, authority) in [
+            ("/", "/", "/", "h"),
+            ("/?a/b", "/", "/?a/b", "h"),
+            ("//x/y", "//x/y", "//x/y", "h"),
+            ("http://b", "/", "/", "b"),
+            ("http://b/", "/", "/", "b"),
+            ("http://b?q", "/", "/?q", "b"),
+            ("HTTP://b:1/c?q", "/c", "/c?q", "b:1"),
+            ("https://[::1]/c", "/c", "/c", "[::1]"),
+        ] {
+            with_request(&request(&format!("GET {target} HTTP/1.1"), "Host: h\r\n"), |head| {
+                let head = head.unwrap();
+                assert_eq!(
+                    (head.path(), &*head.path_and_query(), head.authority()),
+                    (path, path_and_query, authority)
+                );
+            });
+        }
+        with_request(&request("OPTIONS * HTTP/1.1", "Host: h\r\n"), |head| {
+            let head = head.unwrap();
+            assert_eq!((head.form, head.path(), &*head.path_and_query()), (TargetForm::Asterisk, "*", "*"));
+        });
+        let long = "a".repeat(600);
+        with_request(&request("GET / HTTP/1.1", &format!("Host: {long}\r\n")), |head| {
+            assert_eq!(head.unwrap_err().status, 400);
+        });
+    }
+
+    #[test]
+    fn persistence_depends_on_version_and_options() {
+        for (version, fields, persistent) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: a, CLOSE\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+            ("1.0", "Proxy-Connection: keep-alive\r\n", false),
+        ] {
+            with_request(
+                &request(&format!("GET / HTTP/{version}"), &format!("Host: h\r\n{fields}")),
+                |head| {
+                    assert_eq!(head.unwrap().persistent, persistent, "{version} {fields}");
+                },
+            );
+            let response = format!("HTTP/{version} 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
+            let head =
+                ResponseHead::parse(response.as_bytes(), &mut Storage::new(), false).unwrap().persistent;
+            assert_eq!(head, persistent);
+        }
+        let until_close = b"HTTP/1.1 200 OK\r\n\r\n";
+        assert!(!ResponseHead::parse(until_close, &mut Storage::new(), false).unwrap().persistent);
+        assert!(ResponseHead::parse(until_close, &mut Storage::new(), true).unwrap().persistent);
+    }
+
+    #[test]
+    fn upgrades_count_only_when_they_are_meant() {
+        for (version, fields, upgrade) in [
+            ("1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
+            ("1.1", "Connection: keep-alive, upgrade\r\nUpgrade: slime/1\r\n", Some("slime/1")),
+            ("1.1", "Connection: Upgrade\r\nUpgrade: h2c, , TLS/1.0, HTTP/3, a/b/c, x/2, y\r\n", Some("x/2")),
+            ("1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n", None),
+            ("1.1", "Connection: Upgrade\r\n", None),
+            ("1.1", "Upgrade: websocket\r\n", None),
+            ("1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n", None),
+        ] {
+            with_request(
+                &request(&format!("GET / HTTP/{version}"), &format!("Host: h\r\n{fields}")),
+                |head| {
+                    assert_eq!(head.unwrap().upgrade, upgrade, "{fields}");
+                },
+            );
+        }
+        for (status, fields, upgrade) in [
+            (101, "Connection: upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
+            (101, "Upgrade: websocket\r\n", None),
+            (101, "", None),
+            (426, "Connection: upgrade\r\nUpgrade: websocket\r\n", None),
+        ] {
+            let response = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+            let mut storage = Storage::new();
+            let head = ResponseHead::parse(response.as_bytes(), &mut storage, false).unwrap();
+            assert_eq!((head.upgrade, head.is_interim()), (upgrade, false));
         }
     }
-    rest.iter().position(|&byte| byte == b'\n').map(|at| words.len() * 8 + at)
-}
 
-/// A place in a head. All of them are at most [`HEAD_LIMIT`].
-fn offset(at: usize) -> u16 {
-    u16::try_from(at).unwrap_or(u16::MAX)
+    #[test]
+    fn a_body_is_held_back_only_if_there_is_one() {
+        for (version, fields, expected) in [
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 1\r\n", true),
+            ("1.1", "Expect: , 100-CONTINUE\r\nTransfer-Encoding: chunked\r\n", true),
+            ("1.1", "Expect: 100-continue\r\n", false),
+            ("1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", false),
+            ("1.1", "Expect:\r\nContent-Length: 1\r\n", false),
+            ("1.0", "Expect: 100-continue\r\nContent-Length: 1\r\n", false),
+        ] {
+            with_request(
+                &request(&format!("PUT / HTTP/{version}"), &format!("Host: h\r\n{fields}")),
+                |head| {
+                    assert_eq!(head.unwrap().expect_continue, expected, "{fields}");
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_the_rfc() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(Method(method).is_idempotent());
+        }
+        for method in ["POST", "PATCH", "get", "PROPFIND"] {
+            assert!(!Method(method).is_idempotent());
+        }
+    }
+
+    #[test]
+    fn only_one_complete_head_is_parsed() {
+        let whole = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        for head in [
+            &whole[..whole.len() - 1],
+            &format!("{whole}x"),
+            &format!("\r\n{whole}"),
+            &format!("\n{whole}"),
+            "",
+        ] {
+            with_request(head, |head| assert_eq!(head.unwrap_err().status, 400));
+        }
+    }
+
+    #[test]
+    fn a_tunnel_has_room_for_what_the_hub_adds() {
+        let head = request("GET / HTTP/1.1", &format!("Host: h\r\n{}", "X: y\r\n".repeat(MAX_FIELDS)));
+        assert_eq!(RequestHead::parse(head.as_bytes(), &mut Storage::new()).unwrap_err().status, 431);
+        assert_eq!(
+            RequestHead::parse(head.as_bytes(), &mut Storage::on_tunnel()).unwrap().fields.len(),
+            MAX_FIELDS + 1
+        );
+    }
+
+    #[test]
+    fn interim_responses_are_told_apart() {
+        for (status, interim) in
+            [(100, true), (102, true), (103, true), (199, true), (101, false), (200, false)]
+        {
+            let response = format!("HTTP/1.1 {status} X\r\n\r\n");
+            let mut storage = Storage::new();
+            let head = ResponseHead::parse(response.as_bytes(), &mut storage, false).unwrap();
+            assert_eq!(head.is_interim(), interim);
+        }
+    }
 }

@@ -19,4 +19,5 @@ pub mod path;
 mod put;
 pub mod reply;
 pub mod rewrite;
+mod scan;
 mod target;

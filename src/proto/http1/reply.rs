@@ -123,3 +123,45 @@ fn body(reply: &Reply<'_>) -> Vec<u8> {
     out.extend_from_slice(b"\"}\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(reply: &Reply<'_>) -> String {
+        let mut out = Vec::new();
+        write(reply, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_says_what_happened() {
+        let reply = Reply {
+            error: Some("destination_unavailable"),
+            retry_after: Some(5),
+            ..Reply::new(503, "No agent serves \"gpu\\1\".\nTry é later.")
+        };
+        let body = "{\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"No agent serves \\\"gpu\\\\1\\\".\\u000aTry é later.\"}\n";
+        assert_eq!(
+            written(&reply),
+            format!(
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
+                 Content-Length: {}\r\nProxy-Status: slime; error=destination_unavailable\r\nRetry-After: 5\r\n\
+                 Connection: close\r\n\r\n{body}",
+                body.len()
+            )
+        );
+        let to_head = written(&Reply { head_only: true, ..reply });
+        assert!(
+            to_head.contains(&format!("Content-Length: {}\r\n", body.len())) && to_head.ends_with("\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn an_answer_says_what_becomes_of_the_connection() {
+        let reply = Reply { close: false, challenge: Some("Bearer"), ..Reply::new(401, "x") };
+        let sent = written(&reply);
+        assert!(sent.contains("\r\nWWW-Authenticate: Bearer\r\n\r\n{") && !sent.contains("Connection"));
+        assert!(written(&Reply { version: Version::Http10, ..reply }).contains("Connection: keep-alive\r\n"));
+    }
+}

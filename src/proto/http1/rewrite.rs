@@ -152,7 +152,7 @@ pub struct ToClient<'a> {
     pub version: Version,
     /// How the body goes on.
     pub framing: Framing,
-    /// Whether the client's connection may be used again.
+    /// Whether the client's connection may be used again. It cannot after a body that is delimited by its end.
     pub persistent: bool,
 }
 
@@ -165,7 +165,7 @@ pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: 
     put::field(out, "Via", via(head.version));
     response_hop(head, how.framing, out);
     if head.status >= 200 {
-        match (how.version, how.persistent) {
+        match (how.version, how.persistent && how.framing != Framing::UntilClose) {
             (Version::Http11, true) => {}
             (Version::Http10, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (Version::Http10 | Version::Http11, false) => out.extend_from_slice(b"Connection: close\r\n"),
@@ -296,4 +296,168 @@ fn classified<'s, 'b>(
     classes: &'s [Class],
 ) -> impl Iterator<Item = (&'s Field<'b>, Class)> {
     fields.iter().zip(classes.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::super::head::Storage;
+    use super::*;
+
+    const HOW: ToAgent = ToAgent {
+        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+        secure: true,
+        trusted: false,
+        drop_authorization: false,
+        expect: ExpectForward::Drop,
+    };
+
+    fn to_agent(head: &str, how: &ToAgent) -> String {
+        let mut storage = Storage::new();
+        let mut out = Vec::new();
+        request_to_agent(&RequestHead::parse(head.as_bytes(), &mut storage).unwrap(), how, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn to_upstream(head: &str, how: &ToUpstream<'_>) -> String {
+        let mut storage = Storage::on_tunnel();
+        let mut out = Vec::new();
+        request_to_upstream(&RequestHead::parse(head.as_bytes(), &mut storage).unwrap(), how, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_continued() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.1, 10.0.0.2\r\nForwarded: for=x\r\nx-forwarded-for:\r\n\
+                    X-Forwarded-For: 10.0.0.3\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\n\r\n";
+        assert_eq!(
+            to_agent(head, &ToAgent { trusted: true, ..HOW }),
+            "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=x\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\n\
+             X-Forwarded-For: 10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7\r\nVia: 1.1 slime\r\n\r\n"
+        );
+        assert_eq!(
+            to_agent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &ToAgent { trusted: true, ..HOW }),
+            to_agent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &HOW)
+        );
+    }
+
+    #[test]
+    fn the_client_is_named_as_it_connected() {
+        for (client, name) in [
+            (IpAddr::V6(Ipv4Addr::new(192, 0, 2, 7).to_ipv6_mapped()), "X-Forwarded-For: 192.0.2.7\r\n"),
+            (IpAddr::V6(Ipv6Addr::LOCALHOST), "X-Forwarded-For: ::1\r\n"),
+        ] {
+            let sent = to_agent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &ToAgent { client, ..HOW });
+            assert!(sent.contains(name) && sent.contains("X-Forwarded-Proto: https\r\n"), "{sent}");
+        }
+    }
+
+    #[test]
+    fn credentials_for_the_hub_stop_there() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nSlime-App-Password: x\r\n\r\n";
+        assert!(to_agent(head, &HOW).contains("\r\nAuthorization: Bearer x\r\n"));
+        assert!(!to_agent(head, &ToAgent { drop_authorization: true, ..HOW }).contains("x\r\n"));
+    }
+
+    #[test]
+    fn an_expectation_goes_where_it_is_met() {
+        let head = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\nSlime-Expect: x\r\n\r\n";
+        assert!(!to_agent(head, &HOW).contains("Expect"));
+        let end_to_end = to_agent(head, &ToAgent { expect: ExpectForward::EndToEnd, ..HOW });
+        assert!(end_to_end.contains("\r\nExpect: 100-continue\r\n") && !end_to_end.contains("Slime-"));
+        let connect = to_agent(head, &ToAgent { expect: ExpectForward::Connect, ..HOW });
+        assert!(connect.contains("\r\nExpect: 100-continue\r\nSlime-Expect: connect\r\n"));
+
+        let how = ToUpstream {
+            authority: "up",
+            preserve_host: false,
+            base_path: "",
+            authorization: None,
+            keep_expect: false,
+        };
+        assert!(!to_upstream(&connect, &how).contains("xpect"));
+        assert_eq!(
+            to_upstream(&end_to_end, &ToUpstream { keep_expect: true, ..how }).matches("xpect").count(),
+            1
+        );
+    }
+
+    #[test]
+    fn the_upstream_gets_its_own_host_path_and_credentials() {
+        let head = "GET /v1/x?y HTTP/1.1\r\nHost: app\r\nAuthorization: Bearer a\r\nX-Forwarded-For: 1\r\nVia: 1.1 slime\r\n\
+                    Slime-Heartbeat: ?1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let how = ToUpstream {
+            authority: "up:8080",
+            preserve_host: false,
+            base_path: "/base",
+            authorization: Some("Basic eA=="),
+            keep_expect: false,
+        };
+        assert_eq!(
+            to_upstream(head, &how),
+            "GET /base/v1/x?y HTTP/1.1\r\nHost: up:8080\r\nX-Forwarded-For: 1\r\nVia: 1.1 slime\r\n\
+             Authorization: Basic eA==\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        let preserved = ToUpstream { preserve_host: true, base_path: "", authorization: None, ..how };
+        assert!(
+            to_upstream(head, &preserved)
+                .starts_with("GET /v1/x?y HTTP/1.1\r\nHost: app\r\nAuthorization: Bearer a\r\n")
+        );
+        let nameless = "OPTIONS * HTTP/1.1\r\nHost: \r\n\r\n";
+        assert_eq!(
+            to_upstream(nameless, &ToUpstream { preserve_host: true, authorization: None, ..how }),
+            "OPTIONS * HTTP/1.1\r\nHost: up:8080\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn old_clients_are_told_what_becomes_of_the_connection() {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+        let mut storage = Storage::on_tunnel();
+        let head = ResponseHead::parse(head, &mut storage, false).unwrap();
+        for (version, framing, persistent, hop) in [
+            (Version::Http11, Framing::Chunked, true, "Transfer-Encoding: chunked\r\n\r\n"),
+            (
+                Version::Http11,
+                Framing::Chunked,
+                false,
+                "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+            ),
+            (Version::Http10, Framing::UntilClose, true, "Connection: close\r\n\r\n"),
+            (
+                Version::Http10,
+                Framing::Length(5),
+                true,
+                "Content-Length: 5\r\nConnection: keep-alive\r\n\r\n",
+            ),
+        ] {
+            let mut out = Vec::new();
+            response_to_client(
+                &head,
+                &ToClient { agent_id: "gpu-1", version, framing, persistent },
+                &mut out,
+            );
+            let expected = format!("HTTP/1.1 200 OK\r\nSlime-Agent-Id: gpu-1\r\nVia: 1.1 slime\r\n{hop}");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn interim_responses_say_nothing_of_the_connection() {
+        let head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nSlime-X: y\r\n\r\n";
+        let mut storage = Storage::on_tunnel();
+        let head = ResponseHead::parse(head, &mut storage, false).unwrap();
+        let how =
+            ToClient { agent_id: "a", version: Version::Http11, framing: Framing::None, persistent: false };
+        let mut out = Vec::new();
+        response_to_client(&head, &how, &mut out);
+        assert_eq!(
+            out,
+            b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n\r\n"
+        );
+        out.clear();
+        response_to_hub(&head, Framing::None, &mut out);
+        assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
+    }
 }

@@ -3,6 +3,9 @@
 use super::head::{Method, TargetForm};
 use crate::proto::error::Violation;
 
+/// The longest authority in bytes: a name in the domain name system has 253. It is repeated in forwarding fields.
+const AUTHORITY_LIMIT: usize = 512;
+
 /// A target, taken apart.
 pub(super) struct Target<'b> {
     pub(super) form: TargetForm,
@@ -39,6 +42,9 @@ impl<'b> Target<'b> {
 /// Whether this is `uri-host [":" port]` (RFC 9110 section 7.2), without commas, which RFC 3986 allows in names and lists
 /// of hosts are made of.
 pub(super) fn is_authority(authority: &str) -> bool {
+    if authority.len() > AUTHORITY_LIMIT {
+        return false;
+    }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let Some((literal, port)) = rest.split_once(']') else { return false };

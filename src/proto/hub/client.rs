@@ -6,7 +6,8 @@ use log::{Level, debug, log_enabled};
 
 use super::dispatch::QUEUE_FULL;
 use super::{
-    Client, ClientState, Direction, Exchange, Gate, HOLD, Held, Hub, Patience, Phase, Refusal, SPARE_NEEDS,
+    Client, ClientState, Direction, Exchange, Expectation, Gate, HOLD, Held, Hub, Patience, Phase, Refusal,
+    SPARE_NEEDS,
 };
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
@@ -267,10 +268,10 @@ impl Hub {
             Framing::Chunked | Framing::UntilClose => false,
         };
         let expects = head.expect_continue && head.version == Version::Http11;
-        let expect = match (expects, fits) {
-            (_, true) => ExpectForward::Drop,
-            (true, false) => ExpectForward::EndToEnd,
-            (false, false) => ExpectForward::Connect,
+        let (expect, expectation) = match (expects, fits) {
+            (_, true) => (ExpectForward::Drop, Expectation::None),
+            (true, false) => (ExpectForward::EndToEnd, Expectation::OfClient),
+            (false, false) => (ExpectForward::Connect, Expectation::Ours),
         };
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let how = ToAgent {
@@ -291,16 +292,11 @@ impl Hub {
         self.arrivals += 1;
         let exchange = Exchange {
             client: key,
-            messages: Messages::new(facts, head.framing),
+            messages: Messages::new(facts, head.framing, HeadScan::on_tunnel()),
             need,
             arrival: Arrival(self.arrivals),
             patience,
-            held: Held {
-                head: out.len() - start,
-                body: 0,
-                whole: true,
-                gated: expect == ExpectForward::Connect,
-            },
+            held: Held { head: out.len() - start, body: 0, whole: true, expectation },
             lost: 0,
             armed: Armed::default(),
             // Replaced below, before anybody looks.
@@ -316,7 +312,8 @@ impl Hub {
             client.state = ClientState::Exchange(exchange);
         }
         self.gathering += 1;
-        let awaits_body = matches!(head.framing, Framing::Length(1..)) && expect != ExpectForward::EndToEnd;
+        let awaits_body =
+            matches!(head.framing, Framing::Length(1..)) && expectation != Expectation::OfClient;
         if !awaits_body {
             self.admit(exchange, now);
         } else if self.gathering + self.queue.len() > self.config.queue_depth {
@@ -382,6 +379,11 @@ impl Hub {
             }
         };
         if exchange.messages.is_upgraded() {
+            if let Phase::Active { body_by, .. } = &mut exchange.phase
+                && *body_by != Mono::NEVER
+            {
+                *body_by = now.mono.after_coarse(self.config.limits.stall);
+            }
             if step == Step::Wait && !exchange.messages.wants_request() {
                 self.end_direction(key, Direction::Inbound, now);
             }

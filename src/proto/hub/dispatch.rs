@@ -4,9 +4,11 @@ use core::time::Duration;
 
 use log::debug;
 
-use super::{ClientState, Direction, Exchange, Gate, Hub, Phase, Refusal, Standing, TunnelState};
+use super::{
+    ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
+};
 use crate::proto::exchange::{Messages, Response};
-use crate::proto::http1::head::Version;
+use crate::proto::http1::head::{HeadScan, Version};
 use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::pool::AgentSlot;
 use crate::proto::seam::{Close, Command};
@@ -41,8 +43,6 @@ const BODY_LATE: Refusal =
 const MAX_LOST: u8 = 2;
 /// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
 const ASKED_GRACE: Duration = Duration::from_secs(1);
-/// Without progress for this long, an upgraded connection of which one side has ended is closed.
-const HALF_OPEN: Duration = Duration::from_secs(60);
 
 impl Hub {
     /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
@@ -109,12 +109,13 @@ impl Hub {
         if let Phase::Queued { place: Some(place), .. } = exchange.phase {
             self.queue.leave(place);
         }
-        let gate = if exchange.held.gated { Gate::AwaitsConnect } else { Gate::Open };
-        let body_by = match gate {
-            Gate::Open if !exchange.messages.request.is_done() => {
-                now.mono.after_coarse(self.config.limits.stall)
-            }
-            Gate::Open | Gate::AwaitsConnect => Mono::NEVER,
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        let (gate, body_by) = match exchange.held.expectation {
+            Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Mono::NEVER),
+            Expectation::None => (Gate::Open, stalled_by),
+            // The client is not late as long as it may wait.
+            Expectation::OfClient => (Gate::Open, Mono::NEVER),
+            Expectation::Ours => (Gate::AwaitsConnect, Mono::NEVER),
         };
         let response_by = self.config.limits.response.map_or(Mono::NEVER, |limit| now.mono.after(limit));
         exchange.phase = Phase::Active { tunnel: tunnel_key, gate, body_by, response_by, keep: false };
@@ -293,7 +294,7 @@ impl Hub {
     fn send_again(&mut self, key: ExchangeKey, now: Now) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         debug!("{key:?} goes to another tunnel");
-        exchange.messages.response = Response::awaited();
+        exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
         exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
         self.active -= 1;
         self.commands.push(Command::Unpair(exchange.client.into()));
@@ -307,7 +308,7 @@ impl Hub {
         let Phase::Active { tunnel, body_by, .. } = &mut exchange.phase else { return };
         let tunnel = *tunnel;
         let over = exchange.messages.response_is_done();
-        *body_by = now.mono.after_coarse(HALF_OPEN);
+        *body_by = now.mono.after_coarse(self.config.limits.stall);
         let other: Key = match direction {
             Direction::Inbound => tunnel.into(),
             Direction::Outbound => exchange.client.into(),

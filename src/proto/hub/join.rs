@@ -7,6 +7,7 @@ use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::key::ClientKey;
 use crate::proto::pool::{AgentSlot, Joining};
+use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CloseReason, Hello, write_welcome};
@@ -18,6 +19,7 @@ const TUNNELS_FULL: Refusal = Refusal::new(
 );
 const TOKEN_BAD: &str = "the agent token is not one of this hub's; print one with 'slime hub register'";
 const TOKEN_EXPIRED: &str = "the agent token has expired; print a new one with 'slime hub register'";
+const TOKEN_REVOKED: &str = "the agent token was revoked; print a new one with 'slime hub register'";
 const WORKERS_FULL: &str = "the agent token has all the workers that it allows, over all its agents";
 
 impl Hub {
@@ -34,17 +36,32 @@ impl Hub {
         }
     }
 
+    /// Other tokens are taken back from now on: their tunnels are closed.
+    pub fn set_revocations(&mut self, revocations: Revocations, now: Now) {
+        self.revocations = revocations;
+        let all: Vec<_> = self.tunnels.iter().map(|(key, tunnel)| (key, tunnel.agent)).collect();
+        for (key, agent) in all {
+            if self.pool.is_revoked(agent, &self.revocations) {
+                self.end_tunnel(key, CloseReason::Revoked, now);
+            }
+        }
+    }
+
     fn try_join(&mut self, key: ClientKey, hello: &Hello<'_>, now: Now) -> Result<(), Refusal> {
         let refusal = |status, detail| Refusal { status, detail, error: None };
         let token = AgentToken::open(hello.token, &self.token_key).map_err(|_| refusal(401, TOKEN_BAD))?;
         if token.expired(now.unix) {
             return Err(refusal(401, TOKEN_EXPIRED));
         }
+        if self.revocations.covers(&token) {
+            return Err(refusal(401, TOKEN_REVOKED));
+        }
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let (left, send_by) = (client.left, client.send_by);
         let joining = Joining {
             token: token.id,
             token_name: &token.name,
+            issued: token.issued,
             agent_id: hello.agent_id,
             worker: hello.worker,
             scopes: &token.scopes,
@@ -99,7 +116,7 @@ impl Hub {
                         standing: Standing::Withdrawn,
                         unanswered: 0,
                         ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-                        scan: HeadScan::default(),
+                        scan: HeadScan::on_tunnel(),
                     };
                 }
                 self.arm_tunnel(tunnel);

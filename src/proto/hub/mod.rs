@@ -6,7 +6,7 @@
 //!   tunnel      Free -> Busy -> Free ... -> Ending
 //! ```
 //!
-//! This module owns the tables and hands events to its parts: [`client`](self) reads requests and admits them, `dispatch` matches
+//! This module owns the tables and hands events to its parts: `client` reads requests and admits them, `dispatch` matches
 //! waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
 //! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
 //! [`super::queue`].
@@ -29,6 +29,7 @@ use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::list::{Arena, List, NodeId};
 use super::pool::{AgentSlot, Need, Pool};
 use super::queue::{Arrival, DispatchQueue, Place};
+use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
@@ -46,6 +47,7 @@ pub struct Hub {
     config: HubConfig,
     token_key: TokenKey,
     app_password: Option<AppPassword>,
+    revocations: Revocations,
     clients: Table<ClientKey, Client>,
     tunnels: Table<TunnelKey, Tunnel>,
     exchanges: Table<ExchangeKey, Exchange>,
@@ -189,8 +191,19 @@ struct Held {
     body: usize,
     /// Whether nothing has been sent beyond it, so that the request can be sent again.
     whole: bool,
-    /// Whether the agent says when it wants what comes after the head.
-    gated: bool,
+    /// Who said, if anyone, that the body is awaited before it is sent.
+    expectation: Expectation,
+}
+
+/// Who waits for a `100 Continue` (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expectation {
+    /// Nobody.
+    None,
+    /// The client, for the upstream's.
+    OfClient,
+    /// The hub, for the agent's.
+    Ours,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -242,6 +255,7 @@ impl Hub {
     pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
         Self {
             app_password: config.app_password.as_deref().map(AppPassword::new),
+            revocations: Revocations::default(),
             grace_ends: now.mono.after(config.startup_grace),
             config,
             token_key,
@@ -454,10 +468,15 @@ impl Core for Hub {
         self.draining = Some(now.mono.after(self.config.drain_timeout));
     }
 
-    fn handle_reload(&mut self, _now: Now) {}
-
     fn handle_batch_end(&mut self, now: Now) {
         self.check_drained(now);
+        let entries = self.clients.len() + self.tunnels.len() + self.exchanges.len();
+        self.timers.prune(entries, |key| match key.kind() {
+            Kind::Client => ClientKey::from_key(key).is_some_and(|key| self.clients.get(key).is_some()),
+            Kind::Tunnel => TunnelKey::from_key(key).is_some_and(|key| self.tunnels.get(key).is_some()),
+            Kind::Exchange => ExchangeKey::from_key(key).is_some_and(|key| self.exchanges.get(key).is_some()),
+            Kind::Upstream | Kind::Worker => false,
+        });
         self.clients.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();

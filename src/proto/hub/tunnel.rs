@@ -102,7 +102,7 @@ impl Hub {
             standing: Standing::Pooled(place),
             unanswered: 0,
             ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-            scan: HeadScan::default(),
+            scan: HeadScan::on_tunnel(),
         };
         self.arm_tunnel(key);
     }
@@ -220,8 +220,8 @@ impl Hub {
                 return Step::Wait;
             }
         };
-        *scan = HeadScan::default();
-        let mut storage = Storage::new();
+        *scan = scan.anew();
+        let mut storage = Storage::on_tunnel();
         let note = match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
             Ok(head) => Note::of(&head),
             Err(_) => Note::None,
@@ -277,6 +277,13 @@ impl Hub {
                 }
             };
         }
+        if exchange.messages.is_upgraded()
+            && let Phase::Active { body_by, .. } = &mut exchange.phase
+            && *body_by != Mono::NEVER
+        {
+            // One side has ended, and the other one is still at it.
+            *body_by = now.mono.after_coarse(self.config.limits.stall);
+        }
         match exchange.messages.advance_response(input, end, out) {
             Ok(Progress::Pass(n)) => Step::Pass(n),
             Ok(Progress::Skip(n)) => Step::Skip(n),
@@ -314,7 +321,7 @@ impl Hub {
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
         let TunnelState::Busy { sign_by, .. } = &mut tunnel.state else { return Step::Wait };
-        let mut storage = Storage::new();
+        let mut storage = Storage::on_tunnel();
         let head = match ResponseHead::parse(bytes, &mut storage, exchange.messages.facts.head_only) {
             Ok(head) => head,
             Err(violation) => {
@@ -369,7 +376,12 @@ impl Hub {
             self.commands.push(Command::DropHeld(client.into()));
         }
         match turn {
-            Turn::Interim => {}
+            Turn::Interim => {
+                if head.status == 100 && !exchange.messages.request.is_done() {
+                    *body_by = now.mono.after_coarse(self.config.limits.stall);
+                    self.arm_exchange(exchange_key);
+                }
+            }
             Turn::Final | Turn::Upgraded => {
                 *keep = persistent;
                 *response_by = Mono::NEVER;
