@@ -8,6 +8,7 @@ mod address;
 mod agent;
 mod args;
 mod demo;
+mod demo_upstream;
 mod hub;
 mod normalise;
 mod secret;
@@ -25,6 +26,9 @@ use normalise::{Normalised, help_line, normalise};
 
 /// Runs the command that the arguments (without the program's name) name. The exit code of the process.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    if demo::is_orphaned_child() {
+        return ExitCode::FAILURE;
+    }
     match parse(args).and_then(|(slime, given)| dispatch(slime.command, &given)) {
         Ok(code) => ExitCode::from(code),
         Err(Failure::Help(text)) => {
@@ -109,7 +113,7 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
         },
         Command::Demo(args) => {
             log_simply();
-            demo::run(args)
+            demo::run(&args, given)
         }
         Command::Version(_) => {
             print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"));
