@@ -127,6 +127,12 @@ impl Buffer {
             .unwrap_or_default()
     }
 
+    /// The bytes that wait, for those who decrypt in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let range = self.start as usize..self.end as usize;
+        self.block.as_mut().and_then(|block| block.get_mut(range)).unwrap_or_default()
+    }
+
     /// How many bytes wait.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
@@ -160,6 +166,18 @@ impl Buffer {
             self.exchange(class, pool);
         } else if self.capacity() - (self.end as usize) < self.start as usize {
             // More room in front than behind: no reads of a few bytes at the end of a block.
+            self.compact();
+        }
+        let end = self.end as usize;
+        self.block.as_mut().and_then(|block| block.get_mut(end..)).unwrap_or_default()
+    }
+
+    /// Room for `n` bytes at least behind the data, as [`Buffer::space`]; less if no block is large enough.
+    pub fn room(&mut self, n: usize, pool: &mut BufferPool) -> &mut [u8] {
+        let after = self.len() + n;
+        if after > self.capacity() {
+            self.exchange(Class::holding(after).unwrap_or(Class::Large), pool);
+        } else if self.end as usize + n > self.capacity() {
             self.compact();
         }
         let end = self.end as usize;

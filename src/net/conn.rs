@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::buffer::{Buffer, BufferPool};
+use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
 
@@ -12,13 +13,15 @@ pub(super) enum Slot<S> {
     Resolving(Target),
     /// The connection is being made; these addresses are left to try after it.
     Connecting { socket: S, target: Target, left: Vec<SocketAddr> },
+    /// The connection is being secured.
+    Securing(Box<TlsStream<S>>),
     /// The connection stands.
     Open(Conn<S>),
 }
 
 /// A connection.
 pub(super) struct Conn<S> {
-    pub(super) socket: S,
+    pub(super) stream: Stream<S>,
     /// The connection that it is paired with.
     pub(super) peer: Option<Peer>,
     /// Received, but not consumed by the core.
@@ -104,9 +107,9 @@ pub(super) enum Ending {
 }
 
 impl<S> Conn<S> {
-    pub(super) fn new(socket: S) -> Self {
+    pub(super) fn new(stream: Stream<S>) -> Self {
         Self {
-            socket,
+            stream,
             peer: None,
             input: Buffer::new(),
             output: Buffer::new(),
@@ -126,6 +129,7 @@ impl<S> Conn<S> {
 
     /// Gives all blocks back. To be called before it is dropped.
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        self.stream.clear(pool);
         self.input.clear(pool);
         self.output.clear(pool);
         self.held.clear(pool);
@@ -172,14 +176,14 @@ impl<S> Conns<S> {
         let place = self.tables.get(index(key)?)?.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } => None,
+            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
         match self.slot_mut(key)? {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } => None,
+            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
         }
     }
 

@@ -11,6 +11,8 @@
 use core::ops::Range;
 use std::io::{self, IoSlice};
 
+use log::debug;
+
 use super::Net;
 use super::buffer::{Buffer, Class};
 use super::conn::{Conn, Ending, Peer, Role};
@@ -66,15 +68,15 @@ impl<C: Core, N: Net> Shell<C, N> {
                 // The core leaves a full buffer only where it waits for something else.
                 return;
             }
-            match self.net.read(&mut conn.socket, space) {
+            match conn.stream.read(&mut self.net, &mut self.buffers, space) {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
-                    conn.end = Some(End::Clean);
+                    conn.end = Some(conn.stream.end());
                 }
                 Ok(n) => {
                     conn.input.filled(n, &mut self.buffers);
-                    conn.readable = n == room || conn.hangup;
+                    conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
                     conn.is_bulk = n == room;
                     budget = budget.saturating_sub(n);
                 }
@@ -84,7 +86,12 @@ impl<C: Core, N: Net> Shell<C, N> {
                         conn.readable = false;
                         return;
                     }
-                    if error.kind() != io::ErrorKind::Interrupted {
+                    if error.kind() == io::ErrorKind::InvalidData && conn.stream.turn_plain() {
+                        self.core.handle_insecure(key);
+                    } else if error.kind() != io::ErrorKind::Interrupted {
+                        if error.kind() == io::ErrorKind::InvalidData {
+                            debug!("TLS failed with {key:?}: {error}");
+                        }
                         self.fail(key, Why::Failed);
                         return;
                     }
@@ -180,10 +187,9 @@ impl<C: Core, N: Net> Shell<C, N> {
         // Nothing waits there, or the input would not have been looked at.
         while to.writable && to.output.is_empty() && !slices.is_empty() {
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-            match self.net.write(&mut to.socket, slices) {
+            match to.stream.write(&mut self.net, &mut self.buffers, slices) {
                 Ok(n) => {
-                    // A short write proves that the socket is full.
-                    to.writable = n == wanted;
+                    to.writable = !to.stream.is_filled_by(n, wanted);
                     IoSlice::advance_slices(&mut slices, n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable = false,
@@ -215,6 +221,19 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
     pub(super) fn flush(&mut self, key: Key) {
         let mut moved = false;
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.writable
+            && conn.stream.has_pending()
+        {
+            match conn.stream.flush(&mut self.net, &mut self.buffers) {
+                Ok(()) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.writable = false,
+                Err(_) => {
+                    self.write_failed(key);
+                    return;
+                }
+            }
+        }
         loop {
             let Some(conn) = self.conns.get(key) else { return };
             let held = match conn.peer {
@@ -234,11 +253,15 @@ impl<C: Core, N: Net> Shell<C, N> {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let held = lent.as_ref().map_or(&[][..], |held| held.unsent());
             let result = if own == 0 {
-                self.net.write(&mut conn.socket, &[IoSlice::new(held)])
+                conn.stream.write(&mut self.net, &mut self.buffers, &[IoSlice::new(held)])
             } else if held.is_empty() {
-                self.net.write(&mut conn.socket, &[IoSlice::new(conn.output.data())])
+                conn.stream.write(&mut self.net, &mut self.buffers, &[IoSlice::new(conn.output.data())])
             } else {
-                self.net.write(&mut conn.socket, &[IoSlice::new(conn.output.data()), IoSlice::new(held)])
+                conn.stream.write(
+                    &mut self.net,
+                    &mut self.buffers,
+                    &[IoSlice::new(conn.output.data()), IoSlice::new(held)],
+                )
             };
             let sent = match &result {
                 Ok(n) => *n,
@@ -263,8 +286,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             match result {
                 Ok(n) => {
                     moved |= n > 0;
-                    // A short write proves that the socket is full.
-                    conn.writable = n == own + held_len;
+                    conn.writable = !conn.stream.is_filled_by(n, own + held_len);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -288,6 +310,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             return false;
         }
         !conn.output.is_empty()
+            || conn.stream.has_pending()
             || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
                 if self.conns.get(requester).is_some_and(|requester| !requester.held.unsent().is_empty()))
     }
@@ -328,14 +351,21 @@ impl<C: Core, N: Net> Shell<C, N> {
             return;
         }
         let Some(conn) = self.conns.get_mut(key) else { return };
-        match conn.ending {
-            Ending::Finish => conn.ending = Ending::Finished,
-            Ending::Linger { dropped, finished: false } => {
-                conn.ending = Ending::Linger { dropped, finished: true }
-            }
+        let after = match conn.ending {
+            Ending::Finish => Ending::Finished,
+            Ending::Linger { dropped, finished: false } => Ending::Linger { dropped, finished: true },
             Ending::No | Ending::Finished | Ending::Linger { finished: true, .. } => return,
+        };
+        conn.stream.say_end(&mut self.buffers);
+        match conn.stream.flush(&mut self.net, &mut self.buffers) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.writable = false;
+                return;
+            }
+            Ok(()) | Err(_) => {}
         }
-        if !conn.write_failed && self.net.shutdown(&mut conn.socket).is_err() {
+        conn.ending = after;
+        if !conn.write_failed && self.net.shutdown(conn.stream.socket_mut()).is_err() {
             self.failed.push((key, Why::Failed));
         }
     }
@@ -376,13 +406,13 @@ impl<C: Core, N: Net> Shell<C, N> {
             let mut scrap = Buffer::new();
             let space = scrap.space(Class::Medium, &mut self.buffers);
             let room = space.len();
-            let result = self.net.read(&mut conn.socket, space);
+            let result = conn.stream.read(&mut self.net, &mut self.buffers, space);
             scrap.clear(&mut self.buffers);
             match result {
                 Ok(0) => conn.end = Some(End::Clean),
                 Ok(n) => {
                     *dropped += n;
-                    conn.readable = n == room || conn.hangup;
+                    conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     conn.readable = false;

@@ -4,14 +4,18 @@
 //! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
 //! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
 
+mod accept;
 pub mod buffer;
 mod conn;
+mod dial;
 mod flow;
 mod resolve;
 pub mod run;
 pub mod shell;
 mod signals;
+mod stream;
 pub mod sys;
+pub mod tls;
 
 use core::net::SocketAddr;
 use core::time::Duration;

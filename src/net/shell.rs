@@ -2,25 +2,24 @@
 //!
 //! In each turn the events of a batch are first noted at their connections, then the connections are served, responders
 //! before requesters, so that a worker that became free, or a tunnel that died, is known before the next request is
-//! dispatched. `flow` moves the bytes; this module owns the turn, accepting, dialling, and the commands.
+//! dispatched. This module owns the turn and the commands; `flow` moves the bytes, `accept` and `dial` make connections.
 
-use core::net::SocketAddr;
-use core::time::Duration;
 use std::io;
+use std::sync::Arc;
 
-use log::{debug, warn};
+use log::warn;
+use rustls::ServerConfig;
 
+use super::accept::ListenerState;
 use super::buffer::BufferPool;
-use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
+use super::conn::{Conns, Ending, Peer, Role, Slot};
+pub use super::dial::{DialTls, Endpoint, Targets};
+use super::stream::Stream;
 use super::{Event, Net};
 use crate::proto::key::Key;
-use crate::proto::seam::{Close, Closed, Command, Core, Target, Unreachable, Why};
+use crate::proto::seam::{Close, Closed, Command, Core, Target, Why};
 use crate::proto::timer::{Mono, Now};
 
-/// Connections accepted in one turn, so that a flood of them does not starve those that are there.
-const ACCEPT_BUDGET: usize = 64;
-/// After the process ran out of descriptors or memory while accepting, the next attempt.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
 /// How often the ready list is gone through in one turn. What is ready then waits until new events were looked at.
@@ -41,50 +40,22 @@ pub struct Shell<C: Core, N: Net> {
     pub(super) ready: Vec<Key>,
     /// Connections that used up their share of this turn.
     pub(super) later: Vec<Key>,
-    events: Vec<Event>,
-    listeners: Vec<ListenerState<N::Listener>>,
-    targets: Targets,
-    commands: Vec<Command>,
+    pub(super) listeners: Vec<ListenerState<N::Listener>>,
+    pub(super) targets: Targets,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
-    accept_again: Option<Mono>,
+    pub(super) accept_again: Option<Mono>,
+    events: Vec<Event>,
+    /// What TLS listeners offer.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// The targets that are reached by TLS.
+    pub(super) dial_tls: Vec<(Target, DialTls)>,
+    commands: Vec<Command>,
     reload: Option<Reload<C>>,
     exit: Option<u8>,
 }
 
 /// What is done when the operator asks to read again what may have changed.
 pub type Reload<C> = Box<dyn FnMut(&mut C, Now)>;
-
-struct ListenerState<L> {
-    listener: L,
-    readable: bool,
-}
-
-/// Where [`Command::Dial`] goes.
-#[derive(Clone, Debug, Default)]
-pub struct Targets {
-    /// The hub, at an agent.
-    pub hub: Option<Endpoint>,
-    /// The upstreams, at an agent.
-    pub upstreams: Vec<Endpoint>,
-}
-
-/// An address to dial.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// A name or an IP address (without brackets).
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl Targets {
-    fn get(&self, target: Target) -> Option<&Endpoint> {
-        match target {
-            Target::Hub => self.hub.as_ref(),
-            Target::Upstream(index) => self.upstreams.get(usize::from(index)),
-        }
-    }
-}
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// A shell around a core. Listeners are registered with the tokens from [`LISTENER_TOKENS`] on, in order.
@@ -104,8 +75,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             // Connections may have come before the first poll.
             listeners: listeners
                 .into_iter()
-                .map(|listener| ListenerState { listener, readable: true })
+                .map(|listener| ListenerState { listener, is_tls: false, readable: true })
                 .collect(),
+            tls: None,
+            dial_tls: Vec::new(),
             targets,
             commands: Vec::new(),
             accept_again: None,
@@ -117,6 +90,19 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sees to it that `reload` is called on [`Event::Reload`].
     pub fn on_reload(&mut self, reload: Reload<C>) {
         self.reload = Some(reload);
+    }
+
+    /// Adds listeners where TLS is spoken, with the next tokens.
+    pub fn add_tls_listeners(&mut self, listeners: Vec<N::Listener>, config: Arc<ServerConfig>) {
+        let added =
+            listeners.into_iter().map(|listener| ListenerState { listener, is_tls: true, readable: true });
+        self.listeners.extend(added);
+        self.tls = Some(config);
+    }
+
+    /// This target is reached by TLS.
+    pub fn dial_by_tls(&mut self, target: Target, tls: DialTls) {
+        self.dial_tls.push((target, tls));
     }
 
     /// Runs turns until the core ends. Its exit code.
@@ -206,6 +192,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                         self.list(key);
                     }
                     Some(Slot::Connecting { .. }) => self.check_connecting(key),
+                    Some(Slot::Securing(_)) => self.check_securing(key),
                     Some(Slot::Resolving(_)) | None => {}
                 }
             }
@@ -267,102 +254,12 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.pump(key);
     }
 
-    fn may_accept(&self) -> bool {
-        self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.readable)
-    }
-
-    fn accept(&mut self) {
-        let mut budget = ACCEPT_BUDGET;
-        for index in 0..self.listeners.len() {
-            while budget > 0 && self.accept_again.is_none() && self.accept_one(index) {
-                budget -= 1;
-            }
-        }
-    }
-
-    /// Accepts one connection from this listener. False if there is none at present.
-    fn accept_one(&mut self, index: usize) -> bool {
-        let Some(state) = self.listeners.get_mut(index).filter(|state| state.readable) else { return false };
-        let (mut socket, peer) = match self.net.accept(&mut state.listener) {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                state.readable = false;
-                return false;
-            }
-            // The connection that was waiting is gone; others may wait (accept(2)).
-            Err(error) if is_of_connection(&error) => return true,
-            Err(error) => {
-                debug!("cannot accept: {error}");
-                self.accept_again = Some(self.now.mono.after(ACCEPT_PAUSE));
-                self.core.handle_exhausted(self.now);
-                self.obey();
-                return false;
-            }
-        };
-        let Some(key) = self.core.handle_accepted(peer, self.now) else {
-            self.obey();
-            return true;
-        };
-        self.obey();
-        if let Err(error) = self.net.register(&mut socket, key.to_token()) {
-            debug!("cannot register a connection: {error}");
-            self.core.handle_closed(key, Closed { why: Why::Failed, written: false }, self.now);
-            self.obey();
-            return true;
-        }
-        let mut conn = Conn::new(socket);
-        // Most clients have sent their request by the time they are accepted.
-        conn.readable = true;
-        self.conns.insert(key, Slot::Open(conn));
-        self.list(key);
-        true
-    }
-
-    fn resolved(&mut self, key: Key, mut addresses: Vec<SocketAddr>) {
-        let Some(Slot::Resolving(target)) = self.conns.slot_mut(key) else { return };
-        let target = *target;
-        // They are tried from the end.
-        addresses.reverse();
-        let why = if addresses.is_empty() { Unreachable::NameNotFound } else { Unreachable::Other };
-        self.connect_next(key, target, addresses, why);
-    }
-
-    /// Connects to the next address that is left, or reports that there is none.
-    fn connect_next(&mut self, key: Key, target: Target, mut left: Vec<SocketAddr>, mut why: Unreachable) {
-        while let Some(address) = left.pop() {
-            let connected = self.net.connect(address).and_then(|mut socket| {
-                self.net.register(&mut socket, key.to_token())?;
-                Ok(socket)
-            });
-            match connected {
-                Ok(socket) => {
-                    if let Some(slot) = self.conns.slot_mut(key) {
-                        *slot = Slot::Connecting { socket, target, left };
-                    }
-                    return;
-                }
-                Err(error) => why = unreachable(&error),
-            }
-        }
-        self.conns.remove(key);
-        self.core.handle_closed(key, Closed { why: Why::Unreachable(why), written: false }, self.now);
-        self.obey();
-    }
-
-    fn check_connecting(&mut self, key: Key) {
-        let Some(Slot::Connecting { socket, target, left }) = self.conns.slot_mut(key) else { return };
-        match self.net.connected(socket) {
-            Ok(false) => {}
-            Ok(true) => {
-                let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
-                self.conns.insert(key, Slot::Open(Conn::new(socket)));
-                self.core.handle_connected(key, self.now);
-                self.obey();
-            }
-            Err(error) => {
-                let (target, left) = (*target, core::mem::take(left));
-                self.connect_next(key, target, left, unreachable(&error));
-            }
+    /// Takes a connection out of the tables and closes it.
+    pub(super) fn drop_slot(&mut self, key: Key) {
+        match self.conns.remove(key) {
+            Some(Slot::Open(mut conn)) => conn.clear(&mut self.buffers),
+            Some(Slot::Securing(stream)) => drop(Stream::Tls(stream).into_socket(&mut self.buffers)),
+            Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
         }
     }
 
@@ -445,24 +342,33 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Command::Close(key, how) => {
                 self.unpair(key);
-                match self.conns.remove(key) {
-                    Some(Slot::Open(mut conn)) => {
-                        conn.clear(&mut self.buffers);
-                        if how == Close::Reset {
-                            self.net.abort(conn.socket);
-                        }
+                if how == Close::Reset
+                    && let Some(conn) = self.conns.get_mut(key)
+                {
+                    conn.clear(&mut self.buffers);
+                    if let Some(Slot::Open(conn)) = self.conns.remove(key) {
+                        self.net.abort(conn.stream.into_socket(&mut self.buffers));
                     }
-                    Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
+                } else {
+                    self.drop_slot(key);
                 }
             }
             Command::Rekey { from, to } => {
                 if let Some(Slot::Open(mut conn)) = self.conns.remove(from) {
-                    if self.net.reregister(&mut conn.socket, to.to_token()).is_err() {
+                    if self.net.reregister(conn.stream.socket_mut(), to.to_token()).is_err() {
                         self.failed.push((to, Why::Failed));
                     }
                     conn.is_listed = false;
                     self.conns.insert(to, Slot::Open(conn));
                     self.list(to);
+                }
+            }
+            Command::Secure { key, target } => {
+                let tls = self.tls_of(target).cloned();
+                if let (Some(tls), Some(Slot::Open(mut conn))) = (tls, self.conns.remove(key)) {
+                    conn.clear(&mut self.buffers);
+                    let socket = conn.stream.into_socket(&mut self.buffers);
+                    self.secure(key, socket, &tls);
                 }
             }
             Command::Exit(code) => self.exit = Some(code),
@@ -495,33 +401,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             Some(Peer { role: Role::Requester, .. }) | None => false,
         };
         self.unpair(key);
-        if let Some(Slot::Open(mut conn)) = self.conns.remove(key) {
-            conn.clear(&mut self.buffers);
-        }
+        self.drop_slot(key);
         self.core.handle_closed(key, Closed { why, written }, self.now);
         self.obey();
     }
-}
-
-/// Whether accept(2) failed for the connection that it would have returned, not for want of anything of ours.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-        PermissionDenied, TimedOut,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-            | PermissionDenied
-            | TimedOut
-    )
-}
-
-fn unreachable(error: &io::Error) -> Unreachable {
-    if error.kind() == io::ErrorKind::ConnectionRefused { Unreachable::Refused } else { Unreachable::Other }
 }

@@ -30,6 +30,18 @@ pub enum Kind {
     Worker = 5,
 }
 
+impl Kind {
+    /// What is at the other end, in words for the log.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Client => "a client",
+            Self::Tunnel => "the hub",
+            Self::Upstream => "the upstream",
+            Self::Exchange | Self::Worker => "nobody",
+        }
+    }
+}
+
 /// The name of a table entry, of any kind. The shell uses it as the event token of the connection's socket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u32);

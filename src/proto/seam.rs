@@ -27,8 +27,11 @@ use super::timer::{Mono, Now};
 
 /// The hub or the agent, as the shell sees it.
 pub trait Core {
-    /// A connection was accepted. The key that it is given, or `None` to drop it at once.
-    fn handle_accepted(&mut self, peer: SocketAddr, now: Now) -> Option<Key>;
+    /// A connection was accepted, and TLS is spoken on it or not. The key that it is given, or `None` to drop it at once.
+    fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key>;
+
+    /// On a connection where TLS should be spoken the remote side began with plain HTTP. It will be read, and answered, in plain text.
+    fn handle_insecure(&mut self, key: Key);
 
     /// The descriptors or buffers of the process ran out while accepting. The core may close what it can spare.
     fn handle_exhausted(&mut self, now: Now);
@@ -103,6 +106,13 @@ pub enum Command {
         /// The key that the connection gets.
         key: Key,
         /// Which target.
+        target: Target,
+    },
+    /// Begin TLS on a connection that was dialled to a target which has it later. [`Core::handle_connected`] comes once more.
+    Secure {
+        /// Which connection.
+        key: Key,
+        /// What it was dialled to.
         target: Target,
     },
     /// Send bytes of the core's own, after what is already waiting to be sent.
@@ -184,6 +194,8 @@ pub enum Unreachable {
     NameNotFound,
     /// Nobody listens there.
     Refused,
+    /// TLS failed: it is not who we expected, or does not speak it.
+    Untrusted,
     /// Anything else: no route, no descriptor left, time ran out in the kernel.
     Other,
 }

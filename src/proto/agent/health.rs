@@ -216,6 +216,7 @@ pub(super) fn describe(reason: Closed) -> &'static str {
     match reason.why {
         Why::Unreachable(Unreachable::NameNotFound) => "its name is not found",
         Why::Unreachable(Unreachable::Refused) => "nobody listens there",
+        Why::Unreachable(Unreachable::Untrusted) => "TLS with it fails",
         Why::Unreachable(Unreachable::Other) => "there is no way to it",
         Why::Failed | Why::Lingered => "the connection failed",
     }

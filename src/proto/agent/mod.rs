@@ -235,10 +235,12 @@ impl Agent {
 }
 
 impl Core for Agent {
-    fn handle_accepted(&mut self, _peer: SocketAddr, _now: Now) -> Option<Key> {
+    fn handle_accepted(&mut self, _peer: SocketAddr, _is_tls: bool, _now: Now) -> Option<Key> {
         debug_assert!(false, "an agent accepts nobody");
         None
     }
+
+    fn handle_insecure(&mut self, _key: Key) {}
 
     fn handle_exhausted(&mut self, _now: Now) {}
 

@@ -7,7 +7,7 @@ use log::{Level, debug, log_enabled};
 use super::dispatch::QUEUE_FULL;
 use super::{
     Client, ClientState, Direction, Exchange, Expectation, Gate, HOLD, Held, Hub, Patience, Phase, Refusal,
-    SPARE_NEEDS,
+    SPARE_NEEDS, Transport,
 };
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
@@ -195,7 +195,7 @@ impl Hub {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(violation) = self.begin(key, bytes, out, now) {
-                    self.refuse(key, violation.into(), false, true, now);
+                    self.refuse(key, violation.into(), is_head(bytes), true, now);
                 }
                 Step::Skip(length)
             }
@@ -214,7 +214,7 @@ impl Hub {
                 Step::Wait
             }
             Err(violation) => {
-                self.refuse(key, violation.into(), false, true, now);
+                self.refuse(key, violation.into(), is_head(input), true, now);
                 Step::Wait
             }
         }
@@ -224,6 +224,12 @@ impl Hub {
     fn begin(&mut self, key: ClientKey, bytes: &[u8], out: &mut Vec<u8>, now: Now) -> Result<(), Violation> {
         let mut storage = Storage::new();
         let head = RequestHead::parse(bytes, &mut storage)?;
+        if self.clients.get(key).is_some_and(|client| client.transport == Transport::PlainOnTls) {
+            return Err(Violation {
+                status: 400,
+                detail: "this port speaks HTTPS: write https:// instead of http://",
+            });
+        }
         if path::is_reserved(head.path()) {
             if Hello::is_meant(&head) {
                 let hello = Hello::parse(&head)?;
@@ -276,7 +282,7 @@ impl Hub {
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let how = ToAgent {
             client: client.peer,
-            secure: false,
+            secure: client.transport == Transport::Tls,
             trusted: self.config.trusted_proxies.iter().any(|range| range.contains(client.peer)),
             drop_authorization: by_bearer,
             expect,
@@ -459,6 +465,11 @@ impl Need {
         self.scope.shrink_to(256);
         self.path.shrink_to(256);
     }
+}
+
+/// Whether a request head, parsed or not, is that of a HEAD request, whose response has no body (RFC 9110 section 9.3.2).
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HEAD ")
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

@@ -91,12 +91,24 @@ impl AppPassword {
 
 struct Client {
     peer: IpAddr,
+    transport: Transport,
     armed: Armed,
     /// It has sent FIN or a reset, though not all that it sent before may have been read.
     left: bool,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
     state: ClientState,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    /// HTTP, on a plain port.
+    Plain,
+    /// HTTP over TLS.
+    Tls,
+    /// Plain HTTP, on a port where TLS is spoken.
+    PlainOnTls,
 }
 
 enum ClientState {
@@ -355,12 +367,13 @@ pub struct Census {
 }
 
 impl Core for Hub {
-    fn handle_accepted(&mut self, peer: SocketAddr, now: Now) -> Option<Key> {
+    fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key> {
         if self.clients.len() >= self.config.max_clients && !self.evict_idle_client(now) {
             return None;
         }
         let key = self.clients.insert(Client {
             peer: peer.ip().to_canonical(),
+            transport: if is_tls { Transport::Tls } else { Transport::Plain },
             armed: Armed::default(),
             left: false,
             send_by: Mono::NEVER,
@@ -368,6 +381,12 @@ impl Core for Hub {
         })?;
         self.await_head(key, self.config.limits.head, now);
         Some(key.into())
+    }
+
+    fn handle_insecure(&mut self, key: Key) {
+        if let Some(client) = ClientKey::from_key(key).and_then(|key| self.clients.get_mut(key)) {
+            client.transport = Transport::PlainOnTls;
+        }
     }
 
     fn handle_exhausted(&mut self, now: Now) {

@@ -1,0 +1,113 @@
+//! Connections that are accepted.
+
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+
+use log::{debug, warn};
+use rustls::server::UnbufferedServerConnection;
+
+use super::Net;
+use super::conn::{Conn, Slot};
+use super::shell::Shell;
+use super::stream::{Session, Stream, TlsStream};
+use crate::proto::seam::{Closed, Core, Why};
+
+/// Connections accepted in one turn, so that a flood of them does not starve those that are there.
+const ACCEPT_BUDGET: usize = 64;
+/// After the process ran out of descriptors or memory while accepting, the next attempt.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener, as the shell keeps it.
+pub(super) struct ListenerState<L> {
+    pub(super) listener: L,
+    pub(super) is_tls: bool,
+    pub(super) readable: bool,
+}
+
+impl<C: Core, N: Net> Shell<C, N> {
+    pub(super) fn may_accept(&self) -> bool {
+        self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.readable)
+    }
+
+    pub(super) fn accept(&mut self) {
+        let mut budget = ACCEPT_BUDGET;
+        for index in 0..self.listeners.len() {
+            while budget > 0 && self.accept_again.is_none() && self.accept_one(index) {
+                budget -= 1;
+            }
+        }
+    }
+
+    /// Accepts one connection from this listener. False if there is none at present.
+    fn accept_one(&mut self, index: usize) -> bool {
+        let Some(state) = self.listeners.get_mut(index).filter(|state| state.readable) else { return false };
+        let (mut socket, peer) = match self.net.accept(&mut state.listener) {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                state.readable = false;
+                return false;
+            }
+            // The connection that was waiting is gone; others may wait (accept(2)).
+            Err(error) if is_of_connection(&error) => return true,
+            Err(error) => {
+                debug!("cannot accept: {error}");
+                self.accept_again = Some(self.now.mono.after(ACCEPT_PAUSE));
+                self.core.handle_exhausted(self.now);
+                self.obey();
+                return false;
+            }
+        };
+        let is_tls = state.is_tls;
+        let session = match (is_tls, &self.tls) {
+            (false, _) => None,
+            (true, Some(config)) => match UnbufferedServerConnection::new(Arc::clone(config)) {
+                Ok(session) => Some(Session::Server(session)),
+                Err(error) => {
+                    warn!("cannot begin TLS: {error}");
+                    return true;
+                }
+            },
+            (true, None) => return true,
+        };
+        let Some(key) = self.core.handle_accepted(peer, is_tls, self.now) else {
+            self.obey();
+            return true;
+        };
+        self.obey();
+        if let Err(error) = self.net.register(&mut socket, key.to_token()) {
+            debug!("cannot register a connection: {error}");
+            self.core.handle_closed(key, Closed { why: Why::Failed, written: false }, self.now);
+            self.obey();
+            return true;
+        }
+        let mut conn = Conn::new(match session {
+            None => Stream::Plain(socket),
+            Some(session) => Stream::Tls(Box::new(TlsStream::new(socket, session))),
+        });
+        // Most clients have sent their request by the time they are accepted.
+        conn.readable = true;
+        self.conns.insert(key, Slot::Open(conn));
+        self.list(key);
+        true
+    }
+}
+
+/// Whether accept(2) failed for the connection that it would have returned, not for want of anything of ours.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        PermissionDenied, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
+    )
+}

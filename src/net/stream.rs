@@ -1,0 +1,515 @@
+//! A connection's bytes, plain or under TLS: the same calls for both.
+//!
+//! TLS sits above [`Net`], so that the simulated network carries it too. rustls is used without its own buffers: ciphertext lives in
+//! borrowed blocks like everything else, and an idle connection holds none.
+
+use std::io::{self, IoSlice};
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+
+use super::Net;
+use super::buffer::{Buffer, BufferPool, Class};
+use crate::proto::seam::End;
+
+/// A socket, and what is spoken on it.
+pub(super) enum Stream<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
+}
+
+/// The most plaintext in one record (RFC 8446 section 5.1).
+const RECORD: usize = 16 * 1024;
+/// What a record adds to its plaintext, at most: header, content type, padding of none, tag, explicit nonce (RFC 5246 section 6.2.3.3).
+const OVERHEAD: usize = 64;
+/// Ciphertext that may wait for the socket before no more plaintext is taken.
+const OUTGOING: usize = 3 * (RECORD + OVERHEAD);
+
+impl<S> Stream<S> {
+    /// The socket itself.
+    pub(super) fn socket_mut(&mut self) -> &mut S {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &mut tls.socket,
+        }
+    }
+
+    /// The socket alone; what was not sent is lost.
+    pub(super) fn into_socket(self, pool: &mut BufferPool) -> S {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(mut tls) => {
+                tls.clear(pool);
+                tls.socket
+            }
+        }
+    }
+
+    /// Reads plaintext. `Ok(0)` is the end; [`Stream::end`] says of which kind.
+    pub(super) fn read<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        space: &mut [u8],
+    ) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => net.read(socket, space),
+            Self::Tls(tls) => tls.read(net, pool, space),
+        }
+    }
+
+    /// Whether reading `n` bytes into room for `room` proves that there is nothing more at present.
+    pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
+        match self {
+            Self::Plain(_) => n < room,
+            // Records are decrypted whole: more may be here without any edge to announce it.
+            Self::Tls(_) => false,
+        }
+    }
+
+    /// Whether taking `n` of `wanted` bytes proves that the socket takes no more at present.
+    pub(super) fn is_filled_by(&self, n: usize, wanted: usize) -> bool {
+        match self {
+            Self::Plain(_) => n < wanted,
+            Self::Tls(tls) => !tls.outgoing.is_empty(),
+        }
+    }
+
+    /// How the input ended, once reading has returned nothing.
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::Plain(_) => End::Clean,
+            Self::Tls(tls) => {
+                if tls.peer_closed {
+                    End::Clean
+                } else {
+                    End::Cut
+                }
+            }
+        }
+    }
+
+    /// Takes plaintext to be sent, all or some of it; would-block if none.
+    pub(super) fn write<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        slices: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => net.write(socket, slices),
+            Self::Tls(tls) => tls.write(net, pool, slices),
+        }
+    }
+
+    /// Whether taken bytes still wait for the socket.
+    pub(super) fn has_pending(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => !tls.outgoing.is_empty(),
+        }
+    }
+
+    /// Sends what was taken. Would-block if some of it still waits.
+    pub(super) fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.flush(net, pool),
+        }
+    }
+
+    /// Queues what says that nothing more will be sent: close_notify on TLS, which then waits like other bytes.
+    pub(super) fn say_end(&mut self, pool: &mut BufferPool) {
+        if let Self::Tls(tls) = self {
+            tls.say_end(pool);
+        }
+    }
+
+    /// After a failed read: whether the remote side speaks HTTP where it should speak TLS. What it said is read without TLS then.
+    pub(super) fn turn_plain(&mut self) -> bool {
+        match self {
+            Self::Tls(tls) if tls.is_plain_http() => {
+                tls.session = Session::Refused;
+                true
+            }
+            Self::Tls(_) | Self::Plain(_) => false,
+        }
+    }
+
+    /// Gives all blocks back. To be called before it is dropped.
+    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        if let Self::Tls(tls) = self {
+            tls.clear(pool);
+        }
+    }
+}
+
+/// A TLS connection over a socket.
+pub(super) struct TlsStream<S> {
+    socket: S,
+    session: Session,
+    /// Ciphertext that was read and not processed.
+    incoming: Buffer,
+    /// Plaintext that the last reader had no room for.
+    plain: Buffer,
+    /// Ciphertext that waits for the socket.
+    outgoing: Buffer,
+    /// The handshake is over.
+    is_established: bool,
+    /// The remote side said close_notify.
+    peer_closed: bool,
+    /// We did.
+    end_said: bool,
+}
+
+/// Either side of the protocol.
+pub(super) enum Session {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+    /// The remote side does not speak TLS. It is told so in plain text.
+    Refused,
+}
+
+impl<S> TlsStream<S> {
+    pub(super) fn new(socket: S, session: Session) -> Self {
+        Self {
+            socket,
+            session,
+            incoming: Buffer::new(),
+            plain: Buffer::new(),
+            outgoing: Buffer::new(),
+            is_established: false,
+            peer_closed: false,
+            end_said: false,
+        }
+    }
+
+    /// Goes on with the handshake. Whether it is over.
+    pub(super) fn handshake<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+    ) -> io::Result<bool> {
+        match self.fill(net, pool, &mut []) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.is_established)
+    }
+
+    /// Whether a client began with a method, which no TLS record begins with (RFC 8446 section 5.1).
+    fn is_plain_http(&self) -> bool {
+        !self.is_established
+            && matches!(self.session, Session::Server(_))
+            && self.incoming.data().first().is_some_and(u8::is_ascii_uppercase)
+    }
+
+    fn clear(&mut self, pool: &mut BufferPool) {
+        for buffer in [&mut self.incoming, &mut self.plain, &mut self.outgoing] {
+            buffer.clear(pool);
+        }
+    }
+
+    fn read<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        space: &mut [u8],
+    ) -> io::Result<usize> {
+        if let Session::Refused = self.session {
+            if self.incoming.is_empty() {
+                return net.read(&mut self.socket, space);
+            }
+            return Ok(take(&mut self.incoming, pool, space));
+        }
+        if !self.plain.is_empty() {
+            return Ok(take(&mut self.plain, pool, space));
+        }
+        self.fill(net, pool, space)
+    }
+
+    /// Reads and processes records until there is plaintext (in `space`, the rest in `plain`), the end, or nothing more to read. Without
+    /// `space`, until the handshake is over.
+    fn fill<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        space: &mut [u8],
+    ) -> io::Result<usize> {
+        loop {
+            let filled = match self.process(pool, space) {
+                Ok(filled) => filled,
+                Err(error) => {
+                    // The alert that tells the remote side why, as far as it can be told.
+                    let _ = self.process(pool, &mut []);
+                    let _ = self.flush(net, pool);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            };
+            match self.flush(net, pool) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if filled > 0 || self.peer_closed {
+                return Ok(filled);
+            }
+            if space.is_empty() && self.is_established {
+                return Ok(0);
+            }
+            // A block of 16 KiB does not hold the largest record.
+            let class = if self.incoming.len() < Class::Medium.size() { Class::Medium } else { Class::Large };
+            let room = self.incoming.space(class, pool);
+            let result = net.read(&mut self.socket, room);
+            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
+            if result? == 0 {
+                return Ok(0);
+            }
+            if self.is_plain_http() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+
+    /// Processes the records that are there. How many bytes of plaintext went to `space`.
+    fn process(&mut self, pool: &mut BufferPool, space: &mut [u8]) -> Result<usize, rustls::Error> {
+        let mut filled = 0;
+        loop {
+            let Self { session, incoming, plain, outgoing, .. } = self;
+            let mut take = |payload: &[u8], pool: &mut BufferPool| {
+                let n = payload.len().min(space.len() - filled);
+                let (now, later) = payload.split_at(n);
+                if let Some(to) = space.get_mut(filled..filled + n) {
+                    to.copy_from_slice(now);
+                }
+                filled += n;
+                // What was read fits one block, so what it decrypts to does.
+                let _ = plain.append(later, pool);
+            };
+            let outcome = match session {
+                Session::Client(session) => settle::<ClientConnectionData>(
+                    session.process_tls_records(incoming.data_mut()),
+                    outgoing,
+                    pool,
+                    &mut take,
+                ),
+                Session::Server(session) => settle::<ServerConnectionData>(
+                    session.process_tls_records(incoming.data_mut()),
+                    outgoing,
+                    pool,
+                    &mut take,
+                ),
+                Session::Refused => return Ok(0),
+            };
+            self.incoming.consume(outcome.discard, pool);
+            match outcome.event? {
+                Event::More => {}
+                Event::PeerClosed => self.peer_closed = true,
+                Event::Established => {
+                    self.is_established = true;
+                    return Ok(filled);
+                }
+                Event::Blocked => return Ok(filled),
+            }
+        }
+    }
+
+    fn write<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        slices: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        if let Session::Refused = self.session {
+            return net.write(&mut self.socket, slices);
+        }
+        self.flush(net, pool)?;
+        if !self.is_established || self.end_said {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut taken = 0;
+        let mut slices = slices.iter().filter(|slice| !slice.is_empty());
+        let mut current: &[u8] = &[];
+        let mut joined = [0; 2 * 1024];
+        loop {
+            if current.is_empty() {
+                match slices.next() {
+                    Some(slice) => current = slice,
+                    None => break,
+                }
+            }
+            if self.outgoing.len() + RECORD + OVERHEAD > OUTGOING {
+                break;
+            }
+            // A short head and what follows it share a record.
+            let mut record = current.split_at(current.len().min(RECORD)).0;
+            let mut from_next = 0;
+            let next = slices.clone().next().map_or(&[][..], |slice| slice);
+            if record.len() == current.len() && record.len() + next.len() <= joined.len() && !next.is_empty()
+            {
+                let (head, rest) = joined.split_at_mut(record.len());
+                head.copy_from_slice(record);
+                from_next = next.len();
+                if let Some(rest) = rest.get_mut(..from_next) {
+                    rest.copy_from_slice(next);
+                }
+                record = joined.get(..record.len() + from_next).unwrap_or_default();
+            }
+            self.encrypt(pool, record)?;
+            taken += record.len();
+            if from_next > 0 {
+                slices.next();
+                current = &[];
+            } else {
+                current = current.get(record.len()..).unwrap_or_default();
+            }
+        }
+        match self.flush(net, pool) {
+            Ok(()) => Ok(taken),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(taken),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn encrypt(&mut self, pool: &mut BufferPool, record: &[u8]) -> io::Result<()> {
+        self.when_writable(pool, |outgoing, traffic, pool| {
+            let room = outgoing.room(record.len() + OVERHEAD, pool);
+            match traffic {
+                Traffic::Client(mut traffic) => traffic.encrypt(record, room),
+                Traffic::Server(mut traffic) => traffic.encrypt(record, room),
+            }
+        })
+    }
+
+    fn say_end(&mut self, pool: &mut BufferPool) {
+        if !self.is_established || core::mem::replace(&mut self.end_said, true) {
+            return;
+        }
+        // Without it the remote side takes the end for a cut, which is all that can be said then.
+        let _ = self.when_writable(pool, |outgoing, traffic, pool| {
+            let room = outgoing.room(OVERHEAD, pool);
+            match traffic {
+                Traffic::Client(mut traffic) => traffic.queue_close_notify(room),
+                Traffic::Server(mut traffic) => traffic.queue_close_notify(room),
+            }
+        });
+    }
+
+    /// Lets `produce` add to the outgoing ciphertext. What has been received is processed first, as rustls wants it.
+    fn when_writable(
+        &mut self,
+        pool: &mut BufferPool,
+        produce: impl FnOnce(&mut Buffer, Traffic<'_>, &mut BufferPool) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
+        self.process(pool, &mut []).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let Self { session, incoming, outgoing, .. } = self;
+        let traffic = match session {
+            Session::Client(session) => match session.process_tls_records(incoming.data_mut()).state {
+                Ok(ConnectionState::WriteTraffic(traffic)) => Some(Traffic::Client(traffic)),
+                _ => None,
+            },
+            Session::Server(session) => match session.process_tls_records(incoming.data_mut()).state {
+                Ok(ConnectionState::WriteTraffic(traffic)) => Some(Traffic::Server(traffic)),
+                _ => None,
+            },
+            Session::Refused => None,
+        };
+        let traffic = traffic.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let n = produce(outgoing, traffic, pool).map_err(|error| io::Error::other(error.to_string()))?;
+        outgoing.filled(n, pool);
+        Ok(())
+    }
+
+    fn flush<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) -> io::Result<()> {
+        while !self.outgoing.is_empty() {
+            match net.write(&mut self.socket, &[IoSlice::new(self.outgoing.data())]) {
+                Ok(n) => self.outgoing.consume(n, pool),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one look at the received records came to.
+enum Event {
+    /// There may be more.
+    More,
+    PeerClosed,
+    /// Nothing more is there, and plaintext may be sent.
+    Established,
+    /// Nothing more is there.
+    Blocked,
+}
+
+struct Settled {
+    discard: usize,
+    event: Result<Event, rustls::Error>,
+}
+
+enum Traffic<'a> {
+    Client(WriteTraffic<'a, ClientConnectionData>),
+    Server(WriteTraffic<'a, ServerConnectionData>),
+}
+
+/// Deals with one state of the connection.
+fn settle<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    outgoing: &mut Buffer,
+    pool: &mut BufferPool,
+    take: &mut impl FnMut(&[u8], &mut BufferPool),
+) -> Settled {
+    let mut discard = status.discard;
+    let event = match status.state {
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    take(record.payload, pool);
+                }
+                Some(Err(error)) => break Err(error),
+                None => break Ok(Event::More),
+            }
+        },
+        Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(outgoing.room(OVERHEAD, pool)) {
+            Ok(n) => {
+                outgoing.filled(n, pool);
+                Ok(Event::More)
+            }
+            Err(EncodeError::InsufficientSize(needed)) => {
+                match data.encode(outgoing.room(needed.required_size, pool)) {
+                    Ok(n) => {
+                        outgoing.filled(n, pool);
+                        Ok(Event::More)
+                    }
+                    Err(error) => Err(rustls::Error::General(error.to_string())),
+                }
+            }
+            Err(error @ EncodeError::AlreadyEncoded) => Err(rustls::Error::General(error.to_string())),
+        },
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            // What is in the outgoing buffer goes out in order, whatever comes after it.
+            data.done();
+            Ok(Event::More)
+        }
+        Ok(ConnectionState::PeerClosed) => Ok(Event::PeerClosed),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Event::Established),
+        // BlockedHandshake, Closed; early data is never offered.
+        Ok(_) => Ok(Event::Blocked),
+        Err(error) => Err(error),
+    };
+    Settled { discard, event }
+}
+
+/// Moves bytes from a buffer to a slice, as many as there are and fit.
+fn take(from: &mut Buffer, pool: &mut BufferPool, space: &mut [u8]) -> usize {
+    let n = from.len().min(space.len());
+    if let (Some(to), Some(data)) = (space.get_mut(..n), from.data().get(..n)) {
+        to.copy_from_slice(data);
+    }
+    from.consume(n, pool);
+    n
+}
