@@ -18,7 +18,7 @@ use slime::proto::http1::rewrite::{
 };
 use slime::proto::seam::End;
 
-#[path = "../src/proto/testing.rs"]
+#[path = "../src/proto/testing/split.rs"]
 mod testing;
 
 const FILES: [(&str, &str); 3] = [

@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 
+use super::Pipe;
 use super::buffer::{Buffer, BufferPool};
 use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
@@ -28,6 +29,8 @@ pub(super) struct Conn<S> {
     pub(super) input: Buffer,
     /// To be sent, but not taken by the socket.
     pub(super) output: Buffer,
+    /// What waits in a pipe to be sent, before the output.
+    pub(super) piped: Option<Box<Piped>>,
     /// What came from a requester, for its responder.
     pub(super) held: Held,
     /// How the input ended, once it has.
@@ -50,6 +53,14 @@ pub(super) struct Conn<S> {
     pub(super) is_listed: bool,
     /// The last read filled all its room: the next one gets more.
     pub(super) is_bulk: bool,
+}
+
+/// Bytes in a pipe, and what goes before and after them. It is put down only when the socket does not take all at once.
+pub(super) struct Piped {
+    pub(super) before: Vec<u8>,
+    pub(super) pipe: Pipe,
+    pub(super) left: usize,
+    pub(super) after: &'static [u8],
 }
 
 /// The other connection of a pair.
@@ -113,6 +124,7 @@ impl<S> Conn<S> {
             peer: None,
             input: Buffer::new(),
             output: Buffer::new(),
+            piped: None,
             held: Held::default(),
             end: None,
             ending: Ending::No,

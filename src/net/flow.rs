@@ -17,6 +17,7 @@ use super::Net;
 use super::buffer::{Buffer, Class};
 use super::conn::{Conn, Ending, Peer, Role};
 use super::shell::Shell;
+use super::splice::Moved;
 use crate::proto::key::Key;
 use crate::proto::seam::{Core, End, Step, Why};
 
@@ -59,6 +60,17 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.put_off(key);
                 return;
             }
+            match self.splice(key, budget) {
+                Moved::Some(n) => {
+                    budget = budget.saturating_sub(n);
+                    // The core sees whether that was all.
+                    self.show(key);
+                    continue;
+                }
+                Moved::None => return,
+                Moved::Impossible => {}
+            }
+            let Some(conn) = self.conns.get_mut(key) else { return };
             // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
             let is_full = conn.input.len() >= Class::Medium.size();
             let class = if conn.is_bulk || is_full { Class::Large } else { Class::Medium };
@@ -221,6 +233,19 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
     pub(super) fn flush(&mut self, key: Key) {
         let mut moved = false;
+        if self.conns.get(key).is_some_and(|conn| conn.piped.is_some() && conn.writable && !conn.write_failed)
+        {
+            moved = true;
+            if let Err(error) = self.flush_pipe(key) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.write_failed(key);
+                    return;
+                }
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.writable = false;
+                }
+            }
+        }
         if let Some(conn) = self.conns.get_mut(key)
             && conn.writable
             && conn.stream.has_pending()
@@ -310,6 +335,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             return false;
         }
         !conn.output.is_empty()
+            || conn.piped.is_some()
             || conn.stream.has_pending()
             || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
                 if self.conns.get(requester).is_some_and(|requester| !requester.held.unsent().is_empty()))
@@ -321,7 +347,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// The core hears that bytes wait, once, when they begin to.
-    fn tell_waiting(&mut self, key: Key) {
+    pub(super) fn tell_waiting(&mut self, key: Key) {
         let waits = self.waits(key);
         if let Some(conn) = self.conns.get_mut(key)
             && waits
@@ -371,7 +397,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// A write failed. A requester is gone then; what a responder sent before still counts, and its reading tells the end.
-    fn write_failed(&mut self, key: Key) {
+    pub(super) fn write_failed(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let is_responder = matches!(conn.peer, Some(Peer { role: Role::Responder { .. }, .. }));
         if !is_responder || conn.end.is_some() {
@@ -382,6 +408,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         conn.readable = true;
         conn.hangup = true;
         conn.output.clear(&mut self.buffers);
+        self.drop_pipe(key);
+        let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.waiting_told {
             conn.waiting_told = false;
             self.core.handle_send_progress(key, false, self.now);

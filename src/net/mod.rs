@@ -9,10 +9,12 @@ pub mod buffer;
 mod conn;
 mod dial;
 mod flow;
+mod pipes;
 mod resolve;
 pub mod run;
 pub mod shell;
 mod signals;
+mod splice;
 mod stream;
 pub mod sys;
 pub mod tls;
@@ -64,9 +66,32 @@ pub trait Net {
     /// Closes the socket with a reset (`SO_LINGER` of zero).
     fn abort(&mut self, socket: Self::Socket);
 
+    /// Takes an empty pipe for [`Net::splice_in`], if there is one to be had: a system without splice(2) has none, and so has a
+    /// process that is short of descriptors.
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        None
+    }
+
+    /// Gives a pipe back. One that is not empty is closed.
+    fn give_pipe(&mut self, _pipe: Pipe, _is_empty: bool) {}
+
+    /// splice(2) from a socket into an empty pipe, `most` bytes at most. `Ok(0)` is the end of the input.
+    fn splice_in(&mut self, _socket: &mut Self::Socket, _pipe: Pipe, _most: usize) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// splice(2) from a pipe that holds `n` bytes to a socket.
+    fn splice_out(&mut self, _pipe: Pipe, _socket: &mut Self::Socket, _n: usize) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Looks up a name without blocking the loop. The answer is an [`Event::Resolved`] with this token.
     fn resolve(&mut self, host: &str, port: u16, token: u32);
 }
+
+/// A pipe of the network's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pipe(pub u32);
 
 /// What happened.
 #[derive(Debug)]

@@ -256,6 +256,7 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// Takes a connection out of the tables and closes it.
     pub(super) fn drop_slot(&mut self, key: Key) {
+        self.drop_pipe(key);
         match self.conns.remove(key) {
             Some(Slot::Open(mut conn)) => conn.clear(&mut self.buffers),
             Some(Slot::Securing(stream)) => drop(Stream::Tls(stream).into_socket(&mut self.buffers)),
@@ -346,6 +347,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     && let Some(conn) = self.conns.get_mut(key)
                 {
                     conn.clear(&mut self.buffers);
+                    self.drop_pipe(key);
                     if let Some(Slot::Open(conn)) = self.conns.remove(key) {
                         self.net.abort(conn.stream.into_socket(&mut self.buffers));
                     }

@@ -18,9 +18,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::pipes::Pipes;
 use super::resolve::Resolver;
 use super::signals::Signals;
-use super::{Event, Net};
+use super::{Event, Net, Pipe};
 use crate::proto::timer::{Mono, Now};
 
 /// The tokens that [`Sys`] keeps for itself. Keys are far below them, and so must be the tokens of listeners.
@@ -48,6 +49,7 @@ pub struct Sys {
     events: Events,
     start: Instant,
     resolver: Resolver,
+    pipes: Pipes,
     signals: Option<Signals>,
 }
 
@@ -60,6 +62,7 @@ impl Sys {
             events: Events::with_capacity(EVENTS_AT_ONCE),
             start: instant(),
             resolver: Resolver::new(waker),
+            pipes: Pipes::default(),
             signals: None,
             poll,
         })
@@ -182,6 +185,22 @@ impl Net for Sys {
     fn abort(&mut self, socket: Socket) {
         // If the option cannot be set, the connection is gone already. Dropping the socket closes it.
         let _ = sockopt::set_socket_linger(&socket.0, Some(Duration::ZERO));
+    }
+
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        self.pipes.take()
+    }
+
+    fn give_pipe(&mut self, pipe: Pipe, is_empty: bool) {
+        self.pipes.give(pipe, is_empty);
+    }
+
+    fn splice_in(&mut self, socket: &mut Socket, pipe: Pipe, most: usize) -> io::Result<usize> {
+        self.pipes.fill(pipe, &socket.0, most)
+    }
+
+    fn splice_out(&mut self, pipe: Pipe, socket: &mut Socket, n: usize) -> io::Result<usize> {
+        self.pipes.drain(pipe, &socket.0, n)
     }
 
     fn resolve(&mut self, host: &str, port: u16, token: u32) {

@@ -309,6 +309,12 @@ impl Pool {
         profile_went
     }
 
+    /// When the next of the agents without a tunnel is to be forgotten.
+    pub fn next_sweep(&self) -> Option<Mono> {
+        let gone = self.agents.iter().filter(|(_, agent)| agent.workers.is_empty());
+        gone.map(|(_, agent)| agent.bereft.unwrap_or_default().after(REDIAL_GRACE)).min()
+    }
+
     /// The id that an agent gave itself.
     pub fn agent_id(&self, slot: AgentSlot) -> &str {
         self.agents.get(slot.0).map_or("", |agent| &agent.id)

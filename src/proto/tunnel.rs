@@ -15,8 +15,15 @@ use super::http1::head::{RequestHead, ResponseHead};
 pub const PROTOCOL: &str = "slime/1";
 /// What the target of the handshake ends with.
 pub const TUNNEL_PATH: &str = "/.slime/tunnel";
+/// How the hub asks for a credential (RFC 9110 section 11.6.1). A 401 with any other challenge is not the hub's.
+pub const CHALLENGE: &str = "Bearer realm=\"slime\"";
 /// The longest agent id in bytes.
 pub const MAX_AGENT_ID: usize = 64;
+
+/// How many times longer than other connections a tunnel may take nothing of what waits for it. Who holds it up is an application
+/// that takes its response slowly, or an upstream its request, and the other half of slime is the one to judge those; what is
+/// under way in between may be many times what they take before their own limit. A half that vanished is noticed by it, too.
+pub const IN_BETWEEN: u32 = 10;
 
 /// The name of the agent that answered, for applications.
 pub const AGENT_ID: &str = "Slime-Agent-Id";
@@ -155,7 +162,7 @@ pub fn write_welcome(heartbeat: Duration, out: &mut Vec<u8>) {
 pub enum Welcome {
     /// The tunnel stands; the hub's heartbeats come at this pace.
     Joined(Duration),
-    /// The token is bad, expired or revoked.
+    /// The hub says that the token is bad, expired or revoked.
     Unauthorized,
     /// The hub is one, but has no room for this tunnel: the token's worker limit, the hub's tunnel limit.
     NoRoom,
@@ -177,7 +184,7 @@ impl Welcome {
                     None => Self::Other,
                 }
             }
-            401 => Self::Unauthorized,
+            401 if head.field("WWW-Authenticate") == Some(CHALLENGE.as_bytes()) => Self::Unauthorized,
             403 | 503 => Self::NoRoom,
             _ => Self::Other,
         }

@@ -24,6 +24,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Signs of life that the hub may owe, and what a loaded machine takes.
 const SILENCE: f64 = 4.5;
 
+/// What is said about a 401 that is not the hub's.
+const LOCKED: &str =
+    "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
+
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
 #[derive(Default)]
 pub(super) struct Backoff {
@@ -108,7 +112,8 @@ impl Agent {
         }
         let limit = self.config.limits.connect;
         let of = TunnelOf::Worker(key);
-        let tunnel = self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, of });
+        let tunnel =
+            self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, left: false, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let Some(tunnel) = tunnel else { return };
         worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
@@ -203,6 +208,7 @@ impl Agent {
         };
         let refused = |status| match status {
             0 => "what answers there is not a slime hub".to_owned(),
+            401 => LOCKED.to_owned(),
             status => format!("the hub answered {status}"),
         };
         match welcome {
@@ -290,12 +296,21 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.dismissed(key, reason, now);
             }
+            // The application left before its request was looked at: nothing would tell of it again.
+            Ask::Serve if end.is_some() || self.tunnels.get(tunnel).is_none_or(|tunnel| tunnel.left) => {
+                debug!("{} {}: the application left", head.method.as_str(), head.path());
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+            }
             Ask::Serve => self.serve(key, tunnel, &head, out, now),
         }
         Step::Skip(length)
     }
 
     pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.left = true;
+        }
         let Some(key) = self.worker_of(tunnel) else { return };
         let Some(worker) = self.workers.get(key) else { return };
         // Elsewhere the end of the input tells; while a request is served, the input may not be wanted.

@@ -26,6 +26,7 @@ use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tunnel::IN_BETWEEN;
 use crate::config::AgentConfig;
 
 /// The agent's half of the core.
@@ -86,6 +87,8 @@ struct Tunnel {
     armed: Armed,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
+    /// The hub has closed its direction, though a request that it sent before may be unread.
+    left: bool,
     of: TunnelOf,
 }
 
@@ -109,7 +112,9 @@ enum UpstreamOf {
     /// It finds out whether the upstream with this index can be reached.
     Probe(u16),
     /// What waits is being sent, then FIN.
-    Nobody,
+    Nobody {
+        until: Mono,
+    },
 }
 
 /// A small generator for jitter (SplitMix64, Steele, Lea and Flood 2014), seeded by the shell.
@@ -195,6 +200,15 @@ impl Agent {
         self.timers.arm(&mut tunnel.armed, key.into(), until);
     }
 
+    fn arm_upstream(&mut self, key: UpstreamKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let until = match upstream.of {
+            UpstreamOf::Nobody { until } => until.min(upstream.send_by),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) => upstream.send_by,
+        };
+        self.timers.arm(&mut upstream.armed, key.into(), until);
+    }
+
     fn worker_of(&self, tunnel: TunnelKey) -> Option<WorkerKey> {
         match self.tunnels.get(tunnel)?.of {
             TunnelOf::Worker(worker) => Some(worker),
@@ -251,7 +265,7 @@ impl Core for Agent {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_connected(worker, key, now),
                 Some(UpstreamOf::Probe(index)) => self.probe_connected(index, now),
-                Some(UpstreamOf::Nobody) | None => {}
+                Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
     }
@@ -270,7 +284,7 @@ impl Core for Agent {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.read_upstream(worker, key, input, end, out, now),
                 Some(UpstreamOf::Probe(index)) => self.read_probe(index, input, end, now),
-                Some(UpstreamOf::Nobody) | None => Step::Wait,
+                Some(UpstreamOf::Nobody { .. }) | None => Step::Wait,
             }
         } else {
             Step::Wait
@@ -287,6 +301,19 @@ impl Core for Agent {
         }
     }
 
+    fn unseen(&self, key: Key) -> u64 {
+        let Some((serving, is_tunnel)) = self.serving_over(key) else { return 0 };
+        if is_tunnel { serving.messages.unseen_request() } else { serving.messages.unseen_response() }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        let Some(worker) = self.worker_over(key) else { return b"" };
+        let is_tunnel = key.kind() == Kind::Tunnel;
+        let Some(serving) = self.serving(worker) else { return b"" };
+        serving.pass_unseen(is_tunnel, n, before, stalled_by)
+    }
+
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {
             self.tunnel_hung_up(key, now);
@@ -296,17 +323,18 @@ impl Core for Agent {
     }
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
-        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        let stall = self.config.limits.stall;
+        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = TunnelKey::from_key(key) {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.send_by = send_by;
+                tunnel.send_by = send_by(stall * IN_BETWEEN);
                 self.arm_tunnel(key);
             }
         } else if let Some(key) = UpstreamKey::from_key(key)
             && let Some(upstream) = self.upstreams.get_mut(key)
         {
-            upstream.send_by = send_by;
-            self.timers.arm(&mut upstream.armed, key.into(), send_by);
+            upstream.send_by = send_by(stall);
+            self.arm_upstream(key);
         }
     }
 
@@ -321,7 +349,7 @@ impl Core for Agent {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_lost(worker, key, reason, now),
                 Some(UpstreamOf::Probe(index)) => self.probe_failed(index, health::describe(reason), now),
-                Some(UpstreamOf::Nobody) | None => {}
+                Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
     }
@@ -385,8 +413,15 @@ impl Agent {
         if !TimerTable::disarm(&mut tunnel.armed, at) {
             return;
         }
-        let (send_by, of) = (tunnel.send_by, &tunnel.of);
-        match of {
+        let send_by = tunnel.send_by;
+        match &mut tunnel.of {
+            // What it is still being sent counts as long as it takes any of it.
+            TunnelOf::Nobody { until }
+                if *until <= now.mono && send_by > now.mono && send_by != Mono::NEVER =>
+            {
+                *until = now.mono.after(self.config.limits.linger);
+                self.arm_tunnel(key);
+            }
             TunnelOf::Nobody { until } if (*until).min(send_by) <= now.mono => self.drop_tunnel(key),
             TunnelOf::Worker(worker) if send_by <= now.mono => {
                 let worker = *worker;
@@ -403,17 +438,31 @@ impl Agent {
         if !TimerTable::disarm(&mut upstream.armed, at) {
             return;
         }
-        if upstream.send_by > now.mono {
-            let send_by = upstream.send_by;
-            self.timers.arm(&mut upstream.armed, key.into(), send_by);
-            return;
-        }
-        let of = upstream.of;
-        self.drop_upstream(key);
-        match of {
-            UpstreamOf::Worker(worker) => self.upstream_stalled(worker, now),
-            UpstreamOf::Probe(index) => self.probe_failed(index, "it takes nothing of what is sent", now),
-            UpstreamOf::Nobody => {}
+        let is_late = upstream.send_by <= now.mono;
+        let is_sending = !is_late && upstream.send_by != Mono::NEVER;
+        match &mut upstream.of {
+            UpstreamOf::Worker(worker) if is_late => {
+                let worker = *worker;
+                self.drop_upstream(key);
+                self.upstream_stalled(worker, now);
+            }
+            UpstreamOf::Probe(index) if is_late => {
+                let index = *index;
+                self.drop_upstream(key);
+                self.probe_failed(index, "it takes nothing of what is sent", now);
+            }
+            // What it is still being sent counts as long as it takes any of it.
+            UpstreamOf::Nobody { until } if *until <= now.mono && is_sending => {
+                *until = now.mono.after(self.config.limits.linger);
+                self.arm_upstream(key);
+            }
+            UpstreamOf::Nobody { until } if is_late || *until <= now.mono => self.drop_upstream(key),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => {
+                self.arm_upstream(key)
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

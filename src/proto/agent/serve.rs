@@ -19,7 +19,7 @@ use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream, response_to_hub};
-use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Close, Closed, Command, End, Step, Target, Why};
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CONTINUE, WORKING, expects_connect, write_refusal};
@@ -42,6 +42,8 @@ pub(super) struct Serving {
     whole: bool,
     /// The next sign of life for the hub, while no response head has come.
     sign_at: Mono,
+    /// One side of an upgraded connection has ended: the next byte of the other one by then.
+    other_by: Mono,
 }
 
 /// The way to the upstream.
@@ -67,7 +69,7 @@ impl Serving {
         let sign_at = if self.messages.is_answered() { Mono::NEVER } else { self.sign_at };
         match self.leg {
             Leg::Dialling { until, .. } => until.min(sign_at),
-            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at,
+            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at.min(self.other_by),
         }
     }
 
@@ -86,14 +88,59 @@ impl Serving {
         }
     }
 
+    fn note_progress(&mut self, stalled_by: Mono) {
+        if self.other_by != Mono::NEVER {
+            self.other_by = stalled_by;
+        }
+    }
+
     /// Whether all of the request is held and may be sent a second time.
     fn is_repeatable(&self) -> bool {
         self.whole && self.messages.facts.idempotent && self.messages.request.is_done()
     }
 }
 
+impl Serving {
+    pub(super) fn pass_unseen(
+        &mut self,
+        is_tunnel: bool,
+        n: u64,
+        before: &mut Vec<u8>,
+        stalled_by: Mono,
+    ) -> &'static [u8] {
+        self.note_progress(stalled_by);
+        if is_tunnel {
+            self.whole = false;
+            self.messages.pass_request(n, before)
+        } else {
+            self.messages.pass_response(n, before)
+        }
+    }
+}
+
 impl Agent {
-    fn serving(&mut self, key: WorkerKey) -> Option<&mut Serving> {
+    /// The worker that a connection belongs to.
+    pub(super) fn worker_over(&self, key: Key) -> Option<WorkerKey> {
+        if let Some(tunnel) = TunnelKey::from_key(key) {
+            return self.worker_of(tunnel);
+        }
+        match self.upstreams.get(UpstreamKey::from_key(key)?)?.of {
+            UpstreamOf::Worker(worker) => Some(worker),
+            UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => None,
+        }
+    }
+
+    /// The request that is served over a connection once both its sides are joined; whether the connection is the tunnel.
+    pub(super) fn serving_over(&self, key: Key) -> Option<(&Serving, bool)> {
+        let WorkerState::Serving(serving) = &self.workers.get(self.worker_over(key)?)?.state else {
+            return None;
+        };
+        let Leg::Paired { upstream, .. } = serving.leg else { return None };
+        let is_tunnel = Key::from(serving.tunnel) == key;
+        (is_tunnel || Key::from(upstream) == key).then_some((serving, is_tunnel))
+    }
+
+    pub(super) fn serving(&mut self, key: WorkerKey) -> Option<&mut Serving> {
         match &mut self.workers.get_mut(key)?.state {
             WorkerState::Serving(serving) => Some(serving),
             WorkerState::Resting { .. }
@@ -135,6 +182,7 @@ impl Agent {
             expects_connect,
             whole: true,
             sign_at: now.mono.after_coarse(worker.backoff.pace),
+            other_by: Mono::NEVER,
         });
         self.arm_worker(key);
     }
@@ -149,6 +197,7 @@ impl Agent {
         now: Now,
     ) -> Step {
         let busy = !self.commands.is_empty();
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let gathers = matches!(serving.leg, Leg::Gathering);
         // Commands under way: the tunnel was paired just now, and the shell does not know yet.
@@ -158,6 +207,7 @@ impl Agent {
         let step = match serving.messages.advance_request(input, end, out) {
             Ok(Progress::Pass(n)) => {
                 serving.whole &= gathers;
+                serving.note_progress(stalled_by);
                 Step::Pass(n)
             }
             Ok(Progress::Skip(n)) => {
@@ -167,8 +217,10 @@ impl Agent {
             Ok(Progress::NeedMore) => Step::Wait,
             Ok(Progress::Done) => {
                 if serving.messages.is_upgraded() {
+                    serving.other_by = stalled_by;
                     let other = serving.connection();
                     self.commands.extend(other.map(|other| Command::Finish(other.into())));
+                    self.arm_worker(key);
                     self.check_upgrade_over(key, now);
                 }
                 Step::Wait
@@ -262,7 +314,7 @@ impl Agent {
         let worker = match self.upstreams.get(upstream).map(|upstream| upstream.of) {
             Some(UpstreamOf::Worker(worker)) => self.workers.get(worker),
             Some(UpstreamOf::Probe(_)) => return true,
-            Some(UpstreamOf::Nobody) | None => return false,
+            Some(UpstreamOf::Nobody { .. }) | None => return false,
         };
         let Some(worker) = worker else { return false };
         match &worker.state {
@@ -293,6 +345,7 @@ impl Agent {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         if worker.kept.is_some_and(|kept| kept.connection == upstream) {
             if !input.is_empty() || end.is_some() {
@@ -328,12 +381,17 @@ impl Agent {
             }
             WorkerState::Serving(serving) => {
                 match serving.messages.advance_response(input, end, out) {
-                    Ok(Progress::Pass(n)) => return Step::Pass(n),
+                    Ok(Progress::Pass(n)) => {
+                        serving.note_progress(stalled_by);
+                        return Step::Pass(n);
+                    }
                     Ok(Progress::Skip(n)) => return Step::Skip(n),
                     Ok(Progress::NeedMore) => {}
                     Ok(Progress::Done) if serving.messages.is_upgraded() => {
+                        serving.other_by = stalled_by;
                         let tunnel = serving.tunnel;
                         self.commands.push(Command::Finish(tunnel.into()));
+                        self.arm_worker(key);
                         self.check_upgrade_over(key, now);
                     }
                     Ok(Progress::Done) => self.complete(key, input.is_empty() && end.is_none(), now),
@@ -346,11 +404,16 @@ impl Agent {
                 let begin = out.len();
                 let step = finishing.drop_response(input, end, out);
                 out.truncate(begin);
-                if step == Step::Wait && (end.is_some() || finishing.messages.response_is_done()) {
+                let is_over = match step {
+                    Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
+                    Some(Step::Pass(_) | Step::Skip(_)) => false,
+                    None => true,
+                };
+                if is_over {
                     self.drop_upstream(upstream);
                     self.next(key, now);
                 }
-                step
+                step.unwrap_or(Step::Wait)
             }
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
@@ -416,10 +479,11 @@ impl Agent {
         }
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
-        let heard_by = worker.backoff.heard_by(now.mono);
         worker.state = WorkerState::Joined {
             tunnel,
-            heard_by,
+            // As long as the application takes what is under way to it, the tunnel is not idle to the hub, and silent. TCP
+            // keep-alive watches until the hub is heard of again.
+            heard_by: Mono::NEVER,
             since: now.mono,
             scan: HeadScan::on_tunnel(),
             ready: true,
@@ -444,6 +508,7 @@ impl Agent {
                 // Dead since it was last used: the upstream has not seen this request, or may see it twice.
                 Leg::Paired { reused: true, .. }
                     if !serving.messages.is_answered()
+                        && !serving.messages.has_interim()
                         && (!reason.written && serving.whole || serving.is_repeatable()) =>
                 {
                     let tunnel = serving.tunnel;
@@ -498,6 +563,10 @@ impl Agent {
         {
             self.drop_upstream(upstream);
             self.refuse(key, index, "it does not answer", now);
+            return;
+        }
+        if serving.other_by <= now.mono {
+            self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
             return;
         }
         if serving.sign_at <= now.mono {
@@ -599,10 +668,9 @@ impl Agent {
     fn retire_upstream(&mut self, key: UpstreamKey, now: Now) {
         let limit = self.config.limits.linger;
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.of = UpstreamOf::Nobody;
-        upstream.send_by = now.mono.after(limit);
-        self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
+        upstream.of = UpstreamOf::Nobody { until: now.mono.after(limit) };
         self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_upstream(key);
     }
 
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
@@ -663,23 +731,22 @@ impl super::Worker {
 }
 
 impl Finishing {
-    /// Takes in what comes and drops it.
-    fn drop_response(&mut self, input: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Step {
+    /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
+    fn drop_response(&mut self, input: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Option<Step> {
         if !self.messages.is_answered() {
-            let Ok(Some(length)) = self.messages.scan_head(input) else { return Step::Wait };
+            let Some(length) = self.messages.scan_head(input).ok()? else { return Some(Step::Wait) };
+            let head = input.get(..length).unwrap_or(input);
             let mut storage = Storage::new();
-            let head = ResponseHead::parse(
-                input.get(..length).unwrap_or(input),
-                &mut storage,
-                self.messages.facts.head_only,
-            );
-            let turn =
-                head.and_then(|head| self.messages.on_head(&head, head.framing.onward(Version::Http11)));
-            return if turn.is_ok() { Step::Skip(length) } else { Step::Wait };
+            let head = ResponseHead::parse(head, &mut storage, self.messages.facts.head_only).ok()?;
+            return match self.messages.on_head(&head, head.framing.onward(Version::Http11)).ok()? {
+                Turn::Interim | Turn::Final => Some(Step::Skip(length)),
+                Turn::Upgraded => None,
+            };
         }
-        match self.messages.advance_response(input, end, out) {
-            Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
-            Ok(Progress::NeedMore | Progress::Done | Progress::Truncated) | Err(_) => Step::Wait,
+        match self.messages.advance_response(input, end, out).ok()? {
+            Progress::Pass(n) | Progress::Skip(n) => Some(Step::Skip(n)),
+            Progress::NeedMore | Progress::Done => Some(Step::Wait),
+            Progress::Truncated => None,
         }
     }
 }

@@ -109,6 +109,48 @@ impl Transfer {
         Ok(Progress::Done)
     }
 
+    /// How many of the bytes that come next go on as they are, unseen: `u64::MAX` if all until the end, 0 if they must be looked
+    /// at. The caller may move them in lumps without showing them, and tells each by [`Transfer::pass_unseen`].
+    pub fn unseen(&self) -> u64 {
+        match &self.0 {
+            State::Length(left) => *left,
+            State::Chunked(chunked) => match chunked.place {
+                Place::Data(left) => left,
+                Place::Line(_) | Place::DataEnd | Place::Last(_) => 0,
+            },
+            State::UntilClose | State::Encode(Encode::Between) => u64::MAX,
+            State::Encode(Encode::Within(_)) | State::Done | State::Unsendable => 0,
+        }
+    }
+
+    /// A lump of `n` bytes goes on unseen, no more than [`Transfer::unseen`] said. What goes before it was appended to `before`; what
+    /// goes after it is returned.
+    pub fn pass_unseen(&mut self, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
+        match &mut self.0 {
+            State::Length(left) => {
+                *left = left.saturating_sub(n);
+                if *left == 0 {
+                    self.0 = State::Done;
+                }
+            }
+            State::Chunked(chunked) => {
+                if let Place::Data(left) = &mut chunked.place {
+                    *left = left.saturating_sub(n);
+                    if *left == 0 {
+                        chunked.place = Place::DataEnd;
+                    }
+                }
+            }
+            State::Encode(_) => {
+                put::hex(before, n);
+                before.extend_from_slice(b"\r\n");
+                return b"\r\n";
+            }
+            State::UntilClose | State::Done | State::Unsendable => {}
+        }
+        b""
+    }
+
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         matches!(self.0, State::Done)

@@ -22,7 +22,7 @@ use crate::proto::pool::Need;
 use crate::proto::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::Hello;
+use crate::proto::tunnel::{CHALLENGE, Hello};
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -64,6 +64,41 @@ impl Hub {
         }
     }
 
+    pub(super) fn unseen_of_client(&self, key: ClientKey) -> u64 {
+        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
+            return 0;
+        };
+        let Some(exchange) = self.exchanges.get(*exchange) else { return 0 };
+        // A limit on the body is held by looking at it.
+        let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
+        match exchange.phase {
+            Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.unseen_request(),
+            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
+        }
+    }
+
+    pub(super) fn pass_from_client(
+        &mut self,
+        key: ClientKey,
+        n: u64,
+        before: &mut Vec<u8>,
+        now: Now,
+    ) -> &'static [u8] {
+        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
+            return b"";
+        };
+        let Some(exchange) = self.exchanges.get_mut(*exchange) else { return b"" };
+        exchange.held.whole = false;
+        let after = exchange.messages.pass_request(n, before);
+        let wants_more = exchange.messages.wants_request();
+        if let Phase::Active { body_by, .. } = &mut exchange.phase
+            && *body_by != Mono::NEVER
+        {
+            *body_by = if wants_more { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        }
+        after
+    }
+
     /// FIN or a reset during an exchange is leaving; before one it is noticed when the input ends.
     pub(super) fn handle_client_hangup(&mut self, key: ClientKey, now: Now) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -88,8 +123,17 @@ impl Hub {
             self.drop_client(key, Close::Reset, now);
             return;
         }
-        match client.state {
-            ClientState::Waiting { until, scan, .. } if until <= now.mono => {
+        let sends = client.send_by != Mono::NEVER;
+        let limits = &self.config.limits;
+        match &mut client.state {
+            // Its last response is still being sent: until that is done, it is neither idle nor late to close.
+            ClientState::Waiting { until, scan, .. } if *until <= now.mono && sends && !scan.is_begun() => {
+                *until = now.mono.after_coarse(limits.idle);
+            }
+            ClientState::Ending { until } if *until <= now.mono && sends => {
+                *until = now.mono.after(limits.linger);
+            }
+            ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
                     let detail = "the request head did not arrive in time";
                     self.refuse(key, Refusal { status: 408, detail, error: None }, false, true, now);
@@ -97,7 +141,8 @@ impl Hub {
                     self.drop_client(key, Close::Now, now);
                 }
             }
-            ClientState::Ending { until } if until <= now.mono => self.drop_client(key, Close::Reset, now),
+            // Not by a reset: it would take back what the kernel has yet to send.
+            ClientState::Ending { until } if *until <= now.mono => self.drop_client(key, Close::Now, now),
             ClientState::Waiting { .. } | ClientState::Ending { .. } | ClientState::Exchange(_) => {}
         }
         self.arm_client(key);
@@ -130,7 +175,7 @@ impl Hub {
         let close = close || self.draining.is_some();
         let retry_after = (status == 503).then_some(1);
         // RFC 9110 section 11.6.1: a 401 comes with a challenge.
-        let challenge = (status == 401).then_some("Bearer realm=\"slime\"");
+        let challenge = (status == 401).then_some(CHALLENGE);
         let reply = Reply { error, retry_after, challenge, close, head_only, ..Reply::new(status, detail) };
         reply::write(&reply, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
@@ -179,6 +224,10 @@ impl Hub {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        // Commands under way: the request before was answered just now, and the shell has yet to drop what it holds of it.
+        if !self.commands.is_empty() {
+            return Step::Wait;
+        }
         let head_limit = self.config.limits.head;
         let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
         let ClientState::Waiting { scan, until, .. } = &mut client.state else { return Step::Wait };
@@ -268,6 +317,10 @@ impl Hub {
             return Err(TOO_LARGE);
         }
         let patience = Patience::of(&head)?;
+        // Taken for no scope, it would go to an agent that the application did not mean.
+        if head.fields_named("Slime-Scope").any(|scope| core::str::from_utf8(scope).is_err()) {
+            return Err(Violation { status: 400, detail: "Slime-Scope is not a scope" });
+        }
         let fits = match head.framing {
             Framing::None => true,
             Framing::Length(length) => length <= HOLD as u64,

@@ -231,7 +231,7 @@ impl Hub {
         let client = exchange.client;
         if let Phase::Active { tunnel, .. } = exchange.phase {
             self.commands.push(Command::Unpair(client.into()));
-            self.drop_tunnel(tunnel, refusal.detail, now);
+            self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), refusal.detail, now);
         }
         match &exchange.messages.response {
             Response::Head { .. } => {
@@ -257,7 +257,7 @@ impl Hub {
         let Some(exchange) = self.take(key, why, now) else { return };
         if let Phase::Active { tunnel, .. } = exchange.phase {
             // Cancelling is closing: the agent closes its upstream connection at once.
-            self.drop_tunnel(tunnel, why, now);
+            self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), why, now);
         }
         self.recycle(exchange.need);
         self.dispatch(now);

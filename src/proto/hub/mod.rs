@@ -33,6 +33,7 @@ use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
 use crate::proto::http1::head::HeadScan;
 
@@ -55,7 +56,7 @@ pub struct Hub {
     queue: DispatchQueue,
     timers: TimerTable,
     commands: Vec<Command>,
-    /// Clients that are between two requests, the longest idle first.
+    /// Clients that are between two requests, the longest idle first. Some may still be taking their last response.
     idle: List,
     idle_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
@@ -422,6 +423,22 @@ impl Core for Hub {
         }
     }
 
+    fn unseen(&self, key: Key) -> u64 {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.unseen_of_client(key)
+        } else {
+            TunnelKey::from_key(key).map_or(0, |key| self.unseen_of_tunnel(key))
+        }
+    }
+
+    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+        if let Some(key) = ClientKey::from_key(key) {
+            self.pass_from_client(key, n, before, now)
+        } else {
+            TunnelKey::from_key(key).map_or(b"", |key| self.pass_from_tunnel(key, n, before, now))
+        }
+    }
+
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = ClientKey::from_key(key) {
             self.handle_client_hangup(key, now);
@@ -431,16 +448,17 @@ impl Core for Hub {
     }
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
-        let send_by = if waiting { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
+        let stall = self.config.limits.stall;
+        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = ClientKey::from_key(key) {
             if let Some(client) = self.clients.get_mut(key) {
-                client.send_by = send_by;
+                client.send_by = send_by(stall);
                 self.arm_client(key);
             }
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(tunnel) = self.tunnels.get_mut(key)
         {
-            tunnel.send_by = send_by;
+            tunnel.send_by = send_by(stall * IN_BETWEEN);
             self.arm_tunnel(key);
         }
     }
@@ -463,8 +481,10 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            self.sweep_at = Mono::NEVER;
-            if self.pool.sweep(now.mono) {
+            let profile_went = self.pool.sweep(now.mono);
+            // Some may have left too lately to be forgotten now.
+            self.sweep_at = self.pool.next_sweep().unwrap_or(Mono::NEVER);
+            if profile_went {
                 self.reclassify(now);
             }
         }
@@ -509,9 +529,15 @@ impl Core for Hub {
 impl Hub {
     /// Closes the client that has been idle the longest. False if none is idle.
     fn evict_idle_client(&mut self, now: Now) -> bool {
-        let Some(key) = self.idle.front(&self.idle_nodes).copied() else { return false };
+        let takes_nothing =
+            |key: &ClientKey| self.clients.get(*key).is_some_and(|client| client.send_by == Mono::NEVER);
+        let longest = self.idle.iter(&self.idle_nodes).map(|(_, key)| *key).find(takes_nothing);
+        let Some(key) = longest else { return false };
         debug!("closing the longest idle client, {:?}", key);
         self.drop_client(key, Close::Now, now);
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

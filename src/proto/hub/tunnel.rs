@@ -46,6 +46,33 @@ impl Hub {
         }
     }
 
+    pub(super) fn unseen_of_tunnel(&self, key: TunnelKey) -> u64 {
+        let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key) else {
+            return 0;
+        };
+        self.exchanges.get(*exchange).map_or(0, |exchange| exchange.messages.unseen_response())
+    }
+
+    pub(super) fn pass_from_tunnel(
+        &mut self,
+        key: TunnelKey,
+        n: u64,
+        before: &mut Vec<u8>,
+        now: Now,
+    ) -> &'static [u8] {
+        let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key) else {
+            return b"";
+        };
+        let Some(exchange) = self.exchanges.get_mut(*exchange) else { return b"" };
+        if exchange.messages.is_upgraded()
+            && let Phase::Active { body_by, .. } = &mut exchange.phase
+            && *body_by != Mono::NEVER
+        {
+            *body_by = now.mono.after_coarse(self.config.limits.stall);
+        }
+        exchange.messages.pass_response(n, before)
+    }
+
     pub(super) fn expire_tunnel(&mut self, key: Key, at: Mono, now: Now) {
         let Some(key) = TunnelKey::from_key(key) else { return };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
@@ -80,6 +107,10 @@ impl Hub {
                     self.end_lost_tunnel(key, "it gave no sign of life", now);
                     return;
                 }
+            }
+            // What it is still being sent counts as long as it takes any of it.
+            TunnelState::Ending { until } if *until <= now.mono && tunnel.send_by != Mono::NEVER => {
+                *until = now.mono.after(self.config.limits.linger);
             }
             TunnelState::Ending { until } if *until <= now.mono => {
                 self.drop_tunnel(key, "it did not close in time", now);
@@ -138,6 +169,15 @@ impl Hub {
         }
     }
 
+    /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in an upgraded one a FIN would be the
+    /// end of one direction, or no news at all.
+    pub(super) fn cut_tunnel(&mut self, key: TunnelKey, is_upgraded: bool, why: &str, now: Now) {
+        let how = if is_upgraded { Close::Reset } else { Close::Now };
+        if self.forget_tunnel(key, why, now).is_some() {
+            self.commands.push(Command::Close(key.into(), how));
+        }
+    }
+
     /// A tunnel broke. Its exchange goes elsewhere, if it may.
     pub(super) fn tunnel_lost(&mut self, key: TunnelKey, written: bool, why: &str, now: Now) {
         if let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) =
@@ -187,8 +227,8 @@ impl Hub {
         };
         if was_ready {
             self.pool.set_ready(tunnel.agent, false, now.mono);
-            self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
         }
+        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
     }
 
     fn leave_pool(&mut self, key: TunnelKey) {

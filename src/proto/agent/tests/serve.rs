@@ -1,0 +1,425 @@
+//! One request, from the tunnel to the upstream and back.
+
+use super::*;
+use crate::config::OnCancel;
+use crate::proto::seam::Unreachable;
+use crate::proto::testing::scenario::{GET, OK};
+
+const TO_UPSTREAM: &str = "GET /x HTTP/1.1\r\nHost: up.test\r\n\r\n";
+const POST: &str = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab";
+const POSTED: &str = "POST /x HTTP/1.1\r\nHost: up.test\r\nContent-Length: 2\r\n\r\nab";
+const SIGN: &str = "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+
+fn refusal(reason: &str) -> String {
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: {reason}\r\n\r\n"
+    )
+}
+
+/// A request is at the upstream, which has read it.
+fn serving(setup: Setup, request: &str) -> (Pair, Raw, Raw) {
+    let (mut pair, hub) = joined(setup);
+    pair.send(hub, request);
+    let upstream = pair.upstream();
+    pair.got(upstream);
+    (pair, hub, upstream)
+}
+
+/// A request was served, and the upstream connection is kept.
+fn kept() -> (Pair, Raw, Raw) {
+    let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+    pair.send(upstream, OK);
+    assert_eq!(pair.got(hub), OK);
+    assert_eq!(pair.ended(upstream), None);
+    (pair, hub, upstream)
+}
+
+#[test]
+fn the_upstreams_url_is_applied() {
+    let setup = || {
+        Setup::default().agent(|agent| {
+            agent.upstreams[0].base_path = "/base".to_owned();
+            agent.upstreams[0].authorization = Some("Basic dTpw".to_owned());
+        })
+    };
+    let request = "GET /x?y HTTP/1.1\r\nHost: app.test\r\nAuthorization: Bearer z\r\nSlime-Scope: s\r\n\r\n";
+    let (mut pair, hub) = joined(setup());
+    pair.send(hub, request);
+    let upstream = pair.upstream();
+    assert_eq!(
+        pair.got(upstream),
+        "GET /base/x?y HTTP/1.1\r\nHost: up.test\r\nAuthorization: Basic dTpw\r\n\r\n"
+    );
+    let (mut pair, hub) = joined(setup().agent(|agent| agent.preserve_host = true));
+    pair.send(hub, request);
+    let upstream = pair.upstream();
+    assert!(pair.got(upstream).starts_with("GET /base/x?y HTTP/1.1\r\nHost: app.test\r\n"));
+}
+
+#[test]
+fn an_upstream_that_cannot_be_reached_refuses_and_the_worker_comes_back_withdrawn() {
+    for (reach, reason, within) in [
+        (Reach::Fails(Unreachable::Refused), "nobody listens there", 0),
+        (Reach::Fails(Unreachable::NameNotFound), "its name is not found", 0),
+        (Reach::Fails(Unreachable::Other), "there is no way to it", 0),
+        (Reach::Silent, "it does not answer", 5),
+    ] {
+        for request in [GET, POST] {
+            let (mut pair, hub) = joined(Setup::default());
+            pair.got(hub);
+            pair.to_upstream = reach;
+            pair.send(hub, request);
+            pair.advance(seconds(within));
+            assert_eq!(pair.got(hub), refusal(reason));
+            assert_eq!(pair.ended(hub), Some(Ended::Fin));
+            let hub = pair.raw_hub();
+            let withdrawn = hello(&format!("?0\r\nSlime-Reason: {reason}"));
+            assert_eq!(pair.got(hub), withdrawn);
+            pair.send(hub, WELCOME);
+            // It is back within two seconds of its upstream.
+            pair.advance(seconds(60));
+            pair.to_upstream = Reach::Raw;
+            pair.advance(seconds(if reach == Reach::Silent { 7 } else { 2 }));
+            assert!(pair.ended(hub).is_some());
+            joins_again(&mut pair, "?1");
+        }
+    }
+}
+
+#[test]
+fn the_body_is_asked_for_once_the_upstream_connection_stands() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\nSlime-Expect: connect\r\n\r\n";
+    for at in 0..=head.len() {
+        let (mut pair, hub) = joined(Setup::default());
+        pair.got(hub);
+        pair.send(hub, &head[..at]);
+        pair.send(hub, &head[at..]);
+        assert_eq!(pair.got(hub), CONTINUE);
+        let upstream = pair.upstream();
+        assert_eq!(pair.got(upstream), "PUT /x HTTP/1.1\r\nHost: up.test\r\nContent-Length: 5\r\n\r\n");
+        pair.send(hub, "hello");
+        assert_eq!(pair.got(upstream), "hello");
+        pair.send(upstream, OK);
+        assert_eq!(pair.got(hub), OK);
+    }
+    let (mut pair, hub) = joined(Setup::default());
+    pair.got(hub);
+    pair.to_upstream = Reach::Fails(Unreachable::Refused);
+    pair.send(hub, head);
+    assert_eq!(pair.got(hub), refusal("nobody listens there"));
+}
+
+#[test]
+fn an_applications_expectation_is_the_upstreams() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let (mut pair, hub) = joined(Setup::default());
+    pair.got(hub);
+    pair.send(hub, head);
+    let upstream = pair.upstream();
+    assert_eq!(
+        pair.got(upstream),
+        "PUT /x HTTP/1.1\r\nHost: up.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    );
+    assert_eq!(pair.got(hub), "");
+    pair.send(upstream, CONTINUE);
+    assert_eq!(pair.got(hub), CONTINUE);
+    pair.send(hub, "hello");
+    assert_eq!(pair.got(upstream), "hello");
+}
+
+#[test]
+fn signs_of_life_are_given_until_the_head_has_come() {
+    let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+    pair.got(hub);
+    for _ in 0..4 {
+        pair.advance(Duration::from_millis(14_400));
+        assert_eq!(pair.got(hub), "");
+        pair.advance(Duration::from_millis(600));
+        assert_eq!(pair.got(hub), SIGN);
+    }
+    pair.send(upstream, "HTTP/1.1 103 Early Hints\r\n\r\n");
+    assert_eq!(pair.got(hub), "HTTP/1.1 103 Early Hints\r\n\r\n");
+    pair.advance(seconds(15));
+    assert_eq!(pair.got(hub), SIGN);
+    pair.send(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    pair.got(hub);
+    pair.advance(seconds(1000));
+    assert_eq!(pair.got(hub), "");
+    pair.send(upstream, "hi");
+    assert_eq!(pair.got(hub), "hi");
+}
+
+#[test]
+fn a_kept_connection_is_used_again_if_it_can_be_trusted() {
+    for (request, sent, pause, again) in [
+        (GET, TO_UPSTREAM, 900, true),
+        (GET, TO_UPSTREAM, 60_000, true),
+        (POST, POSTED, 900, true),
+        (POST, POSTED, 1100, false),
+    ] {
+        let (mut pair, hub, upstream) = kept();
+        pair.advance(Duration::from_millis(pause));
+        pair.send(hub, request);
+        let upstream = if again { upstream } else { pair.upstream() };
+        assert_eq!(pair.got(upstream), sent, "after {pause} ms");
+        pair.send(upstream, OK);
+        assert_eq!((pair.got(hub).as_str(), pair.arrivals()), (OK, 0));
+    }
+}
+
+#[test]
+fn a_kept_connection_that_ended_is_not_used() {
+    for end in [Pair::close, Pair::reset, Pair::finish] {
+        let (mut pair, hub, upstream) = kept();
+        end(&mut pair, upstream);
+        pair.send(hub, POST);
+        let fresh = pair.upstream();
+        assert_eq!(pair.got(fresh), POSTED);
+        pair.send(fresh, OK);
+        assert_eq!(pair.got(hub), OK);
+    }
+    let (mut pair, hub, upstream) = kept();
+    pair.send(upstream, "HTTP/1.1 408 Request Timeout\r\n");
+    assert!(pair.ended(upstream).is_some());
+    pair.send(hub, GET);
+    let fresh = pair.upstream();
+    assert_eq!(pair.got(fresh), TO_UPSTREAM);
+}
+
+#[test]
+fn a_kept_connection_that_dies_under_a_request_is_replaced_once_if_that_is_harmless() {
+    for end in [Pair::close, Pair::reset, Pair::finish] {
+        let (mut pair, hub, upstream) = kept();
+        pair.send(hub, GET);
+        end(&mut pair, upstream);
+        let fresh = pair.upstream();
+        assert_eq!(pair.got(fresh), TO_UPSTREAM);
+        end(&mut pair, fresh);
+        assert_eq!(pair.arrivals(), 0);
+        let got = pair.got(hub);
+        assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+        // The tunnel is as good as before.
+        assert_eq!(pair.ended(hub), None);
+        pair.send(hub, GET);
+        let fresh = pair.upstream();
+        pair.send(fresh, OK);
+        assert_eq!(pair.got(hub), OK);
+
+        let (mut pair, hub, upstream) = kept();
+        pair.send(hub, POST);
+        assert_eq!(pair.got(upstream), format!("{TO_UPSTREAM}{POSTED}").replace(TO_UPSTREAM, ""));
+        end(&mut pair, upstream);
+        assert_eq!(pair.arrivals(), 0);
+        assert!(pair.got(hub).starts_with("HTTP/1.1 502 "));
+    }
+}
+
+#[test]
+fn a_kept_connection_that_dies_after_an_interim_response_is_not_replaced() {
+    // What was held is gone by then, and the application has seen something.
+    let (mut pair, hub, upstream) = kept();
+    pair.send(hub, GET);
+    pair.send(upstream, "HTTP/1.1 103 Early Hints\r\n\r\n");
+    pair.close(upstream);
+    let got = pair.got(hub);
+    assert!(got.starts_with("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 502 "), "{got}");
+    assert_eq!(pair.arrivals(), 0);
+}
+
+#[test]
+fn an_upstream_that_breaks_before_it_answers_is_502_and_nothing_is_said_to_be_refused() {
+    for response in
+        ["", "HTTP/1.1 200 OK\r\nContent-", "HTTP/1.1 100 Continue\r\n\r\n", "\r\n\r\n", "SSH-2.0-x\r\n"]
+    {
+        for end in [Pair::close, Pair::reset, Pair::finish] {
+            let (mut pair, hub, upstream) = serving(Setup::default(), POST);
+            pair.got(hub);
+            pair.send(upstream, response);
+            end(&mut pair, upstream);
+            let got = pair.got(hub);
+            let last = got.rfind("HTTP/1.1 ").unwrap();
+            assert!(got[last..].starts_with("HTTP/1.1 502 ") && !got.contains("Slime-Refused"), "{got}");
+            assert_eq!(pair.ended(hub), None);
+            pair.send(hub, GET);
+            let fresh = pair.upstream();
+            pair.send(fresh, OK);
+            assert_eq!(pair.got(hub), OK);
+        }
+    }
+}
+
+#[test]
+fn a_response_that_is_cut_closes_the_tunnel() {
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
+        for end in [Pair::close, Pair::reset, Pair::finish] {
+            let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+            pair.got(hub);
+            pair.send(upstream, response);
+            end(&mut pair, upstream);
+            assert_eq!(pair.got(hub), response);
+            assert!(pair.ended(hub).is_some());
+            joins_again(&mut pair, "?1");
+        }
+    }
+}
+
+#[test]
+fn an_early_response_comes_through_and_the_tunnel_ends_after_it() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 50000\r\n\r\n";
+    let (mut pair, hub, upstream) = serving(Setup::default(), head);
+    pair.got(hub);
+    pair.send(hub, "x".repeat(20_000));
+    pair.send(upstream, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    assert_eq!(pair.got(hub), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    assert_eq!(pair.ended(hub), Some(Ended::Fin));
+    assert!(pair.ended(upstream).is_some());
+    // The rest is taken in and thrown away.
+    pair.send(hub, "x".repeat(30_000));
+    joins_again(&mut pair, "?1");
+    assert_eq!(pair.arrivals(), 0);
+}
+
+#[test]
+fn a_response_is_read_even_if_the_request_could_not_be_written() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 50000\r\n\r\n";
+    let (mut pair, hub, upstream) = serving(Setup::default(), head);
+    pair.got(hub);
+    // It answers and closes while the body is on its way: the bytes of the body meet a reset.
+    pair.reads_only(upstream, 0);
+    pair.send(hub, "x".repeat(1000));
+    let answer = "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno";
+    pair.send_quietly(upstream, answer);
+    pair.reset(upstream);
+    pair.send(hub, "x".repeat(1000));
+    let got = pair.got(hub);
+    assert!(got.starts_with("HTTP/1.1 413 ") && got.ends_with("\r\n\r\nno"), "{got}");
+    assert_eq!(pair.ended(hub), Some(Ended::Fin));
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_for_a_minute_is_502() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 90000\r\n\r\n";
+    let (mut pair, hub, upstream) = serving(Setup { room: 1000, ..Setup::default() }, head);
+    pair.got(hub);
+    pair.reads_only(upstream, 0);
+    pair.send(hub, "x".repeat(50_000));
+    pair.advance(seconds(59));
+    assert_eq!(pair.ended(upstream), None);
+    pair.advance(seconds(2));
+    let got = pair.got(hub).replace(SIGN, "");
+    assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+    assert_eq!(pair.ended(hub), Some(Ended::Fin));
+}
+
+#[test]
+fn cancelling_closes_the_upstream_connection_and_only_then_dials() {
+    for response in
+        ["", "HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"]
+    {
+        for request in [GET, POST, "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 9\r\n\r\nabc"] {
+            for leave in [Pair::close, Pair::reset, Pair::finish] {
+                let (mut pair, hub, upstream) = serving(Setup::default(), request);
+                pair.send(upstream, response);
+                leave(&mut pair, hub);
+                assert!(pair.ended(upstream).is_some());
+                joins_again(&mut pair, "?1");
+                assert_eq!(pair.agents[0].core.census(), (1, 0, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_cannot_stop_is_read_to_the_end_before_the_worker_is_free() {
+    let setup = || Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain);
+    for (response, end) in [
+        ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\n\r\n", false),
+        ("HTTP/1.1 204 No Content\r\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\n\r\nhello", true),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello", true),
+        ("HTTP/1.1 20", true),
+        ("", true),
+    ] {
+        for at in 0..=response.len() {
+            let (mut pair, hub, upstream) = serving(setup(), POST);
+            pair.send(upstream, &response[..at]);
+            let complete = at == response.len() && !end;
+            pair.close(hub);
+            if complete {
+                // The tunnel was idle.
+                pair.advance(seconds(1));
+            } else {
+                pair.advance(seconds(1000));
+                assert_eq!((pair.ended(upstream), pair.arrivals()), (None, 0), "{response} at {at}");
+                pair.send(upstream, &response[at..]);
+            }
+            if end {
+                assert_eq!(pair.arrivals(), 0, "{response} at {at}");
+                pair.close(upstream);
+            }
+            joins_again(&mut pair, "?1");
+            assert_eq!(pair.agents[0].core.census().2, 0);
+        }
+    }
+    // What is no HTTP has no end: it is given up.
+    for response in [
+        "SSH-2.0-x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        "HTTP/1.1 101 x\r\n\r\n",
+    ] {
+        let (mut pair, hub, upstream) = serving(setup(), POST);
+        pair.close(hub);
+        pair.send(upstream, response);
+        assert!(pair.ended(upstream).is_some(), "{response}");
+        joins_again(&mut pair, "?1");
+    }
+    // A request that is not complete can be stopped, and so can an upgraded connection.
+    let (mut pair, hub, upstream) =
+        serving(setup(), "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc");
+    pair.close(hub);
+    assert!(pair.ended(upstream).is_some());
+    joins_again(&mut pair, "?1");
+}
+
+#[test]
+fn draining_waits_for_an_upstream_that_cannot_stop() {
+    let (mut pair, hub, upstream) =
+        serving(Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain), POST);
+    pair.close(hub);
+    pair.drain_agent();
+    assert_eq!(pair.agents[0].exit, None);
+    pair.send(upstream, OK);
+    assert_eq!(pair.agents[0].exit, Some(0));
+}
+
+#[test]
+fn a_request_that_is_no_http_closes_the_tunnel() {
+    for request in [
+        "SSH-2.0-x\r\n\r\n",
+        "GET /x HTTP/1.1\r\n\r\n",
+        "GET /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        let (mut pair, hub) = joined(Setup::default());
+        pair.send(hub, request);
+        assert!(pair.ended(hub).is_some());
+        assert_eq!(pair.arrivals(), 0);
+        pair.advance(seconds(1));
+        joins_again(&mut pair, "?1");
+    }
+}
+
+#[test]
+fn requests_one_behind_the_other_are_served_one_by_one() {
+    let (mut pair, hub, upstream) = serving(Setup::default(), &format!("{GET}{POST}"));
+    pair.got(hub);
+    assert_eq!(pair.arrivals(), 0);
+    pair.send(upstream, OK);
+    assert_eq!((pair.got(hub).as_str(), pair.got(upstream).as_str()), (OK, POSTED));
+    pair.send(upstream, OK);
+    assert_eq!(pair.got(hub), OK);
+}

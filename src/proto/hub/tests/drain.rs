@@ -1,0 +1,118 @@
+//! The end of a hub.
+
+use super::*;
+use crate::proto::testing::Setup;
+use crate::proto::testing::pair::token;
+use crate::proto::testing::scenario::*;
+
+const FAREWELL: &str =
+    "OPTIONS * HTTP/1.1\r\nHost: slime\r\nConnection: close\r\nSlime-Close: draining\r\n\r\n";
+
+#[test]
+fn with_nothing_to_do_it_ends_at_once() {
+    let mut pair = Setup::hub_only().start();
+    let agent = pair.raw_agent(&token(1), 0);
+    pair.got(agent);
+    let idle = pair.client();
+    pair.drain_hub();
+    assert_eq!(pair.hub.exit, Some(0));
+    assert_eq!(pair.got(agent), FAREWELL);
+    assert_eq!(pair.ended(agent), Some(Ended::Fin));
+    assert_closed(&mut pair, idle);
+}
+
+#[test]
+fn what_is_there_is_served_first_and_nothing_else() {
+    let (mut at, second) = Setup::default().queued(GET);
+    let idle = at.pair.client();
+    at.pair.drain_hub();
+    assert_eq!(at.pair.hub.exit, None);
+    // Idle ones may ask, and are told.
+    at.pair.send(idle, GET);
+    assert_refused(&mut at.pair, idle, 503, "the hub is ending");
+    assert_closed(&mut at.pair, idle);
+    at.pair.close(idle);
+    let late = at.pair.client();
+    at.pair.send(late, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    assert_refused(&mut at.pair, late, 503, "the hub is ending");
+    at.pair.close(late);
+    // Tunnels are still accepted.
+    let helper = at.pair.raw_agent(&token(2), 0);
+    assert!(at.pair.got(helper).contains("GET /x "));
+    at.pair.send(helper, OK);
+    assert!(at.pair.got(second).contains("\r\nConnection: close\r\n"));
+    assert_eq!(at.pair.ended(second), Some(Ended::Fin));
+    at.pair.close(second);
+    at.pair.send(at.upstream, OK);
+    assert!(at.pair.got(at.client).contains("\r\nConnection: close\r\n"));
+    assert_eq!((at.pair.ended(at.client), at.pair.hub.exit), (Some(Ended::Fin), None));
+    at.pair.close(at.client);
+    assert_eq!(at.pair.hub.exit, Some(0));
+    assert_eq!(at.pair.got(helper), FAREWELL);
+    assert_eq!(at.pair.ended(helper), Some(Ended::Fin));
+}
+
+#[test]
+fn a_client_that_does_not_close_holds_it_up_for_a_moment_only() {
+    let mut at = Setup::default().at_upstream(GET);
+    at.pair.drain_hub();
+    at.pair.send(at.upstream, OK);
+    assert_eq!(at.pair.hub.exit, None);
+    at.pair.advance(seconds(6));
+    assert_eq!(at.pair.hub.exit, Some(0));
+}
+
+#[test]
+fn the_last_answers_are_out_before_it_ends() {
+    let mut at = Setup { room: 1000, ..Setup::default() }
+        .streaming(GET, "HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n");
+    at.pair.reads_only(at.client, 0);
+    at.pair.drain_hub();
+    at.pair.send(at.upstream, vec![b'x'; 3000]);
+    for _ in 0..2 {
+        at.pair.advance(seconds(30));
+        assert_eq!(at.pair.hub.exit, None);
+        at.pair.reads_only(at.client, 1000);
+    }
+    at.pair.reads_only(at.client, 1000);
+    assert_eq!(at.pair.got_bytes(at.client).len(), 3000);
+    at.pair.advance(seconds(6));
+    assert_eq!(at.pair.hub.exit, Some(0));
+}
+
+#[test]
+fn the_drain_timeout_ends_what_is_left() {
+    let (mut at, second) = Setup::default().hub(|hub| hub.drain_timeout = seconds(100)).queued(GET);
+    at.pair.drain_hub();
+    at.pair.advance(Duration::from_millis(99_900));
+    assert_eq!(at.pair.hub.exit, None);
+    at.pair.advance(Duration::from_millis(200));
+    assert_eq!(at.pair.hub.exit, Some(1));
+    assert!(at.pair.ended(at.client).is_some() && at.pair.ended(second).is_some());
+    assert!(at.pair.ended(at.upstream).is_some());
+}
+
+#[test]
+fn asked_twice_it_ends_at_once() {
+    let mut at = Setup::default().at_upstream(GET);
+    at.pair.drain_hub();
+    at.pair.drain_hub();
+    assert_eq!(at.pair.hub.exit, Some(1));
+}
+
+#[test]
+fn a_restart_costs_nobody_a_request() {
+    let setup = Setup::default().hub(|hub| hub.startup_grace = seconds(3));
+    let mut pair = setup.joined();
+    pair.drain_hub();
+    assert_eq!(pair.hub.exit, Some(0));
+    pair.start_hub();
+    let client = pair.client();
+    pair.send(client, GET);
+    assert_eq!((pair.got(client).as_str(), pair.hub.core.census().queued), ("", 1));
+    pair.advance(seconds(1));
+    let upstream = pair.upstream();
+    pair.send(upstream, OK);
+    assert_eq!(pair.got(client), WAS_OK);
+    pair.assert_quiet(1);
+}

@@ -1,0 +1,33 @@
+//! The hub, together with real agents or with ones that the tests play.
+
+mod admission;
+mod dispatch;
+mod drain;
+mod respond;
+mod retry;
+mod time;
+mod tunnel;
+mod upgrade;
+
+use core::time::Duration;
+
+use crate::proto::testing::{Ended, Pair, Raw};
+
+/// A whole answer of the hub's own begins like this and says so in its body.
+fn assert_refused(pair: &mut Pair, client: Raw, status: u16, detail: &str) {
+    let got = pair.got(client);
+    assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{got}");
+    assert!(got.contains(detail), "{got}");
+    assert!(got.contains("\r\nProxy-Status: slime"), "{got}");
+    assert_eq!(got.contains("\r\nRetry-After: "), status == 503, "{got}");
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The application was told that nothing follows, and nothing did.
+fn assert_closed(pair: &mut Pair, client: Raw) {
+    assert_eq!(pair.got(client), "");
+    assert_eq!(pair.ended(client), Some(Ended::Fin));
+}

@@ -1,0 +1,290 @@
+//! When a request goes to another tunnel, and when it must not.
+
+use super::*;
+use crate::proto::testing::Setup;
+use crate::proto::testing::pair::token;
+use crate::proto::testing::scenario::*;
+
+const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: down\r\n\r\n";
+const SIGN: &str = "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
+const EARLY: &str = "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n";
+const POST: &str = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\n\r\nhello";
+
+/// A hub with agents `a`, `b`, ... of one worker each, the first of which has been sent the request.
+fn sent_to_first_of(agents: usize, request: &str) -> (Pair, Vec<Raw>, Raw) {
+    let mut pair = Setup::hub_only().start();
+    let raws: Vec<Raw> = (0..agents)
+        .map(|at| {
+            let id = char::from(b'a' + u8::try_from(at).unwrap()).to_string();
+            pair.raw_agent_called(&token(1), &id, 0, None)
+        })
+        .collect();
+    for raw in &raws {
+        pair.got(*raw);
+    }
+    let client = pair.client();
+    pair.send(client, request);
+    assert!(pair.got(raws[0]).ends_with(request.split("\r\n\r\n").nth(1).unwrap()));
+    (pair, raws, client)
+}
+
+fn assert_served_by(pair: &mut Pair, agent: Raw, request: &str, client: Raw) {
+    let got = pair.got(agent);
+    assert!(got.starts_with(&request[..request.find("\r\n").unwrap()]), "{got}");
+    assert!(got.ends_with(request.split("\r\n\r\n").nth(1).unwrap()), "{got}");
+    pair.send(agent, OK);
+    let got = pair.got(client);
+    assert!(got.starts_with("HTTP/1.1 200 OK") && got.ends_with("\r\n\r\nhi"), "{got}");
+}
+
+#[test]
+fn a_refused_request_goes_to_another_agent_whatever_it_is() {
+    for request in [GET, POST] {
+        for signs in 0..3 {
+            for at in 0..=REFUSAL.len() {
+                let (mut pair, agents, client) = sent_to_first_of(2, request);
+                pair.send(agents[0], SIGN.repeat(signs));
+                pair.send(agents[0], &REFUSAL[..at]);
+                assert_eq!(pair.got(agents[1]).is_empty(), at < REFUSAL.len());
+                if at == REFUSAL.len() {
+                    assert_eq!(pair.ended(agents[0]), Some(Ended::Fin));
+                    pair.send(agents[1], OK);
+                    assert!(pair.got(client).starts_with("HTTP/1.1 200 OK"));
+                } else {
+                    pair.send(agents[0], &REFUSAL[at..]);
+                    assert_served_by(&mut pair, agents[1], request, client);
+                }
+                pair.assert_quiet(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn refusals_do_not_count_and_the_last_one_is_502() {
+    let (mut pair, agents, client) = sent_to_first_of(5, POST);
+    for (at, agent) in agents.iter().enumerate() {
+        if at > 0 {
+            assert!(pair.got(*agent).ends_with("hello"));
+        }
+        pair.send(*agent, REFUSAL);
+    }
+    assert_refused(&mut pair, client, 502, "every agent that could serve this refused it");
+    assert_eq!(pair.ended(client), None);
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn a_refused_request_waits_for_an_agent_that_is_busy_and_keeps_its_place() {
+    let (mut pair, agents, first) = sent_to_first_of(2, GET);
+    let second = pair.client();
+    pair.send(second, POST);
+    assert!(pair.got(agents[1]).ends_with("hello"));
+    let third = pair.client();
+    pair.send(third, GET);
+    pair.send(agents[0], REFUSAL);
+    assert_eq!((pair.hub.core.census().queued, pair.hub.core.census().active), (2, 1));
+    pair.send(agents[1], OK);
+    assert!(pair.got(second).starts_with("HTTP/1.1 200"));
+    pair.send(agents[1], OK);
+    assert!(pair.got(first).starts_with("HTTP/1.1 200"));
+    assert_eq!(pair.got(third), "");
+    pair.send(agents[1], OK);
+    assert!(pair.got(third).starts_with("HTTP/1.1 200"));
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn an_agent_that_refused_does_not_get_the_same_request_again() {
+    let (mut pair, agents, client) = sent_to_first_of(2, GET);
+    let second = pair.client();
+    pair.send(second, POST);
+    pair.send(agents[0], REFUSAL);
+    // It joins anew while the request waits for the other agent.
+    let again = pair.raw_agent_called(&token(1), "a", 0, None);
+    pair.got(again);
+    assert_eq!(pair.hub.core.census().queued, 1);
+    let third = pair.client();
+    pair.send(third, GET);
+    assert!(pair.got(again).starts_with("GET /x"));
+    pair.got(agents[1]);
+    pair.send(agents[1], OK);
+    assert_served_by(&mut pair, agents[1], GET, client);
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn a_withdrawal_that_crosses_a_request_refuses_it() {
+    // The agent had written the refusal before the request came: the bytes are the same, and so is the meaning.
+    let mut pair = Setup::hub_only().start();
+    let first = pair.raw_agent_called(&token(1), "a", 0, None);
+    let second = pair.raw_agent_called(&token(1), "b", 0, None);
+    pair.got(second);
+    let client = pair.client();
+    pair.send(client, POST);
+    pair.send(first, REFUSAL);
+    assert_served_by(&mut pair, second, POST, client);
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn a_lost_idempotent_request_is_sent_again_twice_at_most() {
+    for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"] {
+        let request = GET.replace("GET", method);
+        let (mut pair, agents, client) = sent_to_first_of(4, &request);
+        for agent in &agents[..3] {
+            assert_eq!(pair.got(client), "");
+            pair.send(*agent, SIGN);
+            pair.close(*agent);
+        }
+        let got = pair.got(client);
+        assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+        assert_eq!(pair.got(agents[3]), "", "sent four times");
+        pair.assert_quiet(0);
+    }
+}
+
+#[test]
+fn a_lost_post_is_never_sent_again_unless_its_sender_said_so() {
+    for (request, again) in [
+        (POST.to_owned(), false),
+        (POST.replace("POST", "PATCH"), false),
+        (POST.replace("POST", "get"), false),
+        (POST.replace("\r\n\r\n", "\r\nIdempotency-Key: \"x\"\r\n\r\n"), true),
+    ] {
+        for end in [Pair::close, Pair::reset, Pair::finish] {
+            let (mut pair, agents, client) = sent_to_first_of(2, &request);
+            end(&mut pair, agents[0]);
+            if again {
+                assert_served_by(&mut pair, agents[1], &request, client);
+            } else {
+                assert_refused(&mut pair, client, 502, "lost before it answered");
+                assert_eq!(pair.got(agents[1]), "");
+            }
+            pair.assert_quiet(0);
+        }
+    }
+}
+
+#[test]
+fn a_request_of_which_nothing_was_written_goes_elsewhere() {
+    // The tunnel takes nothing, and breaks.
+    let mut pair = Setup { room: 1, ..Setup::hub_only() }.start();
+    let first = pair.raw_agent_called(&token(1), "a", 0, None);
+    let second = pair.raw_agent_called(&token(1), "b", 0, None);
+    pair.got(second);
+    pair.reads_only(first, 0);
+    pair.advance(seconds(15));
+    // A heartbeat clogs it; the answer to it makes it free again.
+    pair.send(first, crate::proto::tunnel::PONG);
+    pair.send(second, crate::proto::tunnel::PONG);
+    pair.got(second);
+    let client = pair.client();
+    pair.send(client, POST);
+    assert_eq!((pair.got(client), pair.got(second)), (String::new(), String::new()));
+    pair.reset(first);
+    assert_served_by(&mut pair, second, POST, client);
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn nothing_is_sent_again_once_the_application_has_seen_something() {
+    for response in [
+        EARLY,
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
+    ] {
+        for end in [Pair::close, Pair::reset, Pair::finish] {
+            let (mut pair, agents, client) = sent_to_first_of(2, GET);
+            pair.send(agents[0], response);
+            assert_ne!(pair.got(client), "");
+            end(&mut pair, agents[0]);
+            assert_eq!(pair.got(agents[1]), "");
+            if response == EARLY {
+                assert_refused(&mut pair, client, 502, "lost before it answered");
+            } else {
+                assert_closed(&mut pair, client);
+            }
+            pair.assert_quiet(0);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_again_once_more_was_sent_than_is_held() {
+    let body = "x".repeat(40_000);
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 40000\r\n\r\n";
+    // While the agent has not asked for the body, all that was sent is held, and a refusal costs nothing.
+    for (asked, lost) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut pair = Setup::hub_only().start();
+        let first = pair.raw_agent_called(&token(1), "a", 0, None);
+        let second = pair.raw_agent_called(&token(1), "b", 0, None);
+        pair.got(second);
+        let client = pair.client();
+        pair.send(client, head);
+        pair.send(client, &body);
+        if asked {
+            pair.send(first, "HTTP/1.1 100 Continue\r\n\r\n");
+            assert!(pair.got(first).ends_with(&body));
+        }
+        if lost {
+            pair.close(first);
+        } else {
+            pair.send(first, REFUSAL);
+        }
+        if asked {
+            assert_refused(&mut pair, client, 502, "");
+            assert_eq!(pair.got(second), "");
+        } else {
+            assert!(pair.got(second).ends_with("Slime-Expect: connect\r\n\r\n"));
+            pair.send(second, "HTTP/1.1 100 Continue\r\n\r\n");
+            assert_eq!(pair.got(second), body);
+            pair.send(second, OK);
+            assert!(pair.got(client).starts_with("HTTP/1.1 200"));
+        }
+        pair.assert_quiet(0);
+    }
+}
+
+#[test]
+fn a_retried_request_is_sent_whole_wherever_the_first_tunnel_broke() {
+    // A body that just fits, so that it is held whole.
+    let body = "y".repeat(3000);
+    let request = format!("PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 3000\r\n\r\n{body}");
+    for taken in [0, 1, 50, 150, 151, 1000, 3000] {
+        let mut pair = Setup { room: 64, ..Setup::hub_only() }.start();
+        let first = pair.raw_agent_called(&token(1), "a", 0, None);
+        let second = pair.raw_agent_called(&token(1), "b", 0, None);
+        pair.got(first);
+        pair.got(second);
+        pair.reads_only(first, taken);
+        let client = pair.client();
+        pair.send(client, &request);
+        pair.reset(first);
+        let got = pair.got(second);
+        assert!(got.starts_with("PUT /x ") && got.ends_with(&format!("\r\n\r\n{body}")), "{taken}");
+        pair.send(second, OK);
+        assert!(pair.got(client).starts_with("HTTP/1.1 200"));
+        pair.assert_quiet(0);
+    }
+}
+
+#[test]
+fn what_is_no_response_is_502_and_closes_the_tunnel() {
+    for (response, detail) in [
+        ("SSH-2.0-x\r\n\r\n", ""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", ""),
+        ("HTTP/1.1 200 OK\r\n\r\nabc", "without a length"),
+        ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "not asked for"),
+        (&EARLY.repeat(33), "without end"),
+    ] {
+        let (mut pair, agents, client) = sent_to_first_of(2, GET);
+        pair.send(agents[0], response);
+        let got = pair.got(client);
+        let last = got.rfind("HTTP/1.1 ").unwrap();
+        assert!(got[last..].starts_with("HTTP/1.1 502 ") && got.contains(detail), "{got}");
+        assert!(pair.ended(agents[0]).is_some());
+        assert_eq!((pair.ended(client), pair.got(agents[1])), (None, String::new()));
+        pair.assert_quiet(0);
+    }
+}

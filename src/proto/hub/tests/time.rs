@@ -1,0 +1,254 @@
+//! Deadlines.
+
+use super::*;
+use crate::proto::seam::Core;
+use crate::proto::testing::Setup;
+use crate::proto::testing::pair::token;
+use crate::proto::testing::scenario::*;
+
+/// Rounding of deadlines that need no precision.
+const COARSE: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_head_comes_in_ten_seconds_or_is_408() {
+    let mut pair = Setup::default().joined();
+    let client = pair.client();
+    pair.advance(seconds(9));
+    pair.send(client, "GET /x");
+    // Bytes that dribble in buy no time.
+    for _ in 0..9 {
+        pair.advance(seconds(1));
+        pair.send(client, "x");
+    }
+    assert_eq!((pair.got(client).as_str(), pair.ended(client)), ("", None));
+    pair.advance(seconds(1) + COARSE);
+    assert_refused(&mut pair, client, 408, "head did not arrive in time");
+    assert_closed(&mut pair, client);
+    pair.assert_quiet(1);
+}
+
+#[test]
+fn who_says_nothing_is_closed_without_a_word() {
+    let mut pair = Setup::default().joined();
+    let client = pair.client();
+    pair.advance(Duration::from_millis(9_900));
+    assert_eq!(pair.ended(client), None);
+    pair.advance(COARSE);
+    assert_closed(&mut pair, client);
+    // Between two requests it is allowed more, and an empty line is nothing.
+    let mut at = Setup::default().at_upstream(GET);
+    at.pair.send(at.upstream, OK);
+    at.pair.got(at.client);
+    at.pair.send(at.client, "\r\n");
+    at.pair.advance(Duration::from_millis(74_900));
+    assert_eq!(at.pair.ended(at.client), None);
+    at.pair.advance(COARSE);
+    assert_closed(&mut at.pair, at.client);
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn the_second_head_has_its_own_ten_seconds() {
+    let mut at = Setup::default().at_upstream(GET);
+    at.pair.send(at.upstream, OK);
+    at.pair.got(at.client);
+    at.pair.advance(seconds(60));
+    at.pair.send(at.client, "GET ");
+    at.pair.advance(Duration::from_millis(9_900));
+    assert_eq!(at.pair.ended(at.client), None);
+    at.pair.advance(Duration::from_millis(200) + COARSE);
+    assert_refused(&mut at.pair, at.client, 408, "");
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn a_body_that_stalls_on_its_way_is_408() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut at = Setup::default().at_upstream(head);
+    for _ in 0..5 {
+        at.pair.advance(seconds(59));
+        at.pair.send(at.client, "1\r\nx\r\n");
+        assert_eq!(at.pair.got(at.upstream), "1\r\nx\r\n");
+    }
+    at.pair.advance(seconds(60) + COARSE);
+    assert_refused(&mut at.pair, at.client, 408, "body did not arrive in time");
+    assert!(at.pair.ended(at.upstream).is_some());
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn a_body_that_stalls_after_the_head_of_the_response_cuts_it() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut at = Setup::default().streaming(head, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    at.pair.advance(seconds(60) + COARSE);
+    assert_closed(&mut at.pair, at.client);
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_is_not_the_clients_fault() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut at = Setup { room: 1000, ..Setup::default() }.at_upstream(head);
+    at.pair.reads_only(at.upstream, 0);
+    at.pair.send(at.client, format!("fffff\r\n{}", "x".repeat(0xfffff)));
+    at.pair.advance(seconds(59));
+    assert_eq!(at.pair.got(at.client), "");
+    at.pair.advance(seconds(62));
+    let got = at.pair.got(at.client);
+    assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn a_response_may_take_as_long_as_it_likes() {
+    let mut at = Setup::default().at_upstream(GET);
+    at.pair.advance(seconds(10_000));
+    assert_eq!((at.pair.got(at.client).as_str(), at.pair.ended(at.client)), ("", None));
+    at.pair.send(at.upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh");
+    at.pair.advance(seconds(10_000));
+    at.pair.send(at.upstream, "i");
+    assert_eq!(at.pair.got(at.client), WAS_OK);
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn a_response_timeout_is_504() {
+    let setup = || Setup::default().hub(|hub| hub.limits.response = Some(seconds(20)));
+    let mut at = setup().at_upstream(GET);
+    at.pair.advance(Duration::from_millis(19_900));
+    assert_eq!(at.pair.got(at.client), "");
+    at.pair.advance(Duration::from_millis(200));
+    assert_refused(&mut at.pair, at.client, 504, "--response-timeout");
+    assert_eq!(at.pair.ended(at.client), None);
+    assert!(at.pair.ended(at.upstream).is_some());
+    at.pair.assert_quiet(1);
+    // The head is what counts.
+    let mut at = setup().streaming(GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    at.pair.advance(seconds(100));
+    at.pair.send(at.upstream, "hi");
+    assert_eq!(at.pair.got(at.client), "hi");
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn who_takes_nothing_of_a_response_for_a_minute_is_reset() {
+    let mut at = Setup { room: 1000, ..Setup::default() }
+        .streaming(GET, "HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n");
+    at.pair.reads_only(at.client, 0);
+    at.pair.send(at.upstream, vec![b'x'; 10_000]);
+    at.pair.advance(seconds(59));
+    assert_eq!(at.pair.hub.core.census().clients, 1);
+    at.pair.advance(seconds(1) + COARSE);
+    assert_eq!(at.pair.hub.core.census().clients, 0);
+    at.pair.reads_only(at.client, usize::MAX);
+    assert_eq!(at.pair.ended(at.client), Some(Ended::Reset));
+    at.pair.assert_quiet(1);
+}
+
+/// Takes all that comes to `client` in small portions, with just too little time between them to be thrown out.
+fn take_slowly(pair: &mut Pair, client: Raw, portion: usize, all: usize) {
+    let mut got = 0;
+    while got < all {
+        pair.advance(seconds(50));
+        pair.reads_only(client, portion);
+        let now = pair.got_bytes(client).len();
+        assert_ne!(now, 0, "{:?} after {got} bytes, {:?}", pair.ended(client), pair.hub.core.census());
+        got += now;
+    }
+}
+
+#[test]
+fn who_takes_a_little_now_and_then_gets_it_all() {
+    for (room, portion) in [(1000, 1000), (15_000, 5000)] {
+        for request in [GET.to_owned(), GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")] {
+            let length = 40 * room;
+            let mut at = Setup { room, ..Setup::default() }
+                .streaming(&request, &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
+            at.pair.reads_only(at.client, 0);
+            at.pair.send(at.upstream, vec![b'x'; length]);
+            take_slowly(&mut at.pair, at.client, portion, length);
+            at.pair.assert_quiet(1);
+        }
+    }
+}
+
+#[test]
+fn who_is_still_taking_a_response_is_not_idle() {
+    let mut at = Setup { room: 40_000, ..Setup::default() }
+        .hub(|hub| hub.max_clients = 2)
+        .streaming(GET, "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n");
+    at.pair.reads_only(at.client, 0);
+    at.pair.send(at.upstream, vec![b'x'; 70_000]);
+    assert_eq!(at.pair.hub.core.census().exchanges, 0, "the response is not complete");
+    let _second = at.pair.client();
+    let _third = at.pair.client();
+    take_slowly(&mut at.pair, at.client, 10_000, 70_000);
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn an_early_response_reaches_those_who_take_it_slowly() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut at = Setup { room: 40_000, ..Setup::default() }
+        .streaming(head, "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n");
+    at.pair.reads_only(at.client, 0);
+    at.pair.send(at.upstream, vec![b'x'; 70_000]);
+    assert_eq!(at.pair.hub.core.census().exchanges, 0, "the response is not complete");
+    take_slowly(&mut at.pair, at.client, 10_000, 70_000);
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn the_longest_idle_client_makes_room_for_a_new_one() {
+    let mut pair = Setup::default().hub(|hub| hub.max_clients = 3).joined();
+    let busy = pair.client();
+    pair.send(busy, GET);
+    let first = pair.client();
+    let second = pair.client();
+    let third = pair.client();
+    assert_closed(&mut pair, first);
+    assert_eq!((pair.ended(second), pair.ended(third), pair.ended(busy)), (None, None, None));
+    // A connection that was used is younger than one that waited all the time.
+    let upstream = pair.upstream();
+    pair.send(upstream, OK);
+    assert_eq!(pair.got(busy), WAS_OK);
+    let fourth = pair.client();
+    assert_closed(&mut pair, second);
+    pair.send(third, GET);
+    pair.send(fourth, GET);
+    let fifth = pair.client();
+    assert_closed(&mut pair, busy);
+    pair.send(fifth, GET);
+    // All are busy now: a newcomer is turned away.
+    let sixth = pair.client();
+    assert_closed(&mut pair, sixth);
+    assert_eq!(pair.hub.core.census().clients, 3);
+    pair.assert_quiet(1);
+}
+
+#[test]
+fn one_that_cannot_be_accepted_costs_an_idle_one() {
+    let mut pair = Setup::default().joined();
+    let idle = pair.client();
+    pair.at_hub(Core::handle_exhausted);
+    assert_closed(&mut pair, idle);
+    pair.at_hub(Core::handle_exhausted);
+    pair.assert_quiet(1);
+}
+
+#[test]
+fn short_connections_leave_no_wake_ups_behind() {
+    let mut pair = Setup::hub_only().start();
+    let agent = pair.raw_agent(&token(1), 0);
+    let wait = "GET /y HTTP/1.1\r\nHost: app.test\r\nSlime-Block: 1\r\nSlime-Max-Wait: 30000000\r\n\r\n";
+    let busy = pair.client();
+    pair.send(busy, GET);
+    pair.got(agent);
+    for _ in 0..2000 {
+        let client = pair.client();
+        pair.send(client, wait);
+        pair.close(client);
+        assert!(pair.hub.core.timers.len() < 400);
+    }
+    pair.assert_quiet(0);
+}

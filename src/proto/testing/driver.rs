@@ -1,0 +1,508 @@
+//! A core and its connections: a shell without an operating system, that obeys [`crate::proto::seam`] to the letter.
+
+use std::collections::BTreeMap;
+
+use super::wires::{Blocked, Ended, WireEnd, Wires};
+use crate::proto::key::Key;
+use crate::proto::seam::{Close, Closed, Command, Core, End, Step, Target, Unreachable, Why};
+use crate::proto::timer::Now;
+
+/// The largest block of the real shell's buffers; what does not fit there is a connection lost.
+const BUFFER: usize = 64 * 1024;
+/// What a lingering connection may still send us.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A core with its connections.
+pub(crate) struct Driver<C> {
+    pub(crate) core: C,
+    conns: BTreeMap<Key, Conn>,
+    /// Connections that were asked for and are not made yet.
+    pub(crate) dials: Vec<(Key, Target)>,
+    pub(crate) exit: Option<u8>,
+}
+
+struct Conn {
+    wire: WireEnd,
+    peer: Option<Peer>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    held: Held,
+    end: Option<End>,
+    ending: Ending,
+    hangup_told: bool,
+    waiting_told: bool,
+    write_failed: bool,
+    /// What had arrived when it was served last: more of it is an edge.
+    seen: u64,
+    /// It is to be served without an edge.
+    listed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Peer {
+    Requester(Key),
+    Responder { requester: Key, written: bool },
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    sent: usize,
+    upto: usize,
+    released: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    Finish,
+    Finished,
+    Linger { dropped: usize, finished: bool },
+}
+
+impl Held {
+    fn unsent(&self) -> &[u8] {
+        self.bytes.get(self.sent..self.upto.min(self.bytes.len())).unwrap_or_default()
+    }
+}
+
+impl<C: Core> Driver<C> {
+    pub(crate) fn new(core: C) -> Self {
+        Self { core, conns: BTreeMap::new(), dials: Vec::new(), exit: None }
+    }
+
+    /// How many connections there are, and how many bytes are held or wait in them.
+    pub(crate) fn census(&self) -> (usize, usize) {
+        let bytes = self.conns.values().map(|c| c.input.len() + c.output.len() + c.held.bytes.len()).sum();
+        (self.conns.len(), bytes)
+    }
+
+    pub(crate) fn open(&mut self, key: Key, wire: WireEnd) {
+        let conn = Conn {
+            wire,
+            peer: None,
+            input: Vec::new(),
+            output: Vec::new(),
+            held: Held::default(),
+            end: None,
+            ending: Ending::No,
+            hangup_told: false,
+            waiting_told: false,
+            write_failed: false,
+            seen: 0,
+            listed: true,
+        };
+        assert!(self.conns.insert(key, conn).is_none(), "{key:?} is still there");
+    }
+
+    pub(crate) fn connected(&mut self, key: Key, wire: WireEnd, wires: &mut Wires, now: Now) {
+        self.open(key, wire);
+        self.core.handle_connected(key, now);
+        self.obey(wires, now);
+    }
+
+    pub(crate) fn unreachable(&mut self, key: Key, why: Unreachable, wires: &mut Wires, now: Now) {
+        self.core.handle_closed(key, Closed { why: Why::Unreachable(why), written: false }, now);
+        self.obey(wires, now);
+    }
+
+    /// Tells the core that time has come, if it has.
+    pub(crate) fn wake(&mut self, wires: &mut Wires, now: Now) {
+        if self.exit.is_none() && self.core.next_timeout().is_some_and(|at| at <= now.mono) {
+            wires.moves += 1;
+            self.core.handle_timeout(now);
+            self.obey(wires, now);
+        }
+    }
+
+    /// Serves all connections once, responders before requesters.
+    pub(crate) fn turn(&mut self, wires: &mut Wires, now: Now) {
+        if self.exit.is_some() {
+            return self.end_process(wires);
+        }
+        let mut keys: Vec<Key> = self.conns.keys().copied().collect();
+        keys.sort_by_key(|key| core::cmp::Reverse(key.kind()));
+        for key in keys {
+            let waits = self.waits(key);
+            let Some(conn) = self.conns.get_mut(&key) else { continue };
+            let seen = core::mem::replace(&mut conn.seen, wires.arrived(conn.wire));
+            if core::mem::take(&mut conn.listed) || waits || seen != conn.seen {
+                self.serve(key, wires, now);
+            }
+        }
+        self.core.handle_batch_end(now);
+        self.obey(wires, now);
+        if self.exit.is_some() {
+            self.end_process(wires);
+        }
+    }
+
+    /// What the kernel does when a process ends.
+    pub(crate) fn end_process(&mut self, wires: &mut Wires) {
+        while let Some((_, conn)) = self.conns.pop_first() {
+            wires.close(conn.wire);
+        }
+        self.dials.clear();
+    }
+
+    fn serve(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        if !conn.hangup_told && wires.hung_up(conn.wire) {
+            conn.hangup_told = true;
+            wires.moves += 1;
+            self.core.handle_hangup(key, now);
+            self.obey(wires, now);
+        }
+        self.flush(key, wires, now);
+        self.obey(wires, now);
+        self.pump(key, wires, now);
+    }
+
+    fn pump(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        for _ in 0..100_000 {
+            let Some(conn) = self.conns.get_mut(&key) else { return };
+            if let Ending::Linger { .. } = conn.ending {
+                return self.drop_input(key, wires, now);
+            }
+            if !self.core.wants_input(key) || self.is_held_up(key) {
+                return;
+            }
+            let Some(conn) = self.conns.get_mut(&key) else { return };
+            if (!conn.input.is_empty() || conn.end.is_some()) && self.show(key, wires, now) {
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(&key) else { return };
+            if conn.end.is_some() || conn.input.len() >= BUFFER {
+                return;
+            }
+            if wires.splices && conn.input.is_empty() && self.splice(key, wires, now) {
+                self.show(key, wires, now);
+                continue;
+            }
+            let Some(conn) = self.conns.get_mut(&key) else { return };
+            match wires.read(conn.wire) {
+                Ok(bytes) => conn.input.extend(bytes),
+                Err(Blocked::Yet) => return,
+                Err(Blocked::For(Ended::Fin)) => conn.end = Some(End::Clean),
+                Err(Blocked::For(Ended::Reset)) => return self.fail(key, Why::Failed, wires, now),
+            }
+            if !self.show(key, wires, now) && self.conns.get(&key).is_none_or(|conn| conn.end.is_some()) {
+                return;
+            }
+        }
+        panic!("{key:?} is shown the same again and again");
+    }
+
+    /// Shows the input until the core waits. False if nothing came of it.
+    fn show(&mut self, key: Key, wires: &mut Wires, now: Now) -> bool {
+        let Some(conn) = self.conns.get_mut(&key) else { return false };
+        let (input, end, mut at) = (core::mem::take(&mut conn.input), conn.end, 0);
+        let (mut passed, mut out) = (Vec::new(), Vec::new());
+        loop {
+            let step = self.core.handle_input(key, &input[at..], end, &mut out, now);
+            passed.append(&mut out);
+            match step {
+                Step::Wait => break,
+                Step::Skip(n) => at += n,
+                Step::Pass(n) => {
+                    passed.extend(&input[at..at + n]);
+                    at += n;
+                }
+            }
+        }
+        let progress = at > 0 || !passed.is_empty() || !self.core.commands().is_empty();
+        wires.moves += u64::from(progress);
+        self.deliver(key, &passed, wires, now);
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.input = input[at..].to_vec();
+        }
+        self.obey(wires, now);
+        progress
+    }
+
+    /// Moves a lump of bytes to the peer without showing it.
+    fn splice(&mut self, key: Key, wires: &mut Wires, now: Now) -> bool {
+        let most = usize::try_from(self.core.unseen(key)).unwrap_or(usize::MAX).min(BUFFER);
+        let Some(conn) = self.conns.get(&key).filter(|conn| most > 0 && conn.peer.is_some()) else {
+            return false;
+        };
+        let Ok(bytes) = wires.read_at_most(conn.wire, most) else { return false };
+        let mut lump = Vec::new();
+        let after = self.core.handle_unseen(key, bytes.len() as u64, &mut lump, now);
+        lump.extend(bytes);
+        lump.extend(after);
+        self.deliver(key, &lump, wires, now);
+        self.obey(wires, now);
+        true
+    }
+
+    fn deliver(&mut self, key: Key, bytes: &[u8], wires: &mut Wires, now: Now) {
+        let Some(conn) = self.conns.get_mut(&key).filter(|_| !bytes.is_empty()) else { return };
+        let to = match conn.peer {
+            Some(Peer::Requester(peer) | Peer::Responder { requester: peer, .. }) => peer,
+            None => {
+                conn.held.bytes.extend(bytes);
+                assert!(conn.held.bytes.len() <= BUFFER, "more is held of {key:?} than there is room for");
+                return;
+            }
+        };
+        let Some(peer) = self.conns.get_mut(&to) else { return };
+        if let Some(Peer::Responder { written, .. }) = &mut peer.peer {
+            *written = true;
+        }
+        if !peer.write_failed {
+            peer.output.extend(bytes);
+            self.flush(to, wires, now);
+        }
+    }
+
+    fn flush(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        let mut moved = false;
+        loop {
+            let Some(conn) = self.conns.get(&key) else { return };
+            let held = match conn.peer {
+                Some(Peer::Responder { requester, .. }) => {
+                    self.conns.get(&requester).map_or(&[][..], |r| r.held.unsent())
+                }
+                Some(Peer::Requester(_)) | None => &[],
+            };
+            let (wire, own) = (conn.wire, conn.output.len());
+            let bytes = [&conn.output, held].concat();
+            if bytes.is_empty() || conn.write_failed {
+                break;
+            }
+            match wires.write(wire, &bytes) {
+                Ok(n) => {
+                    moved = true;
+                    let Some(conn) = self.conns.get_mut(&key) else { return };
+                    conn.output.drain(..n.min(own));
+                    if n > own
+                        && let Some(Peer::Responder { requester, written }) = &mut conn.peer
+                    {
+                        *written = true;
+                        let requester = *requester;
+                        let Some(lender) = self.conns.get_mut(&requester) else { return };
+                        lender.held.sent += n - own;
+                        if lender.held.released && lender.held.unsent().is_empty() {
+                            lender.held = Held::default();
+                        }
+                    }
+                }
+                Err(Blocked::Yet) => break,
+                Err(Blocked::For(_)) => return self.write_failed(key, wires, now),
+            }
+        }
+        self.tell(key, moved, wires, now);
+        self.finish_if_sent(key, wires);
+    }
+
+    /// What a responder sent before it reset still counts: reading tells the end. A requester is gone.
+    fn write_failed(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        if !matches!(conn.peer, Some(Peer::Responder { .. })) || conn.end.is_some() {
+            return self.fail(key, Why::Failed, wires, now);
+        }
+        conn.write_failed = true;
+        conn.listed = true;
+        conn.output.clear();
+        wires.moves += 1;
+        if core::mem::take(&mut conn.waiting_told) {
+            self.core.handle_send_progress(key, false, now);
+        }
+    }
+
+    fn tell(&mut self, key: Key, moved: bool, wires: &mut Wires, now: Now) {
+        let waits = self.waits(key);
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        if conn.waiting_told != waits || (waits && moved) {
+            conn.waiting_told = waits;
+            wires.moves += 1;
+            let peer = conn.peer.filter(|_| !waits);
+            self.core.handle_send_progress(key, waits, now);
+            if let Some(Peer::Requester(peer) | Peer::Responder { requester: peer, .. }) = peer {
+                self.list(peer);
+            }
+        }
+    }
+
+    fn list(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.listed = true;
+        }
+    }
+
+    fn waits(&self, key: Key) -> bool {
+        let Some(conn) = self.conns.get(&key).filter(|conn| !conn.write_failed) else { return false };
+        let held = match conn.peer {
+            Some(Peer::Responder { requester, .. }) => self.conns.get(&requester),
+            Some(Peer::Requester(_)) | None => None,
+        };
+        !conn.output.is_empty() || held.is_some_and(|conn| !conn.held.unsent().is_empty())
+    }
+
+    fn is_held_up(&self, key: Key) -> bool {
+        match self.conns.get(&key).and_then(|conn| conn.peer) {
+            Some(Peer::Requester(peer) | Peer::Responder { requester: peer, .. }) => self.waits(peer),
+            None => false,
+        }
+    }
+
+    fn finish_if_sent(&mut self, key: Key, wires: &mut Wires) {
+        if self.waits(key) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        conn.ending = match conn.ending {
+            Ending::Finish => Ending::Finished,
+            Ending::Linger { dropped, finished: false } => Ending::Linger { dropped, finished: true },
+            Ending::No | Ending::Finished | Ending::Linger { finished: true, .. } => return,
+        };
+        wires.shutdown(conn.wire);
+    }
+
+    fn drop_input(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        loop {
+            let Some(conn) = self.conns.get_mut(&key) else { return };
+            let Ending::Linger { dropped, finished } = &mut conn.ending else { return };
+            if conn.end.is_some() || *dropped > LINGER_BYTES {
+                if *finished || *dropped > LINGER_BYTES {
+                    self.fail(key, Why::Lingered, wires, now);
+                }
+                return;
+            }
+            match wires.read(conn.wire) {
+                Ok(bytes) => *dropped += bytes.len(),
+                Err(Blocked::Yet) => return,
+                Err(Blocked::For(Ended::Fin)) => conn.end = Some(End::Clean),
+                Err(Blocked::For(Ended::Reset)) => return self.fail(key, Why::Lingered, wires, now),
+            }
+        }
+    }
+
+    fn fail(&mut self, key: Key, why: Why, wires: &mut Wires, now: Now) {
+        let written = match self.conns.get(&key).map(|conn| conn.peer) {
+            Some(Some(Peer::Responder { written, .. })) => written,
+            Some(Some(Peer::Requester(_)) | None) => false,
+            None => return,
+        };
+        self.unpair(key);
+        if let Some(conn) = self.conns.remove(&key) {
+            wires.close(conn.wire);
+        }
+        self.core.handle_closed(key, Closed { why, written }, now);
+        self.obey(wires, now);
+    }
+
+    fn unpair(&mut self, key: Key) {
+        let Some(peer) = self.conns.get_mut(&key).and_then(|conn| conn.peer.take()) else { return };
+        let (other, requester) = match peer {
+            Peer::Requester(responder) => (responder, key),
+            Peer::Responder { requester, .. } => (requester, requester),
+        };
+        if let Some(conn) = self.conns.get_mut(&other) {
+            conn.peer = None;
+        }
+        if let Some(conn) = self.conns.get_mut(&requester)
+            && conn.held.released
+        {
+            conn.held = Held::default();
+        }
+    }
+
+    pub(crate) fn obey(&mut self, wires: &mut Wires, now: Now) {
+        loop {
+            let commands = core::mem::take(self.core.commands());
+            if commands.is_empty() {
+                return;
+            }
+            wires.moves += 1;
+            for command in commands {
+                self.carry_out(command, wires, now);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, wires: &mut Wires, now: Now) {
+        match command {
+            Command::Dial { key, target } => self.dials.push((key, target)),
+            Command::Send { key, bytes } => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    assert!(conn.ending == Ending::No, "{key:?} is sent something after its end");
+                    conn.output.extend(bytes);
+                    self.flush(key, wires, now);
+                }
+            }
+            Command::Pair { requester, responder, upto } => {
+                assert!(self.conns.contains_key(&requester) && self.conns.contains_key(&responder));
+                if let Some(conn) = self.conns.get_mut(&requester) {
+                    assert!(
+                        conn.peer.is_none() && !conn.held.bytes.is_empty(),
+                        "{requester:?} holds nothing"
+                    );
+                    conn.peer = Some(Peer::Requester(responder));
+                    (conn.held.sent, conn.held.upto) = (0, upto.unwrap_or(usize::MAX));
+                }
+                if let Some(conn) = self.conns.get_mut(&responder) {
+                    assert!(conn.peer.is_none(), "{responder:?} is paired already");
+                    conn.peer = Some(Peer::Responder { requester, written: false });
+                }
+                self.flush(responder, wires, now);
+            }
+            Command::SendHeld(key) => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    conn.held.upto = usize::MAX;
+                    if let Some(Peer::Requester(responder)) = conn.peer {
+                        self.flush(responder, wires, now);
+                    }
+                }
+            }
+            Command::DropHeld(key) => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    if conn.peer.is_some() && !conn.held.unsent().is_empty() {
+                        conn.held.released = true;
+                    } else {
+                        conn.held = Held::default();
+                    }
+                }
+            }
+            Command::Unpair(key) => self.unpair(key),
+            Command::Resume(key) => self.list(key),
+            // No target of these tests has TLS.
+            Command::Secure { .. } => {}
+            Command::Finish(key) => {
+                if let Some(conn) = self.conns.get_mut(&key)
+                    && conn.ending == Ending::No
+                {
+                    conn.ending = Ending::Finish;
+                    self.flush(key, wires, now);
+                }
+            }
+            Command::Close(key, Close::Linger) => {
+                self.unpair(key);
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    let finished = conn.ending == Ending::Finished;
+                    conn.ending = Ending::Linger { dropped: 0, finished };
+                    conn.input.clear();
+                    conn.listed = true;
+                    self.flush(key, wires, now);
+                }
+            }
+            Command::Close(key, how) => {
+                self.unpair(key);
+                self.dials.retain(|(other, _)| *other != key);
+                match (self.conns.remove(&key), how) {
+                    (Some(conn), Close::Reset) => wires.reset(conn.wire),
+                    (Some(conn), Close::Now | Close::Linger) => wires.close(conn.wire),
+                    (None, _) => {}
+                }
+            }
+            Command::Rekey { from, to } => {
+                if let Some(mut conn) = self.conns.remove(&from) {
+                    conn.listed = true;
+                    assert!(self.conns.insert(to, conn).is_none(), "{to:?} is still there");
+                }
+            }
+            Command::Exit(code) => self.exit = Some(code),
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The real hub and real agents on one virtual clock, with applications and upstreams whose bytes the test writes and reads.
+
+use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::sync::OnceLock;
+
+use super::driver::Driver;
+use super::wires::{Blocked, Ended, WireEnd, Wires};
+use crate::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
+use crate::proto::agent::Agent;
+use crate::proto::agent_token::{AgentToken, TokenId, TokenKey};
+use crate::proto::hub::Hub;
+use crate::proto::seam::{Core, Target, Unreachable};
+use crate::proto::timer::{Mono, Now};
+use crate::proto::tunnel::Hello;
+
+/// When the tests begin, in seconds since 1970.
+pub(crate) const UNIX: u64 = 1_800_000_000;
+
+/// Hub, agents, and the ends of the world around them.
+pub(crate) struct Pair {
+    pub(crate) now: Now,
+    pub(crate) wires: Wires,
+    pub(crate) hub: Driver<Hub>,
+    pub(crate) agents: Vec<Driver<Agent>>,
+    raws: Vec<RawEnd>,
+    setup: Setup,
+    pub(crate) to_hub: Reach,
+    pub(crate) to_upstream: Reach,
+    /// Connections that were made to a [`Reach::Raw`] target and were not taken by the test yet.
+    arrivals: Vec<(Target, WireEnd)>,
+    /// All attempts to connect so far.
+    pub(crate) dials: Vec<(Target, Mono)>,
+}
+
+/// What a pair is made of.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) hub: HubConfig,
+    pub(crate) agents: Vec<(AgentToken, AgentConfig)>,
+    /// The most bytes that one read gives.
+    pub(crate) grain: usize,
+    /// The most bytes that are under way in one direction.
+    pub(crate) room: usize,
+    /// Whether what the core need not see goes by without being shown.
+    pub(crate) splices: bool,
+}
+
+/// What becomes of an attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// To the hub of the pair.
+    Hub,
+    /// To a [`Raw`] end.
+    Raw,
+    /// It fails at once.
+    Fails(Unreachable),
+    /// Nothing is ever heard of it.
+    Silent,
+}
+
+/// An end of a connection that the test plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Raw(usize);
+
+struct RawEnd {
+    wire: WireEnd,
+    to_send: Vec<u8>,
+    finish: bool,
+    received: Vec<u8>,
+    ended: Option<Ended>,
+    /// How many more bytes it reads.
+    appetite: usize,
+    closed: bool,
+}
+
+/// The key that all tokens are sealed with; deriving it is slow on purpose.
+pub(crate) fn token_key() -> &'static TokenKey {
+    static KEY: OnceLock<TokenKey> = OnceLock::new();
+    KEY.get_or_init(|| TokenKey::derive("secret"))
+}
+
+/// A token without limits.
+pub(crate) fn token(id: u8) -> AgentToken {
+    AgentToken {
+        id: TokenId::new([id; 8]),
+        name: format!("token-{id}"),
+        issued: UNIX,
+        expires: None,
+        scopes: Vec::new(),
+        scope_paths: Vec::new(),
+        max_workers: None,
+    }
+}
+
+/// The text of a token.
+pub(crate) fn sealed(token: &AgentToken) -> String {
+    token.seal(token_key(), [7; 12]).unwrap()
+}
+
+impl Default for Setup {
+    /// A hub past its startup grace, and one agent with one upstream and one worker.
+    fn default() -> Self {
+        let hub = HubConfig { startup_grace: Duration::ZERO, ..HubConfig::default() };
+        Self { hub, agents: Vec::new(), grain: usize::MAX, room: 256 * 1024, splices: false }
+            .with_agent(token(1), "a")
+    }
+}
+
+impl Setup {
+    /// No agent at all.
+    pub(crate) fn hub_only() -> Self {
+        Self { agents: Vec::new(), ..Self::default() }
+    }
+
+    /// One more agent, with one upstream and one worker.
+    pub(crate) fn with_agent(mut self, token: AgentToken, agent_id: &str) -> Self {
+        let config = AgentConfig {
+            token: sealed(&token),
+            hub_authority: "hub.test".to_owned(),
+            hub_path: String::new(),
+            hub_authorization: None,
+            upstreams: vec![Upstream {
+                agent_id: agent_id.to_owned(),
+                authority: "up.test".to_owned(),
+                base_path: String::new(),
+                authorization: None,
+            }],
+            workers: 1,
+            extra_upgrades: 0,
+            preserve_host: false,
+            on_cancel: OnCancel::Close,
+            health_path: None,
+            drain_timeout: Duration::from_secs(600),
+            limits: Limits::default(),
+        };
+        self.agents.push((token, config));
+        self
+    }
+
+    pub(crate) fn hub(mut self, change: impl FnOnce(&mut HubConfig)) -> Self {
+        change(&mut self.hub);
+        self
+    }
+
+    pub(crate) fn agent(mut self, change: impl FnOnce(&mut AgentConfig)) -> Self {
+        change(&mut self.agents.last_mut().unwrap().1);
+        self
+    }
+
+    /// A pair that has just begun: nothing has been said yet.
+    pub(crate) fn start(self) -> Pair {
+        let now = Now { mono: Mono(1_000_000), unix: UNIX };
+        let agents = self.agents.iter().enumerate();
+        Pair {
+            now,
+            wires: Wires::new(self.grain, self.room, self.splices),
+            hub: Driver::new(Hub::new(self.hub.clone(), token_key().clone(), now)),
+            agents: agents
+                .map(|(seed, (_, config))| Driver::new(Agent::new(config.clone(), seed as u64, now)))
+                .collect(),
+            raws: Vec::new(),
+            setup: self,
+            to_hub: Reach::Hub,
+            to_upstream: Reach::Raw,
+            arrivals: Vec::new(),
+            dials: Vec::new(),
+        }
+    }
+
+    /// A pair whose agents have joined.
+    pub(crate) fn joined(self) -> Pair {
+        let mut pair = self.start();
+        pair.settle();
+        // The connections were probes.
+        pair.arrivals.clear();
+        pair
+    }
+}
+
+impl Pair {
+    /// Goes on until nothing happens any more without time passing.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..1_000_000 {
+            let before = self.wires.moves;
+            self.dial();
+            self.hub.wake(&mut self.wires, self.now);
+            for agent in &mut self.agents {
+                agent.wake(&mut self.wires, self.now);
+            }
+            self.hub.turn(&mut self.wires, self.now);
+            for agent in &mut self.agents {
+                agent.turn(&mut self.wires, self.now);
+            }
+            for raw in &mut self.raws {
+                raw.turn(&mut self.wires);
+            }
+            if self.wires.moves == before {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    /// Lets time pass. Everything that is due meanwhile happens at its time.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        let until = self.now.mono.after(by);
+        for _ in 0..1_000_000 {
+            self.settle();
+            let own = self.hub.core.next_timeout().filter(|_| self.hub.exit.is_none());
+            let of_agents = self.agents.iter().filter(|agent| agent.exit.is_none());
+            let next = of_agents.filter_map(|agent| agent.core.next_timeout()).chain(own).min();
+            let at = next.map_or(until, |next| next.min(until));
+            let passed = at.since(self.now.mono);
+            assert!(next.is_none_or(|next| next > self.now.mono), "a deadline passed and nobody looked");
+            self.now.unix += at.0 / 1000 - self.now.mono.0 / 1000;
+            self.now.mono = self.now.mono.after(passed);
+            if at == until && next.is_none_or(|next| next > until) {
+                self.settle();
+                return;
+            }
+        }
+        panic!("too much happens");
+    }
+
+    /// An application connects to the hub.
+    pub(crate) fn client(&mut self) -> Raw {
+        let (own, other) = self.wires.connect();
+        self.accept_at_hub(other);
+        let raw = self.raw(own);
+        self.settle();
+        raw
+    }
+
+    /// An agent that the test plays joins the hub with this token, as the agent `a`.
+    pub(crate) fn raw_agent(&mut self, token: &AgentToken, worker: u32) -> Raw {
+        self.raw_agent_called(token, "a", worker, None)
+    }
+
+    pub(crate) fn raw_agent_called(
+        &mut self,
+        token: &AgentToken,
+        agent_id: &str,
+        worker: u32,
+        withdrawn: Option<&str>,
+    ) -> Raw {
+        let raw = self.client();
+        let mut hello = Vec::new();
+        Hello { token: &sealed(token), agent_id, worker, withdrawn }.write("hub.test", "", None, &mut hello);
+        self.send(raw, hello);
+        raw
+    }
+
+    /// Takes the next connection that was made to an upstream.
+    pub(crate) fn upstream(&mut self) -> Raw {
+        self.arrival(|target| matches!(target, Target::Upstream(_)))
+    }
+
+    /// Takes the next connection that was made to a hub that the test plays.
+    pub(crate) fn raw_hub(&mut self) -> Raw {
+        self.arrival(|target| matches!(target, Target::Hub))
+    }
+
+    /// How many connections wait to be taken.
+    pub(crate) fn arrivals(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    pub(crate) fn arrivals_of(&self, target: Target) -> usize {
+        self.arrivals.iter().filter(|(other, _)| *other == target).count()
+    }
+
+    /// How many attempts to connect to the hub there were.
+    pub(crate) fn hub_dials(&self) -> usize {
+        self.dials.iter().filter(|(target, _)| *target == Target::Hub).count()
+    }
+
+    /// Sends bytes.
+    pub(crate) fn send(&mut self, raw: Raw, bytes: impl AsRef<[u8]>) {
+        self.raws[raw.0].to_send.extend(bytes.as_ref());
+        self.settle();
+    }
+
+    /// Sends bytes that arrive together with what is done next.
+    pub(crate) fn send_quietly(&mut self, raw: Raw, bytes: impl AsRef<[u8]>) {
+        let wire = self.raws[raw.0].wire;
+        assert_eq!(self.wires.write(wire, bytes.as_ref()), Ok(bytes.as_ref().len()));
+    }
+
+    /// Takes what was received since the last time.
+    pub(crate) fn got(&mut self, raw: Raw) -> String {
+        String::from_utf8(self.got_bytes(raw)).unwrap()
+    }
+
+    pub(crate) fn got_bytes(&mut self, raw: Raw) -> Vec<u8> {
+        core::mem::take(&mut self.raws[raw.0].received)
+    }
+
+    /// How the other side ended the connection, if it has.
+    pub(crate) fn ended(&self, raw: Raw) -> Option<Ended> {
+        self.raws[raw.0].ended
+    }
+
+    /// FIN, once everything is sent.
+    pub(crate) fn finish(&mut self, raw: Raw) {
+        self.raws[raw.0].finish = true;
+        self.settle();
+    }
+
+    /// The process behind this end goes.
+    pub(crate) fn close(&mut self, raw: Raw) {
+        let end = &mut self.raws[raw.0];
+        if !core::mem::replace(&mut end.closed, true) {
+            self.wires.close(end.wire);
+        }
+        self.settle();
+    }
+
+    pub(crate) fn reset(&mut self, raw: Raw) {
+        self.raws[raw.0].closed = true;
+        self.wires.reset(self.raws[raw.0].wire);
+        self.settle();
+    }
+
+    /// Reads this many bytes more and no others.
+    pub(crate) fn reads_only(&mut self, raw: Raw, bytes: usize) {
+        self.raws[raw.0].appetite = bytes;
+        self.settle();
+    }
+
+    /// The hub's process is killed. Nobody listens until [`Pair::start_hub`].
+    pub(crate) fn kill_hub(&mut self) {
+        self.hub.end_process(&mut self.wires);
+        self.to_hub = Reach::Fails(Unreachable::Refused);
+        self.settle();
+    }
+
+    pub(crate) fn start_hub(&mut self) {
+        self.hub = Driver::new(Hub::new(self.setup.hub.clone(), token_key().clone(), self.now));
+        self.to_hub = Reach::Hub;
+        self.settle();
+    }
+
+    /// Does something to the hub's core that is not an event of a connection.
+    pub(crate) fn at_hub(&mut self, act: impl FnOnce(&mut Hub, Now)) {
+        act(&mut self.hub.core, self.now);
+        self.hub.obey(&mut self.wires, self.now);
+        self.settle();
+    }
+
+    pub(crate) fn drain_hub(&mut self) {
+        self.at_hub(|hub, now| hub.handle_drain(now));
+    }
+
+    pub(crate) fn drain_agent(&mut self) {
+        self.agents[0].core.handle_drain(self.now);
+        self.agents[0].obey(&mut self.wires, self.now);
+        self.settle();
+    }
+
+    /// All applications leave. Then nothing is left at the hub but `tunnels`, and nothing is held anywhere.
+    pub(crate) fn assert_quiet(&mut self, tunnels: usize) {
+        for index in 0..self.raws.len() {
+            self.close(Raw(index));
+        }
+        self.advance(Duration::from_secs(12));
+        let census = self.hub.core.census();
+        let rest = crate::proto::hub::Census { tunnels, ..Default::default() };
+        assert_eq!(census, rest, "something is left at the hub");
+        assert_eq!(self.hub.census(), (tunnels, 0), "connections or bytes are left at the hub");
+        for agent in self.agents.iter().filter(|agent| agent.exit.is_none()) {
+            let (tunnels, upstreams, serving) = agent.core.census();
+            assert_eq!(serving, 0, "a worker still serves");
+            assert_eq!(agent.census(), (tunnels + upstreams, 0), "bytes are left at an agent");
+        }
+    }
+
+    fn arrival(&mut self, is_meant: impl Fn(Target) -> bool) -> Raw {
+        let at = self.arrivals.iter().position(|(target, _)| is_meant(*target));
+        let (_, wire) = self.arrivals.remove(at.expect("nobody has connected"));
+        let raw = self.raw(wire);
+        self.settle();
+        raw
+    }
+
+    fn raw(&mut self, wire: WireEnd) -> Raw {
+        self.raws.push(RawEnd {
+            wire,
+            to_send: Vec::new(),
+            finish: false,
+            received: Vec::new(),
+            ended: None,
+            appetite: usize::MAX,
+            closed: false,
+        });
+        Raw(self.raws.len() - 1)
+    }
+
+    fn accept_at_hub(&mut self, wire: WireEnd) {
+        let peer = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 40_000));
+        let key = self.hub.core.handle_accepted(peer, false, self.now);
+        self.hub.obey(&mut self.wires, self.now);
+        match key {
+            Some(key) => self.hub.open(key, wire),
+            None => self.wires.close(wire),
+        }
+    }
+
+    fn dial(&mut self) {
+        for index in 0..self.agents.len() {
+            for (key, target) in core::mem::take(&mut self.agents[index].dials) {
+                self.wires.moves += 1;
+                self.dials.push((target, self.now.mono));
+                let reach = match (target, self.to_hub) {
+                    (Target::Hub, Reach::Hub) if self.hub.exit.is_some() => {
+                        Reach::Fails(Unreachable::Refused)
+                    }
+                    (Target::Hub, to_hub) => to_hub,
+                    (Target::Upstream(_), _) => self.to_upstream,
+                };
+                match reach {
+                    Reach::Hub | Reach::Raw => {
+                        let (own, other) = self.wires.connect();
+                        if reach == Reach::Hub {
+                            self.accept_at_hub(other);
+                        } else {
+                            self.arrivals.push((target, other));
+                        }
+                        self.agents[index].connected(key, own, &mut self.wires, self.now);
+                    }
+                    Reach::Fails(why) => {
+                        self.agents[index].unreachable(key, why, &mut self.wires, self.now);
+                    }
+                    Reach::Silent => {}
+                }
+            }
+        }
+    }
+}
+
+impl RawEnd {
+    fn turn(&mut self, wires: &mut Wires) {
+        if self.closed {
+            return;
+        }
+        while !self.to_send.is_empty() {
+            match wires.write(self.wire, &self.to_send) {
+                Ok(n) => drop(self.to_send.drain(..n)),
+                Err(Blocked::Yet) => break,
+                Err(Blocked::For(_)) => self.to_send.clear(),
+            }
+        }
+        if self.finish && self.to_send.is_empty() {
+            self.finish = false;
+            wires.shutdown(self.wire);
+        }
+        while self.appetite > 0 && self.ended.is_none() {
+            match wires.read(self.wire) {
+                Ok(bytes) => {
+                    self.appetite = self.appetite.saturating_sub(bytes.len());
+                    self.received.extend(bytes);
+                }
+                Err(Blocked::Yet) => break,
+                Err(Blocked::For(ended)) => self.ended = Some(ended),
+            }
+        }
+    }
+}
