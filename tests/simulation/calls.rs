@@ -7,10 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use slime::net::{Event, Net};
+use slime::net::{Event, Net, Pipe};
 use slime::proto::timer::Now;
 
 use crate::world::{Delivery, Endpoint, Listening, MAX_DIALS, MILLI, Micros, SECOND, World};
+
+/// What a pipe holds at most.
+const PIPE: usize = 64 * 1024;
 
 /// The network as one process sees it.
 #[derive(Clone)]
@@ -135,6 +138,34 @@ impl Net for SimNet {
         self.world.borrow_mut().abort(socket.end);
     }
 
+    fn take_pipe(&mut self) -> Option<Pipe> {
+        self.world.borrow_mut().take_pipe(self.process)
+    }
+
+    fn give_pipe(&mut self, pipe: Pipe, is_empty: bool) {
+        let bytes = self.world.borrow_mut().pipes.remove(&pipe.0).expect("a pipe is given back once");
+        assert_eq!(bytes.1.is_empty(), is_empty);
+    }
+
+    fn splice_in(&mut self, socket: &mut Socket, pipe: Pipe, most: usize) -> io::Result<usize> {
+        let mut world = self.world.borrow_mut();
+        assert!(world.pipes[&pipe.0].1.is_empty(), "a pipe is filled once");
+        let mut buffer = vec![0; most.min(PIPE)];
+        let n = world.read(socket.end, &mut buffer)?;
+        buffer.truncate(n);
+        world.pipes.entry(pipe.0).and_modify(|it| it.1 = buffer);
+        Ok(n)
+    }
+
+    fn splice_out(&mut self, pipe: Pipe, socket: &mut Socket, n: usize) -> io::Result<usize> {
+        let mut world = self.world.borrow_mut();
+        let bytes = world.pipes[&pipe.0].1.clone();
+        assert_eq!(bytes.len(), n, "what a pipe holds is known");
+        let n = world.write(socket.end, &[IoSlice::new(&bytes)])?;
+        world.pipes.entry(pipe.0).and_modify(|it| drop(it.1.drain(..n)));
+        Ok(n)
+    }
+
     fn resolve(&mut self, host: &str, port: u16, token: u32) {
         self.world.borrow_mut().resolve(self.process, host, port, token);
     }
@@ -242,6 +273,16 @@ impl World {
             }
         }
         Ok(end)
+    }
+
+    fn take_pipe(&mut self, process: usize) -> Option<Pipe> {
+        self.enter(process);
+        if self.rng.chance(self.weather.exhausted) {
+            return None;
+        }
+        self.last_pipe += 1;
+        self.pipes.insert(self.last_pipe, (process, Vec::new()));
+        Some(Pipe(self.last_pipe))
     }
 
     fn set_token(&mut self, end: usize, token: u32) {

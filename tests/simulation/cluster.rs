@@ -95,7 +95,8 @@ impl Cluster {
         let mut rng = Rng::new(seed, "scenario");
         let weather = Weather::draw(&mut rng);
         let weather = if mood == Mood::Calm { weather.harmless() } else { weather };
-        let most = if weather.narrow { 3000 } else { 100_000 };
+        // Now and then enough that it goes through pipes.
+        let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let mut simulation = Simulation::new(seed, weather);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
@@ -266,6 +267,10 @@ impl Cluster {
         }
         for (name, blocks) in blocks.into_iter().filter(|(_, blocks)| *blocks > 0) {
             violations.push(format!("{blocks} blocks owned by buffers of {name} though nothing happens"));
+        }
+        let pipes = self.simulation.world.borrow().pipes.len();
+        if pipes > 0 {
+            violations.push(format!("{pipes} pipes taken though nothing happens"));
         }
         self.model.borrow_mut().violations.append(&mut violations);
     }

@@ -1,6 +1,12 @@
 //! Hub and agents on a simulated network: one thread, a virtual clock, and a seed from which everything follows.
 //!
-//! `SLIME_SEED=n` runs one seed, `SLIME_SEEDS=n` so many of them, `SLIME_TRACE=1` prints every call and delivery.
+//! - `world`, `calls`, `history`: the network; `scheduler`: the processes and the clock;
+//! - `plan`, `client`, `upstream`, `http`: what applications and upstreams do, written apart from the code under test;
+//! - `model`: what must be true of a run, whatever happened in it;
+//! - `network`, `scripts` (with `relay`): tests of all that; `cluster`: the tests of the real hub and agents.
+//!
+//! `SLIME_SEED=n` runs one seed, `SLIME_SEEDS=n` so many of them, `SLIME_KEEP_GOING=1` does not stop at the first that fails,
+//! `SLIME_TRACE=1` prints every call and delivery, with what hub and agents log.
 
 #![allow(missing_docs, reason = "nobody depends on a test")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test may fail")]
@@ -8,6 +14,7 @@
 mod calls;
 mod client;
 mod cluster;
+mod history;
 mod http;
 mod model;
 mod network;

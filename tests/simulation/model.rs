@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::history::{History, Moment, Sighting};
 use crate::http::{Way, body_byte};
 use crate::plan::{Exchange, Framing, Mood};
-use crate::world::{History, Moment, Sighting, World};
+use crate::world::World;
 
 pub(crate) type Shared = Rc<RefCell<Model>>;
 
@@ -66,6 +67,11 @@ impl Model {
     }
 
     pub(crate) fn violate(&mut self, exchange: usize, what: impl AsRef<str>) {
+        let prefix = format!("exchange {exchange}:");
+        if self.violations.iter().filter(|it| it.starts_with(&prefix)).count() >= 3 {
+            // The first ones say enough.
+            return;
+        }
         self.violations.push(format!("exchange {exchange}: {}", what.as_ref()));
     }
 

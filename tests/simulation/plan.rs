@@ -1,8 +1,9 @@
 //! What the applications and upstreams of a run are going to do, drawn from its seed.
 
+use crate::history::{METHODS, marker};
 use crate::http::{Way, body, chunked};
 use crate::rng::Rng;
-use crate::world::{METHODS, MILLI, Micros, SECOND, marker};
+use crate::world::{MILLI, Micros, SECOND};
 
 /// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

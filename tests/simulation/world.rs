@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use slime::net::Event;
 use slime::proto::timer::{Mono, Now};
 
+use crate::history::{History, Moment, Sighting};
 use crate::rng::{Rng, mix};
 
 /// Microseconds of the virtual clock.
@@ -126,23 +127,6 @@ pub(crate) struct Endpoint {
     pub(crate) history: History,
 }
 
-/// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were reached.
-#[derive(Default)]
-pub(crate) struct History {
-    pub(crate) written: Vec<(u64, Moment)>,
-    pub(crate) read: Vec<(u64, Moment)>,
-    /// When the process was told that the remote side has ended, by an event or by a call.
-    pub(crate) told_end: Option<Moment>,
-    pub(crate) closed: Option<Moment>,
-}
-
-/// A point in a run: the turn of some process, and the system call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment {
-    pub(crate) turn: u64,
-    pub(crate) call: u64,
-}
-
 pub(crate) struct Listening {
     pub(crate) process: usize,
     pub(crate) address: SocketAddr,
@@ -204,40 +188,18 @@ pub(crate) struct World {
     pub(crate) listeners: Vec<Listening>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
+    /// Pipes that are taken: whose, and what they hold.
+    pub(crate) pipes: BTreeMap<u32, (usize, Vec<u8>)>,
+    pub(crate) last_pipe: u32,
     pub(crate) moment: Moment,
     /// Where an exchange's marker was written: see [`World::note_markers`].
     pub(crate) sightings: Vec<Sighting>,
-    tails: BTreeMap<usize, Vec<u8>>,
+    pub(crate) tails: BTreeMap<usize, Vec<u8>>,
     deliveries: BTreeMap<u64, Delivery>,
     due: BinaryHeap<Reverse<(Micros, u64)>>,
     delivered: u64,
     trace: u64,
     verbose: bool,
-}
-
-/// A process wrote the marker of an exchange, in a request that begins here in the stream that it wrote.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sighting {
-    pub(crate) exchange: usize,
-    pub(crate) end: usize,
-    pub(crate) begins: u64,
-    /// It may have waited for room: it was decided before it was written.
-    pub(crate) held_up: bool,
-}
-
-/// The field that tells the exchange, with a number of fixed width behind it.
-pub(crate) const MARKER: &str = "x-exchange: ";
-const MARKER_DIGITS: usize = 6;
-
-/// What a script may ask with.
-pub(crate) const METHODS: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH"];
-
-/// More than ever stands between the beginning of a request and its marker.
-const TAIL: usize = 4096;
-
-/// The marker field's line of an exchange.
-pub(crate) fn marker(exchange: usize) -> String {
-    format!("{MARKER}{exchange:0MARKER_DIGITS$}\r\n")
 }
 
 impl World {
@@ -250,6 +212,8 @@ impl World {
             listeners: Vec::new(),
             hosts: Vec::new(),
             names: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            last_pipe: 0,
             moment: Moment { turn: 0, call: 0 },
             sightings: Vec::new(),
             tails: BTreeMap::new(),
@@ -529,35 +493,7 @@ impl World {
             }
         }
         self.hosts[process].told.clear();
-    }
-
-    /// Notes markers among the bytes that are being written, also those that are cut by the end of a write. To be called
-    /// before they are counted.
-    pub(crate) fn note_markers(&mut self, end: usize, bytes: &[u8]) {
-        let mut text = self.tails.remove(&end).unwrap_or_default();
-        let old = text.len();
-        let before = self.ends[end].history.written.last().map_or(0, |(total, _)| *total) - old as u64;
-        text.extend_from_slice(bytes);
-        let length = MARKER.len() + MARKER_DIGITS;
-        for start in (old + 1).saturating_sub(length)..(text.len() + 1).saturating_sub(length) {
-            let found = &text[start..start + length];
-            if !found[..MARKER.len()].eq_ignore_ascii_case(MARKER.as_bytes()) {
-                continue;
-            }
-            let digits = std::str::from_utf8(&found[MARKER.len()..]).ok();
-            let Some(exchange) = digits.and_then(|digits| digits.parse().ok()) else { continue };
-            // The request began with its method, before its target.
-            let target = format!(" /e/{exchange}?");
-            let Some(at) = text[..start].windows(target.len()).rposition(|it| it == target.as_bytes()) else {
-                continue;
-            };
-            let method = METHODS.iter().find(|method| text[..at].ends_with(method.as_bytes()));
-            let method = method.map_or(0, |method| method.len());
-            let held_up = self.ends[end].held_up;
-            self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
-        }
-        let keep = text.len().saturating_sub(TAIL);
-        self.tails.insert(end, text.split_off(keep));
+        self.pipes.retain(|_, (owner, _)| *owner != process);
     }
 }
 

@@ -91,7 +91,13 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.left(key, now);
             }
+            WorkerState::Discarding(discarding) if discarding.until <= now.mono => {
+                let tunnel = discarding.tunnel;
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+            }
             WorkerState::Serving(_) => self.check_serving(key, now),
+            WorkerState::Discarding(_) => {}
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Joining { .. }
@@ -146,6 +152,7 @@ impl Agent {
         match &worker.state {
             WorkerState::Joining { .. } | WorkerState::Joined { .. } | WorkerState::Leaving { .. } => true,
             WorkerState::Serving(serving) => serving.wants_request(),
+            WorkerState::Discarding(_) => true,
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Finishing(_)
@@ -168,6 +175,7 @@ impl Agent {
             WorkerState::Joining { .. } => self.read_welcome(key, tunnel, input, end, now),
             WorkerState::Joined { .. } => self.read_ask(key, tunnel, input, end, out, now),
             WorkerState::Serving(_) => self.read_request(key, input, end, out, now),
+            WorkerState::Discarding(_) => self.discard(key, input, end, out, now),
             WorkerState::Leaving { .. } if end.is_some() => {
                 self.drop_tunnel(tunnel);
                 self.left(key, now);
@@ -327,6 +335,7 @@ impl Agent {
         let Some(worker) = self.workers.get(key) else { return };
         match &worker.state {
             WorkerState::Serving(_) => self.cancel(key, now),
+            WorkerState::Discarding(_) => self.next(key, now),
             WorkerState::Joined { since, .. } => {
                 let settled = now.mono.since(*since) >= SETTLED;
                 warn!("{} lost the hub: {why}", self.describe(key));
@@ -415,6 +424,7 @@ impl Agent {
                 | WorkerState::Serving(_)
                 | WorkerState::Leaving { .. }
                 | WorkerState::Finishing(_)
+                | WorkerState::Discarding(_)
                 | WorkerState::Spare
                 | WorkerState::Stopped => {}
             }
@@ -457,6 +467,7 @@ impl Agent {
             WorkerState::Serving(_)
             | WorkerState::Leaving { .. }
             | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
             | WorkerState::Stopped => {}
         }
     }

@@ -20,7 +20,7 @@ use log::info;
 
 use self::health::Health;
 use self::link::Backoff;
-use self::serve::{Finishing, Serving};
+use self::serve::{Discarding, Finishing, Serving};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::seam::{Close, Closed, Command, Core, End, Step};
@@ -77,6 +77,8 @@ enum WorkerState {
     Leaving { tunnel: TunnelKey, until: Mono },
     /// The application has left, and the upstream's answer is read to its end.
     Finishing(Finishing),
+    /// The response is complete, and the rest of the request is dropped as it comes.
+    Discarding(Discarding),
     /// It stands aside, until another one's connection is upgraded.
     Spare,
     /// The process is ending.
@@ -186,6 +188,7 @@ impl Agent {
             | WorkerState::Joined { heard_by: until, .. }
             | WorkerState::Leaving { until, .. } => *until,
             WorkerState::Serving(serving) => serving.deadline(),
+            WorkerState::Discarding(discarding) => discarding.until,
             WorkerState::Finishing(_) | WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
         };
         self.timers.arm(&mut worker.armed, key.into(), until);

@@ -90,7 +90,7 @@ impl Hub {
             entry.agent = joined.agent;
         }
         if let Some(old) = joined.replaced {
-            self.end_tunnel(old, CloseReason::Replaced, now);
+            self.replace_tunnel(old, now);
         }
         self.leave_idle(key);
         self.clients.remove(key);

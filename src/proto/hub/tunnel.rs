@@ -60,6 +60,7 @@ impl Hub {
         before: &mut Vec<u8>,
         now: Now,
     ) -> &'static [u8] {
+        self.note_progress(key, now);
         let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key) else {
             return b"";
         };
@@ -99,10 +100,12 @@ impl Hub {
                 self.leave_pool(key);
             }
             TunnelState::Busy { sign_by, exchange } if *sign_by <= now.mono => {
-                let answered =
-                    self.exchanges.get(*exchange).is_some_and(|exchange| exchange.messages.is_answered());
-                if answered {
-                    *sign_by = Mono::NEVER;
+                // Answered, it was replaced; it may be that its client is slow.
+                let exchange =
+                    self.exchanges.get(*exchange).filter(|exchange| exchange.messages.is_answered());
+                let client = exchange.and_then(|exchange| self.clients.get(exchange.client));
+                if client.is_some_and(|client| client.send_by != Mono::NEVER) {
+                    *sign_by = now.mono.after(self.config.limits.linger);
                 } else {
                     self.end_lost_tunnel(key, "it gave no sign of life", now);
                     return;
@@ -147,6 +150,30 @@ impl Hub {
             }
             Some(TunnelState::Busy { .. }) => self.end_lost_tunnel(key, reason.as_str(), now),
             Some(TunnelState::Ending { .. }) | None => {}
+        }
+    }
+
+    /// Another tunnel of the same name came. Its agent has done with the old one, or has lost it. What it has already answered is seen
+    /// through as long as any of it still moves: the agent may have sent all of it, and the client be slow.
+    pub(super) fn replace_tunnel(&mut self, key: TunnelKey, now: Now) {
+        let until = now.mono.after(self.config.limits.linger);
+        if let Some(Tunnel { state: TunnelState::Busy { exchange, sign_by }, .. }) = self.tunnels.get_mut(key)
+            && self.exchanges.get(*exchange).is_some_and(|exchange| exchange.messages.is_answered())
+        {
+            *sign_by = until;
+            self.arm_tunnel(key);
+        } else {
+            self.end_tunnel(key, CloseReason::Replaced, now);
+        }
+    }
+
+    /// Bytes of a response came. Of a replaced tunnel that is all that is asked for.
+    fn note_progress(&mut self, key: TunnelKey, now: Now) {
+        let until = now.mono.after(self.config.limits.linger);
+        if let Some(Tunnel { state: TunnelState::Busy { sign_by, .. }, .. }) = self.tunnels.get_mut(key)
+            && *sign_by != Mono::NEVER
+        {
+            *sign_by = until;
         }
     }
 
@@ -324,6 +351,8 @@ impl Hub {
             // One side has ended, and the other one is still at it.
             *body_by = now.mono.after_coarse(self.config.limits.stall);
         }
+        self.note_progress(key, now);
+        let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
         match exchange.messages.advance_response(input, end, out) {
             Ok(Progress::Pass(n)) => Step::Pass(n),
             Ok(Progress::Skip(n)) => Step::Skip(n),
