@@ -113,10 +113,7 @@ fn an_agent_that_freezes_before_the_head_is_given_up() {
 
 #[test]
 fn a_long_wait_for_the_head_is_no_silence() {
-    let rig = Rig::raw_with(
-        &["--heartbeat", "1", "--stall-timeout", "1"],
-        &["--stall-timeout", "1"],
-    );
+    let rig = Rig::raw_with(&["--heartbeat", "1", "--stall-timeout", "1"], &["--stall-timeout", "1"]);
     let (mut client, mut upstream, _) = rig.begin("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
     // Longer than three beats and than any progress: a job may take its time.
     std::thread::sleep(Duration::from_secs(5));
