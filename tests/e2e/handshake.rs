@@ -44,7 +44,7 @@ fn the_path_of_the_handshake_may_have_a_prefix() {
     let upstream = RawUpstream::new();
     let hub_played = RawUpstream::new();
     let _agent =
-        Agent::start(&format!("http://{}/some/where", hub_played.address()), &token, &upstream.url(), &[]);
+        Agent::start(&format!("http://{}/some/where", hub_played.address()), token, &upstream.url(), &[]);
     let mut at = hub_played.accept();
     let head = at.request_head();
     assert_eq!(head.start, "GET /some/where/.slime/tunnel HTTP/1.1");

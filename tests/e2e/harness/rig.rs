@@ -19,10 +19,10 @@ pub fn command(arguments: &[&str]) -> Command {
         command.env_remove(variable);
     }
     command.env("RUST_BACKTRACE", "1").args(arguments);
-    if let Ok(level) = std::env::var("SLIME_TEST_LOG") {
-        if arguments.contains(&"run") {
-            command.args(["--log-level", &level]);
-        }
+    if let Ok(level) = std::env::var("SLIME_TEST_LOG")
+        && arguments.contains(&"run")
+    {
+        command.args(["--log-level", &level]);
     }
     command
 }
