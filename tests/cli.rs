@@ -704,14 +704,14 @@ fn descriptors_are_raised_or_the_line_says_how() {
     let hub = started(&["hub", "--host=127.0.0.1", "--port=0", "--max-clients=400", "--max-tunnels=100"]);
     hub.wait_line("listening on");
     if limit(&hub) < 500 {
-        hub.wait_line("only 256 files can be open, and --max-clients 400 with --max-tunnels 100 needs 628: it is 103 clients and 25 tunnels now");
+        hub.wait_line("only 256 files can be open, and --max-clients 400 with --max-tunnels 100 needs 628: it is 154 clients and 38 tunnels now");
         hub.wait_line("`ulimit -n 628`, or LimitNOFILE=628");
     }
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let agent = started(&["agent", "--hub", &address, "--upstream", &address, "--num-worker=200"]);
     agent.wait_line(if limit(&hub) < 500 {
-        "200 workers for each upstream need 529: it is 63 workers and 0 extra upgrades now"
+        "200 workers for each upstream need 529: it is 95 workers and 0 extra upgrades now"
     } else {
         "the hub did not answer in time"
     });

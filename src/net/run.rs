@@ -159,7 +159,8 @@ fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
 /// `None` if that many descriptors can be had; else how many there are, and how many of them beyond the reserve.
 fn fall_short(wanted: usize, raise: impl FnOnce(u64) -> u64) -> Option<(usize, usize)> {
     let got = usize::try_from(raise(wanted as u64)).unwrap_or(usize::MAX);
-    (got < wanted).then(|| (got, got.saturating_sub(RESERVE)))
+    // Where there are few at all, pipes do without.
+    (got < wanted).then(|| (got, got.saturating_sub(RESERVE.min(got / 4))))
 }
 
 fn how_to_raise(wanted: usize) -> String {
@@ -237,7 +238,7 @@ mod tests {
         fit_hub(&mut config, |_| 1024);
         assert_eq!((config.max_clients, config.max_tunnels), (717, 179));
         fit_hub(&mut config, |_| 10);
-        assert_eq!((config.max_clients, config.max_tunnels), (1, 1));
+        assert_eq!((config.max_clients, config.max_tunnels), (7, 1));
     }
 
     #[test]
@@ -270,7 +271,7 @@ mod tests {
         fit_agent(&mut config, |_| 1024);
         assert_eq!((config.workers, config.extra_upgrades), (200, 23));
         fit_agent(&mut config, |_| 256);
-        assert_eq!((config.workers, config.extra_upgrades), (31, 0));
+        assert_eq!((config.workers, config.extra_upgrades), (47, 0));
         fit_agent(&mut config, |_| 3);
         assert_eq!((config.workers, config.extra_upgrades), (1, 0));
     }

@@ -215,6 +215,11 @@ impl Agent {
                 }
             }
             Ok(None) if end.is_none() => return Step::Wait,
+            Ok(None) if input.is_empty() => {
+                self.drop_tunnel(tunnel);
+                self.tunnel_lost(key, "the connection was closed without an answer", now);
+                return Step::Wait;
+            }
             Ok(None) | Err(_) => (Welcome::Other, 0, 0),
         };
         let why = detail(input.get(length..).unwrap_or_default());

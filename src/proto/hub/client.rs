@@ -136,7 +136,7 @@ impl Hub {
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
                     let detail = "the request head did not arrive in time";
-                    self.refuse(key, Refusal { status: 408, detail, error: None }, false, true, now);
+                    self.refuse(key, Refusal::new(408, "http_request_error", detail), false, true, now);
                 } else {
                     self.drop_client(key, Close::Now, now);
                 }

@@ -36,8 +36,7 @@ const REFUSED: Refusal =
     Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
 const NO_RESPONSE: Refusal =
     Refusal::new(504, "http_response_timeout", "the upstream did not answer within --response-timeout");
-const BODY_LATE: Refusal =
-    Refusal { status: 408, detail: "the request body did not arrive in time", error: None };
+const BODY_LATE: Refusal = Refusal::new(408, "http_request_error", "the request body did not arrive in time");
 
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
 const MAX_LOST: u8 = 2;

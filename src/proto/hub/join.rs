@@ -60,7 +60,7 @@ impl Hub {
         token: Option<&AgentToken>,
         now: Now,
     ) -> Result<(), Refusal> {
-        let refusal = |status, detail| Refusal { status, detail, error: None };
+        let refusal = |status, detail| Refusal::new(status, "http_request_denied", detail);
         let token = token.ok_or(refusal(401, TOKEN_BAD))?;
         if token.expired(now.unix) {
             return Err(refusal(401, TOKEN_EXPIRED));

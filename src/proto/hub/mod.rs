@@ -243,8 +243,9 @@ impl From<Violation> for Refusal {
         let Violation { status, detail } = violation;
         let error = match status {
             502 => Some("http_protocol_error"),
-            400 | 408 | 414 | 417 | 431 | 501 | 505 => Some("http_request_error"),
-            _ => None,
+            401 | 403 | 404 => Some("http_request_denied"),
+            503 => Some("connection_limit_reached"),
+            _ => Some("http_request_error"),
         };
         Self { status, detail, error }
     }

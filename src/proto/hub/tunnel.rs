@@ -290,6 +290,11 @@ impl Hub {
         let TunnelState::Free { scan, unanswered, standing, .. } = &mut tunnel.state else {
             return Step::Wait;
         };
+        // Nothing but the answer to a sign of life, or a withdrawal, may come.
+        if !input.iter().zip(STATUS_LINE).all(|(byte, expected)| byte == expected) {
+            self.drop_tunnel(key, "it sent what nobody asked for", now);
+            return Step::Wait;
+        }
         let length = match scan.advance(input) {
             Ok(Some(length)) => length,
             Ok(None) => {
@@ -306,6 +311,8 @@ impl Hub {
         *scan = scan.anew();
         let mut storage = Storage::on_tunnel();
         let note = match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
+            // Any 204 is an answer: an agent need not be ours.
+            Ok(head) if head.status == 204 => Note::Alive,
             Ok(head) => Note::of(&head),
             Err(_) => Note::None,
         };
@@ -486,6 +493,8 @@ impl Hub {
     }
 }
 
+/// What every response begins with (RFC 9112 section 4).
+const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
 const CUT: Refusal = Refusal::new(502, "http_response_incomplete", "the response was cut off");
 const UNFRAMED: Refusal =
     Refusal::new(502, "http_protocol_error", "the agent sent a response without a length");
