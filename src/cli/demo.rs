@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::{env, thread};
 
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::address::{Address, HTTP_PORT};
@@ -25,6 +24,7 @@ use super::normalise::Normalised;
 use super::secret::{hex, random};
 use super::{Failure, demo_upstream};
 use crate::config::DEFAULT_PORT;
+use crate::net::sys::process::{end_with_parent, terminate};
 
 /// Set for the children: the process that they must not outlive. It is no flag, so it has no place among the flags' names.
 const PARENT: &str = "SLIME_DEMO_PARENT";
@@ -42,9 +42,7 @@ const MAX_LINES: usize = 24;
 /// In a child of a demo: asks the system to end this process with its parent. True if the parent is gone already.
 pub(super) fn is_orphaned_child() -> bool {
     let Some(parent) = env::var(PARENT).ok().and_then(|pid| pid.parse().ok()) else { return false };
-    // Where the system cannot do this, a demo that is killed leaves its children; any other end takes them along.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent)
+    !end_with_parent(parent)
 }
 
 /// Runs the demo until it is told to end.
@@ -292,10 +290,7 @@ impl Show {
     /// Ends what is left of the children: with a signal, and after some time, or when told again, by force.
     fn stop(&mut self) {
         for child in self.children() {
-            if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                // It may have ended just now; it is still there to be waited for.
-                let _ = kill_process(pid, Signal::TERM);
-            }
+            terminate(child);
         }
         let sender = self.sender.clone();
         thread::spawn(move || {

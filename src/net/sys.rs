@@ -3,6 +3,8 @@
 //! This file and its two helpers (`resolve.rs`, `signals.rs`) are the only ones that name mio and rustix, and this one is the
 //! only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
 
+pub mod process;
+
 use core::fmt;
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
