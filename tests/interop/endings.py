@@ -178,7 +178,7 @@ def agents_before_their_hub(bed):
     agent = bed.agent(hub, bed.asgi(), wait=False)
     agent.line("cannot join the hub")
     again = bed.hub(port=hub.port, name="hub again")
-    again.line("joined")
+    again.line("INFO .*joined")
     equal(requests.get(f"{again.url}/work?name=x", timeout=10).text, "x")
     equal(len(hub.lines), before)
 
@@ -193,7 +193,7 @@ def upstream_restarts(bed):
     upstream.kill()
     check(requests.get(f"{hub.url}/x", timeout=5).status_code in (502, 503))
     agent.line("cannot be used")
-    hub.line("takes no work")
+    hub.line("withdrew")
     bed.start(uvicorn(port=upstream.port, name="uvicorn again"))
     begin = time.monotonic()
     equal(requests.get(f"{hub.url}/work?name=y", headers={"Slime-Block": "1"}, timeout=10).text, "y")
@@ -255,8 +255,10 @@ def no_secret_in_any_log(bed):
 def quiet_logs(bed):
     """At the usual level there is nothing per request, cancelled ones included."""
     upstream = bed.asgi()
-    hub = bed.hub()
-    agent = bed.agent(hub, upstream)
+    hub = bed.hub("--log-level", "info")
+    agent = bed.agent(hub, upstream, wait=False)
+    hub.line("agent .* joined")
+    agent.line("joined the hub")
     before = len(hub.lines), len(agent.lines)
     for number in range(10):
         equal(requests.get(f"{hub.url}/work?ms=0&name=x", timeout=5).text, "x")
@@ -274,11 +276,11 @@ def lost_agents_are_told_of(bed):
     hub = bed.hub()
     agent = bed.agent(hub, upstream)
     agent.kill()
-    hub.line("left")
+    hub.line("INFO .*left")
     agent = bed.agent(hub, upstream, name="agent 2")
     stream(f"{hub.url}/count")
     agent.kill()
-    hub.line("left", 2)
+    hub.line("INFO .*left", 2)
 
 
 @test

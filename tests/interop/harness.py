@@ -152,6 +152,9 @@ class Process:
 class Hub(Process):
     def __init__(self, *flags, host="127.0.0.1", port=0, name="hub"):
         command = [SLIME, "hub", "run", "--host", host, "--port", port, *flags]
+        if "--log-level" not in flags:
+            # Each worker that joins shows only there.
+            command += ["--log-level", "debug"]
         super().__init__(name, command, env={"SLIME_SECRET": SECRET})
         self.host = f"[{host}]" if ":" in host else host
         self.address = host
@@ -239,9 +242,9 @@ class Bed:
         before = len(hub.lines)
         process = self.start(Process(name, command, env={"SLIME_TOKEN": register(*token)}))
         if wait:
-            joined = workers * (authority.count(",") + 1)
-            hub.line(r"agent .* worker \d+ joined$", joined, after=before)
-            process.line("joined the hub", joined)
+            upstreams = authority.count(",") + 1
+            hub.line(r"DEBUG agent .* worker \d+ joined$", workers * upstreams, after=before)
+            process.line("joined the hub", upstreams)
         return process
 
     def stack(self, upstream, *hub_flags, agent=(), workers=1):

@@ -161,7 +161,7 @@ def idle(bed):
         "500ms",
         "--head-timeout",
         "500ms",
-        agent=["--heartbeat", "200ms", "--stall-timeout", "500ms", "--head-timeout", "500ms"],
+        agent=["--stall-timeout", "500ms", "--head-timeout", "500ms"],
     )
     with connect(f"{hub.ws}/", ping_interval=None, **options()) as socket:
         for _ in range(2):

@@ -3,7 +3,7 @@
 use log::{Level, debug};
 
 use super::dispatch::sign_limit;
-use super::{Direction, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
+use super::{Direction, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
@@ -455,7 +455,13 @@ impl Hub {
             return Step::Wait;
         }
         let (version, persistent) = (facts.version, facts.persistent && framing != Framing::UntilClose);
-        let persistent = persistent && self.draining.is_none();
+        // RFC 9110 section 10.1.1: a client whose expectation was not met will not send the body, and must not take its
+        // connection, which is in the middle of a request then, for one that carries another.
+        let unmet = head.status >= 200
+            && exchange.held.expectation == Expectation::OfClient
+            && *body_by == Mono::NEVER
+            && !exchange.messages.request.is_done();
+        let persistent = persistent && self.draining.is_none() && !unmet;
         let turn = match exchange.messages.on_head(&head, framing) {
             Ok(turn) => turn,
             Err(violation) => {

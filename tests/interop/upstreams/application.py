@@ -116,6 +116,27 @@ async def count(request):
     return StreamingResponse(lines(), media_type="text/plain")
 
 
+STEPS = defaultdict(asyncio.Semaphore)
+
+
+async def step(request):
+    """Lets a stream of `stepwise` send its next line."""
+    STEPS[request.path_params["of"]].release()
+    return Response()
+
+
+async def stepwise(request):
+    """Ten lines, each after a step. A semaphore begins with one."""
+    of = request.query_params["of"]
+
+    async def lines():
+        for number in range(10):
+            await STEPS[of].acquire()
+            yield f"{number}\n"
+
+    return StreamingResponse(lines(), media_type="text/plain")
+
+
 async def sse(request):
     n = int(request.query_params.get("n", 10))
 
@@ -230,6 +251,8 @@ app = Starlette(
         Mount("/mirror", mirror),
         Route("/data", data),
         Route("/count", count),
+        Route("/step/{of}", step),
+        Route("/stepwise", stepwise),
         Route("/sse", sse),
         Route("/work", work, methods=ANY),
         Route("/never", never, methods=ANY),

@@ -179,7 +179,8 @@ fn an_expectation_may_be_refused_before_the_body_is_sent() {
     let mut at = Setup::default().at_upstream(&put_chunked(EXPECT));
     at.pair.send(at.upstream, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
     let got = at.pair.got(at.client);
-    assert!(got.starts_with("HTTP/1.1 413 "), "{got}");
+    // The application must not take the connection for one that carries another request.
+    assert!(got.starts_with("HTTP/1.1 413 ") && got.contains("\r\nConnection: close\r\n"), "{got}");
     assert_closed(&mut at.pair, at.client);
     at.pair.assert_quiet(1);
 }
