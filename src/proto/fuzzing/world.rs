@@ -389,10 +389,10 @@ impl World {
             let most = if request.may_repeat { 6 } else { 1 };
             assert!(request.arrived <= most, "request {tag} was executed {} times", request.arrived);
         }
-        let busy = self.upstreams.iter().filter(|upstream| {
-            upstream.busy && !upstream.is_blind && !upstream.gone && self.pair.ended(upstream.raw).is_none()
-        });
-        assert!(busy.count() <= self.workers, "more requests in flight than workers");
+        let works = |upstream: &Upstream| upstream.busy && !upstream.is_blind && !upstream.gone;
+        let busy = self.upstreams.iter().filter(|upstream| works(upstream));
+        let busy = busy.filter(|upstream| !self.pair.wires.hung_up(self.pair.wire(upstream.raw))).count();
+        assert!(busy <= self.workers, "more requests in flight than workers");
         for (index, client) in self.clients.iter_mut().enumerate() {
             let had = client.got.len();
             client.got.extend(self.pair.got_bytes(client.raw));

@@ -301,6 +301,11 @@ impl Pair {
         self.raws[raw.0].ended
     }
 
+    /// The connection of this end.
+    pub(crate) fn wire(&self, raw: Raw) -> WireEnd {
+        self.raws[raw.0].wire
+    }
+
     /// FIN, once everything is sent.
     pub(crate) fn finish(&mut self, raw: Raw) {
         self.raws[raw.0].finish = true;
