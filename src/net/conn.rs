@@ -51,6 +51,8 @@ pub(super) struct Conn<S> {
     pub(super) write_failed: bool,
     /// It stands in the ready list.
     pub(super) is_listed: bool,
+    /// The core was shown something and has more to say, though it may want nothing any more: the end of a body, for one.
+    pub(super) is_unsettled: bool,
     /// The last read filled all its room: the next one gets more.
     pub(super) is_bulk: bool,
 }
@@ -135,6 +137,7 @@ impl<S> Conn<S> {
             waiting_told: false,
             write_failed: false,
             is_listed: false,
+            is_unsettled: false,
             is_bulk: false,
         }
     }

@@ -46,10 +46,11 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.drop_input(key);
                 return;
             }
-            if !self.core.wants_input(key) || self.is_held_up(key) {
+            let is_unsettled = conn.is_unsettled;
+            if !is_unsettled && !self.core.wants_input(key) || self.is_held_up(key) {
                 return;
             }
-            if (!conn.input.is_empty() || conn.end.is_some()) && self.show(key) {
+            if (is_unsettled || !conn.input.is_empty() || conn.end.is_some()) && self.show(key) {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(key) else { return };
@@ -84,7 +85,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
-                    conn.end = Some(conn.stream.end());
+                    // The error of a failed write may have been taken for it by the kernel: then nobody knows what is missing.
+                    conn.end = Some(if conn.write_failed { End::Cut } else { conn.stream.end() });
                 }
                 Ok(n) => {
                     conn.input.filled(n, &mut self.buffers);
@@ -124,25 +126,25 @@ impl<C: Core, N: Net> Shell<C, N> {
         let mut pieces: [Option<Piece>; MAX_PIECES] = [const { None }; MAX_PIECES];
         let mut count = 0;
         let mut at = 0;
-        let mut is_full = false;
+        let mut is_unsettled = false;
         loop {
             let begin = out.len();
             let rest = input.data().get(at..).unwrap_or_default();
             let step = self.core.handle_input(key, rest, end, &mut out, self.now);
             if out.len() > begin {
-                is_full |= !push(&mut pieces, &mut count, Piece::Ours(begin..out.len()));
+                push(&mut pieces, &mut count, Piece::Ours(begin..out.len()));
             }
             match step {
                 Step::Wait => break,
                 Step::Skip(n) => at += n,
                 Step::Pass(n) => {
-                    is_full |= !push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
+                    push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
                     at += n;
                 }
             }
             // Two places are kept free: a step adds two pieces at most.
             if count + 2 > MAX_PIECES {
-                is_full = true;
+                is_unsettled = true;
                 break;
             }
         }
@@ -151,9 +153,12 @@ impl<C: Core, N: Net> Shell<C, N> {
         out.clear();
         self.scratch = out;
         self.put_back(key, input, at);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.is_unsettled = is_unsettled;
+        }
         let has_commands = !self.core.commands().is_empty();
         self.obey();
-        at > 0 || count > 0 || has_commands || is_full
+        at > 0 || count > 0 || has_commands
     }
 
     /// Returns the input to its connection, without what was consumed of it.
@@ -466,25 +471,22 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 }
 
-/// Adds a piece, in one with the last one if they touch. False if there is no place.
-fn push(pieces: &mut [Option<Piece>; MAX_PIECES], count: &mut usize, piece: Piece) -> bool {
+/// Adds a piece, in one with the last one if they touch. The caller leaves room for it.
+fn push(pieces: &mut [Option<Piece>; MAX_PIECES], count: &mut usize, piece: Piece) {
     if let Some(Some(last)) = count.checked_sub(1).and_then(|last| pieces.get_mut(last)) {
         match (last, &piece) {
             (Piece::Ours(last), Piece::Ours(next)) | (Piece::Theirs(last), Piece::Theirs(next))
                 if last.end == next.start =>
             {
                 last.end = next.end;
-                return true;
+                return;
             }
             (Piece::Ours(_) | Piece::Theirs(_), Piece::Ours(_) | Piece::Theirs(_)) => {}
         }
     }
-    match pieces.get_mut(*count) {
-        Some(place) => {
-            *place = Some(piece);
-            *count += 1;
-            true
-        }
-        None => false,
+    debug_assert!(*count < MAX_PIECES);
+    if let Some(place) = pieces.get_mut(*count) {
+        *place = Some(piece);
+        *count += 1;
     }
 }

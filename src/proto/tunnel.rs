@@ -15,6 +15,8 @@ use super::http1::head::{RequestHead, ResponseHead};
 pub const PROTOCOL: &str = "slime/1";
 /// What the target of the handshake ends with.
 pub const TUNNEL_PATH: &str = "/.slime/tunnel";
+/// How the hub asks for a credential (RFC 9110 section 11.6.1). A 401 with any other challenge is not the hub's.
+pub const CHALLENGE: &str = "Bearer realm=\"slime\"";
 /// The longest agent id in bytes.
 pub const MAX_AGENT_ID: usize = 64;
 
@@ -44,8 +46,12 @@ pub const WORKING: &[u8] = b"HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\
 /// The upstream connection stands, so the body may come (RFC 9110 section 15.2.1). Only in answer to `Slime-Expect: connect`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What an agent says to open a tunnel.
-#[derive(Debug)]
+/// Why a token is no longer taken, in words.
+pub const TOKEN_EXPIRED: &str = "the agent token has expired; make a new one with 'slime hub register'";
+/// As [`TOKEN_EXPIRED`].
+pub const TOKEN_REVOKED: &str = "the agent token was revoked; make a new one with 'slime hub register'";
+
+/// What an agent says to open a tunnel. It holds the token, so it is never printed.
 pub struct Hello<'a> {
     /// The agent's token, sealed.
     pub token: &'a str,
@@ -160,7 +166,7 @@ pub fn write_welcome(heartbeat: Duration, out: &mut Vec<u8>) {
 pub enum Welcome {
     /// The tunnel stands; the hub's heartbeats come at this pace.
     Joined(Duration),
-    /// The token is bad, expired or revoked.
+    /// The hub says that the token is bad, expired or revoked.
     Unauthorized,
     /// The hub is one, but has no room for this tunnel: the token's worker limit, the hub's tunnel limit.
     NoRoom,
@@ -182,7 +188,7 @@ impl Welcome {
                     None => Self::Other,
                 }
             }
-            401 => Self::Unauthorized,
+            401 if head.field("WWW-Authenticate") == Some(CHALLENGE.as_bytes()) => Self::Unauthorized,
             403 | 503 => Self::NoRoom,
             _ => Self::Other,
         }

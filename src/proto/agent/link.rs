@@ -2,14 +2,17 @@
 
 use core::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::{Level, debug};
 
 use super::{Agent, Random, Tunnel, TunnelOf, WorkerState};
+use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step, Target};
 use crate::proto::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::{Ask, CloseReason, Hello, PONG, Welcome, write_refusal};
+use crate::proto::tunnel::{
+    Ask, CloseReason, Hello, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, Welcome, write_refusal,
+};
 
 /// The first window of the back-off.
 const SHORTEST: u64 = 200;
@@ -23,6 +26,10 @@ const YOUNG: Duration = Duration::from_secs(15);
 const SETTLED: Duration = Duration::from_secs(2);
 /// Signs of life that the hub may owe, and what a loaded machine takes.
 const SILENCE: f64 = 4.5;
+
+/// What is said about a 401 that is not the hub's.
+const LOCKED: &str =
+    "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
 
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
 #[derive(Default)]
@@ -87,7 +94,13 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.left(key, now);
             }
+            WorkerState::Discarding(discarding) if discarding.until <= now.mono => {
+                let tunnel = discarding.tunnel;
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+            }
             WorkerState::Serving(_) => self.check_serving(key, now),
+            WorkerState::Discarding(_) => {}
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Joining { .. }
@@ -108,7 +121,8 @@ impl Agent {
         }
         let limit = self.config.limits.connect;
         let of = TunnelOf::Worker(key);
-        let tunnel = self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, of });
+        let tunnel =
+            self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, left: false, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let Some(tunnel) = tunnel else { return };
         worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
@@ -141,6 +155,7 @@ impl Agent {
         match &worker.state {
             WorkerState::Joining { .. } | WorkerState::Joined { .. } | WorkerState::Leaving { .. } => true,
             WorkerState::Serving(serving) => serving.wants_request(),
+            WorkerState::Discarding(_) => true,
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Finishing(_)
@@ -163,6 +178,7 @@ impl Agent {
             WorkerState::Joining { .. } => self.read_welcome(key, tunnel, input, end, now),
             WorkerState::Joined { .. } => self.read_ask(key, tunnel, input, end, out, now),
             WorkerState::Serving(_) => self.read_request(key, input, end, out, now),
+            WorkerState::Discarding(_) => self.discard(key, input, end, out, now),
             WorkerState::Leaving { .. } if end.is_some() => {
                 self.drop_tunnel(tunnel);
                 self.left(key, now);
@@ -199,12 +215,14 @@ impl Agent {
                 }
             }
             Ok(None) if end.is_none() => return Step::Wait,
+            Ok(None) if input.is_empty() => {
+                self.drop_tunnel(tunnel);
+                self.tunnel_lost(key, "the connection was closed without an answer", now);
+                return Step::Wait;
+            }
             Ok(None) | Err(_) => (Welcome::Other, 0, 0),
         };
-        let refused = |status| match status {
-            0 => "what answers there is not a slime hub".to_owned(),
-            status => format!("the hub answered {status}"),
-        };
+        let why = detail(input.get(length..).unwrap_or_default());
         match welcome {
             Welcome::Joined(pace) => {
                 self.accepted = true;
@@ -217,29 +235,50 @@ impl Agent {
                     scan: HeadScan::on_tunnel(),
                     ready,
                 };
-                info!("{} joined the hub", self.describe(key));
+                self.note_joined(key, now);
                 self.arm_worker(key);
                 self.check_readiness(key, now);
                 Step::Skip(length)
             }
             Welcome::Unauthorized if !self.accepted => {
-                error!(
-                    "the hub rejects the token: it is not one of this hub's, has expired or was revoked; print a new one with 'slime hub register'"
-                );
+                let hub = self.config.hub_authority.clone();
+                let line = format_args!("the hub at {hub} rejects the token: {}", why.unwrap_or(NOT_WANTED));
+                // All workers may hear of it in one turn.
+                self.notices.say(Level::Error, ("fatal", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.stop(key);
                 self.commands.push(Command::Exit(1));
                 Step::Wait
             }
             Welcome::Unauthorized => {
-                warn!("the hub rejects the token; asking again at the slowest rate");
+                let why = why.unwrap_or(NOT_WANTED);
+                let line =
+                    format_args!("the hub rejects the token, which is shown to it again and again: {why}");
+                self.notices.say(Level::Warn, ("rejected", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.rest_slowly(key, now);
                 Step::Wait
             }
-            Welcome::NoRoom | Welcome::Other => {
+            Welcome::NoRoom => {
+                let why = why.unwrap_or("there is no room for it, or no hub behind what answers there");
+                let line = format_args!("the hub does not take {} ({status}): {why}", self.describe(key));
+                self.notices.say(Level::Warn, ("no room", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, &refused(status), now);
+                self.rest(key, false, now);
+                Step::Wait
+            }
+            Welcome::Other => {
+                self.drop_tunnel(tunnel);
+                match status {
+                    0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
+                    401 => self.tunnel_lost(key, LOCKED, now),
+                    _ => {
+                        let why = format!(
+                            "what answers there is not a slime hub, or not on this path: status {status}"
+                        );
+                        self.tunnel_lost(key, &why, now);
+                    }
+                }
                 Step::Wait
             }
         }
@@ -290,12 +329,21 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.dismissed(key, reason, now);
             }
+            // The application left before its request was looked at: nothing would tell of it again.
+            Ask::Serve if end.is_some() || self.tunnels.get(tunnel).is_none_or(|tunnel| tunnel.left) => {
+                debug!("{} {}: the application left", head.method.as_str(), head.path());
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+            }
             Ask::Serve => self.serve(key, tunnel, &head, out, now),
         }
         Step::Skip(length)
     }
 
     pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {
+        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
+            tunnel.left = true;
+        }
         let Some(key) = self.worker_of(tunnel) else { return };
         let Some(worker) = self.workers.get(key) else { return };
         // Elsewhere the end of the input tells; while a request is served, the input may not be wanted.
@@ -312,16 +360,24 @@ impl Agent {
         let Some(worker) = self.workers.get(key) else { return };
         match &worker.state {
             WorkerState::Serving(_) => self.cancel(key, now),
+            WorkerState::Discarding(_) => self.next(key, now),
             WorkerState::Joined { since, .. } => {
                 let settled = now.mono.since(*since) >= SETTLED;
-                warn!("{} lost the hub: {why}", self.describe(key));
+                self.note_apart(
+                    key,
+                    Level::Warn,
+                    "lost",
+                    format_args!("lost the hub: {why}; dialling again"),
+                    now,
+                );
                 self.rest(key, settled, now);
             }
             WorkerState::Dialling { .. } | WorkerState::Joining { .. } => {
-                if worker.backoff.since.is_none() {
-                    warn!("{} cannot join the hub: {why}; trying on", self.describe(key));
-                } else {
-                    debug!("{} cannot join the hub: {why}", self.describe(key));
+                let hub = self.config.hub_authority.clone();
+                let line = format_args!("cannot join the hub at {hub}: {why}; trying on");
+                self.notices.say(Level::Warn, ("unreachable", 0), now.mono, line);
+                if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
+                    *joined = false;
                 }
                 self.rest(key, false, now);
             }
@@ -335,7 +391,16 @@ impl Agent {
 
     /// The hub closed an idle tunnel, with a reason.
     fn dismissed(&mut self, key: WorkerKey, reason: CloseReason, now: Now) {
-        info!("the hub closed the tunnel of {}: {}", self.describe(key), reason.as_str());
+        let (level, what) = match reason {
+            CloseReason::Replaced => (
+                Level::Warn,
+                "another agent with this id took the place of a worker: give each its own --agent-id, or none",
+            ),
+            CloseReason::Expired => (Level::Warn, TOKEN_EXPIRED),
+            CloseReason::Revoked => (Level::Warn, TOKEN_REVOKED),
+            CloseReason::Draining => (Level::Info, "the hub is ending; dialling until one is there again"),
+        };
+        self.note_apart(key, level, reason.as_str(), format_args!("{what}"), now);
         match reason {
             CloseReason::Replaced | CloseReason::Expired | CloseReason::Revoked => self.rest_slowly(key, now),
             CloseReason::Draining => self.rest(key, true, now),
@@ -400,6 +465,7 @@ impl Agent {
                 | WorkerState::Serving(_)
                 | WorkerState::Leaving { .. }
                 | WorkerState::Finishing(_)
+                | WorkerState::Discarding(_)
                 | WorkerState::Spare
                 | WorkerState::Stopped => {}
             }
@@ -442,6 +508,7 @@ impl Agent {
             WorkerState::Serving(_)
             | WorkerState::Leaving { .. }
             | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
             | WorkerState::Stopped => {}
         }
     }
@@ -459,10 +526,56 @@ impl Agent {
         }
     }
 
+    /// A worker has joined. The log hears of the first one of its agent.
+    fn note_joined(&mut self, key: WorkerKey, now: Now) {
+        debug!("{} joined the hub", self.describe(key));
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
+        if core::mem::replace(told, true) {
+            return;
+        }
+        let AgentConfig { hub_authority, upstreams, workers, .. } = &self.config;
+        let Some(Upstream { agent_id, authority, .. }) = upstreams.get(usize::from(index)) else { return };
+        let plural = if *workers == 1 { "worker" } else { "workers" };
+        let line = format_args!(
+            "joined the hub at {hub_authority} as {agent_id}: {workers} {plural} for upstream {authority}"
+        );
+        self.notices.say(Level::Info, ("joined", index.into()), now.mono, line);
+    }
+
+    /// A worker has lost its tunnel. The log hears of the first one of its agent.
+    fn note_apart(
+        &mut self,
+        key: WorkerKey,
+        level: Level,
+        kind: &'static str,
+        line: core::fmt::Arguments<'_>,
+        now: Now,
+    ) {
+        let worker = self.describe(key);
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
+        if core::mem::replace(told, false) {
+            self.notices.say(level, (kind, index.into()), now.mono, format_args!("{worker}: {line}"));
+        } else {
+            debug!("{worker}: {line}");
+        }
+    }
+
     /// A worker in words, for the log.
     fn describe(&self, key: WorkerKey) -> String {
         let Some(worker) = self.workers.get(key) else { return String::new() };
-        let upstream = self.config.upstreams.get(usize::from(worker.upstream));
-        format!("worker {} of {}", worker.number, upstream.map_or("", |upstream| &upstream.authority))
+        format!("worker {} of upstream {}", worker.number, self.authority(worker.upstream))
     }
+}
+
+const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
+
+/// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the head. None of ours has an
+/// escaped character.
+fn detail(body: &[u8]) -> Option<&str> {
+    const LONGEST: usize = 300;
+    let body = core::str::from_utf8(body).ok()?;
+    let (_, text) = body.split_once("\"detail\":\"")?;
+    text.split('"').next().filter(|detail| (1..=LONGEST).contains(&detail.len()) && !detail.contains('\\'))
 }

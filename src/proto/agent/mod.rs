@@ -16,13 +16,14 @@ mod serve;
 
 use core::net::SocketAddr;
 
-use log::info;
+use log::{info, warn};
 
 use self::health::Health;
 use self::link::Backoff;
-use self::serve::{Finishing, Serving};
+use self::serve::{Discarding, Finishing, Serving};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
+use super::notice::Notices;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
@@ -43,6 +44,9 @@ pub struct Agent {
     /// Whether the hub has ever taken the token. Before that, a refusal of it is fatal.
     accepted: bool,
     draining: Option<Mono>,
+    notices: Notices,
+    /// By index of the configured upstreams: whether the log knows its agent as one that has joined.
+    told_joined: Vec<bool>,
 }
 
 struct Worker {
@@ -77,6 +81,8 @@ enum WorkerState {
     Leaving { tunnel: TunnelKey, until: Mono },
     /// The application has left, and the upstream's answer is read to its end.
     Finishing(Finishing),
+    /// The response is complete, and the rest of the request is dropped as it comes.
+    Discarding(Discarding),
     /// It stands aside, until another one's connection is upgraded.
     Spare,
     /// The process is ending.
@@ -87,6 +93,8 @@ struct Tunnel {
     armed: Armed,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
+    /// The hub has closed its direction, though a request that it sent before may be unread.
+    left: bool,
     of: TunnelOf,
 }
 
@@ -110,7 +118,9 @@ enum UpstreamOf {
     /// It finds out whether the upstream with this index can be reached.
     Probe(u16),
     /// What waits is being sent, then FIN.
-    Nobody,
+    Nobody {
+        until: Mono,
+    },
 }
 
 /// A small generator for jitter (SplitMix64, Steele, Lea and Flood 2014), seeded by the shell.
@@ -130,11 +140,13 @@ impl Random {
 impl Agent {
     /// An agent that begins now. `seed` makes its jitter.
     pub fn new(config: AgentConfig, seed: u64, now: Now) -> Self {
-        let health = config.upstreams.iter().map(|_| Health::unknown(now.mono)).collect();
+        let health: Vec<_> = config.upstreams.iter().map(|_| Health::unknown(now.mono)).collect();
         let mut agent = Self {
             workers: Table::new(),
             tunnels: Table::new(),
             upstreams: Table::new(),
+            notices: Notices::default(),
+            told_joined: vec![false; health.len()],
             health,
             timers: TimerTable::default(),
             commands: Vec::new(),
@@ -182,6 +194,7 @@ impl Agent {
             | WorkerState::Joined { heard_by: until, .. }
             | WorkerState::Leaving { until, .. } => *until,
             WorkerState::Serving(serving) => serving.deadline(),
+            WorkerState::Discarding(discarding) => discarding.until,
             WorkerState::Finishing(_) | WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
         };
         self.timers.arm(&mut worker.armed, key.into(), until);
@@ -194,6 +207,15 @@ impl Agent {
             TunnelOf::Worker(_) => tunnel.send_by,
         };
         self.timers.arm(&mut tunnel.armed, key.into(), until);
+    }
+
+    fn arm_upstream(&mut self, key: UpstreamKey) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let until = match upstream.of {
+            UpstreamOf::Nobody { until } => until.min(upstream.send_by),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) => upstream.send_by,
+        };
+        self.timers.arm(&mut upstream.armed, key.into(), until);
     }
 
     fn worker_of(&self, tunnel: TunnelKey) -> Option<WorkerKey> {
@@ -230,6 +252,10 @@ impl Agent {
             && self.tunnels.is_empty();
         if done || now.mono >= until {
             self.draining = None;
+            if !done {
+                warn!("the drain timeout is over; what is left is cut off");
+            }
+            self.notices.handle_end(now.mono);
             self.commands.push(Command::Exit(u8::from(!done)));
         }
     }
@@ -252,7 +278,7 @@ impl Core for Agent {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_connected(worker, key, now),
                 Some(UpstreamOf::Probe(index)) => self.probe_connected(index, now),
-                Some(UpstreamOf::Nobody) | None => {}
+                Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
     }
@@ -271,7 +297,7 @@ impl Core for Agent {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.read_upstream(worker, key, input, end, out, now),
                 Some(UpstreamOf::Probe(index)) => self.read_probe(index, input, end, now),
-                Some(UpstreamOf::Nobody) | None => Step::Wait,
+                Some(UpstreamOf::Nobody { .. }) | None => Step::Wait,
             }
         } else {
             Step::Wait
@@ -321,7 +347,7 @@ impl Core for Agent {
             && let Some(upstream) = self.upstreams.get_mut(key)
         {
             upstream.send_by = send_by(stall);
-            self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
+            self.arm_upstream(key);
         }
     }
 
@@ -330,13 +356,13 @@ impl Core for Agent {
             let worker = self.worker_of(key);
             self.tunnels.remove(key);
             if let Some(worker) = worker {
-                self.tunnel_lost(worker, "the connection failed", now);
+                self.tunnel_lost(worker, health::describe(reason), now);
             }
         } else if let Some(key) = UpstreamKey::from_key(key) {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_lost(worker, key, reason, now),
                 Some(UpstreamOf::Probe(index)) => self.probe_failed(index, health::describe(reason), now),
-                Some(UpstreamOf::Nobody) | None => {}
+                Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
     }
@@ -351,10 +377,12 @@ impl Core for Agent {
             }
         }
         self.check_health(now);
+        self.notices.handle_timeout(now.mono);
     }
 
     fn next_timeout(&self) -> Option<Mono> {
         let mut next = self.timers.next().unwrap_or(Mono::NEVER).min(self.draining.unwrap_or(Mono::NEVER));
+        next = next.min(self.notices.next_timeout());
         for health in &self.health {
             next = next.min(health.deadline());
         }
@@ -363,6 +391,7 @@ impl Core for Agent {
 
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
+            warn!("told again to end: what is left is cut off");
             self.commands.push(Command::Exit(1));
             return;
         }
@@ -425,17 +454,28 @@ impl Agent {
         if !TimerTable::disarm(&mut upstream.armed, at) {
             return;
         }
-        if upstream.send_by > now.mono {
-            let send_by = upstream.send_by;
-            self.timers.arm(&mut upstream.armed, key.into(), send_by);
-            return;
-        }
-        let of = upstream.of;
-        self.drop_upstream(key);
-        match of {
-            UpstreamOf::Worker(worker) => self.upstream_stalled(worker, now),
-            UpstreamOf::Probe(index) => self.probe_failed(index, "it takes nothing of what is sent", now),
-            UpstreamOf::Nobody => {}
+        let is_late = upstream.send_by <= now.mono;
+        let is_sending = !is_late && upstream.send_by != Mono::NEVER;
+        match &mut upstream.of {
+            UpstreamOf::Worker(worker) if is_late => {
+                let worker = *worker;
+                self.drop_upstream(key);
+                self.upstream_stalled(worker, now);
+            }
+            UpstreamOf::Probe(index) if is_late => {
+                let index = *index;
+                self.drop_upstream(key);
+                self.probe_failed(index, "it takes nothing of what is sent", now);
+            }
+            // What it is still being sent counts as long as it takes any of it.
+            UpstreamOf::Nobody { until } if *until <= now.mono && is_sending => {
+                *until = now.mono.after(self.config.limits.linger);
+                self.arm_upstream(key);
+            }
+            UpstreamOf::Nobody { until } if is_late || *until <= now.mono => self.drop_upstream(key),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => {
+                self.arm_upstream(key)
+            }
         }
     }
 }

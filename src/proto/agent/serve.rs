@@ -68,6 +68,14 @@ pub(super) struct Finishing {
     messages: Messages,
 }
 
+/// The rest of a request whose response is complete. The hub may send the next request right behind it, so the tunnel is not closed.
+pub(super) struct Discarding {
+    pub(super) tunnel: TunnelKey,
+    messages: Messages,
+    /// The hub, which closes the tunnel unless it has sent all of the request already, has this long.
+    pub(super) until: Mono,
+}
+
 impl Serving {
     pub(super) fn deadline(&self) -> Mono {
         let sign_at = if self.messages.is_answered() { Mono::NEVER } else { self.sign_at };
@@ -138,7 +146,7 @@ impl Agent {
         }
         match self.upstreams.get(UpstreamKey::from_key(key)?)?.of {
             UpstreamOf::Worker(worker) => Some(worker),
-            UpstreamOf::Probe(_) | UpstreamOf::Nobody => None,
+            UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => None,
         }
     }
 
@@ -161,6 +169,7 @@ impl Agent {
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
             | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
             | WorkerState::Spare
             | WorkerState::Stopped => None,
         }
@@ -331,7 +340,7 @@ impl Agent {
         let worker = match self.upstreams.get(upstream).map(|upstream| upstream.of) {
             Some(UpstreamOf::Worker(worker)) => self.workers.get(worker),
             Some(UpstreamOf::Probe(_)) => return true,
-            Some(UpstreamOf::Nobody) | None => return false,
+            Some(UpstreamOf::Nobody { .. }) | None => return false,
         };
         let Some(worker) = worker else { return false };
         match &worker.state {
@@ -342,6 +351,7 @@ impl Agent {
             // A kept connection is read to notice its end.
             WorkerState::Serving(_)
             | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
             | WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Joining { .. }
@@ -437,6 +447,7 @@ impl Agent {
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
+            | WorkerState::Discarding(_)
             | WorkerState::Spare
             | WorkerState::Stopped => Step::Wait,
         }
@@ -474,7 +485,11 @@ impl Agent {
         let tunnel = serving.tunnel;
         let connection = serving.connection();
         let reusable = serving.messages.responder_is_reusable() && upstream_is_clean;
-        let request_is_done = serving.messages.request.is_done();
+        // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
+        let all_sent = connection
+            .and_then(|connection| self.upstreams.get(connection))
+            .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
+        let reusable = reusable && all_sent;
         self.commands.push(Command::Unpair(tunnel.into()));
         self.commands.push(Command::DropHeld(tunnel.into()));
         if let Some(connection) = connection {
@@ -484,16 +499,62 @@ impl Agent {
                 self.drop_upstream(connection);
             }
         }
-        self.rest_on_tunnel(key, tunnel, request_is_done, now);
+        self.discard_rest(key, now);
     }
 
-    /// An answer went out through the tunnel. If the request was read to its end, the tunnel takes the next one.
-    fn rest_on_tunnel(&mut self, key: WorkerKey, tunnel: TunnelKey, request_is_done: bool, now: Now) {
-        if !request_is_done {
-            self.retire_tunnel(tunnel, now);
-            self.next(key, now);
+    /// An answer went out through the tunnel. Once the request has been read to its end, the tunnel takes the next one.
+    fn discard_rest(&mut self, key: WorkerKey, now: Now) {
+        let until = now.mono.after_coarse(self.config.limits.stall);
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let WorkerState::Serving(serving) = core::mem::replace(&mut worker.state, WorkerState::Stopped)
+        else {
+            return;
+        };
+        let tunnel = serving.tunnel;
+        if serving.messages.request.is_done() {
+            self.rest_on_tunnel(key, tunnel, now);
             return;
         }
+        worker.state = WorkerState::Discarding(Discarding { tunnel, messages: serving.messages, until });
+        self.commands.push(Command::Resume(tunnel.into()));
+        self.arm_worker(key);
+    }
+
+    /// Drops what comes of a request whose response is complete.
+    pub(super) fn discard(
+        &mut self,
+        key: WorkerKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Discarding(Discarding { tunnel, messages, .. }) = &mut worker.state else {
+            return Step::Wait;
+        };
+        let tunnel = *tunnel;
+        let begin = out.len();
+        let progress = messages.advance_request(input, end, out);
+        out.truncate(begin);
+        let is_done = messages.request.is_done();
+        let step = match progress {
+            Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
+            Ok(Progress::NeedMore | Progress::Done) => Step::Wait,
+            Ok(Progress::Truncated) | Err(_) => {
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+                return Step::Wait;
+            }
+        };
+        if is_done {
+            self.rest_on_tunnel(key, tunnel, now);
+        }
+        step
+    }
+
+    /// The tunnel takes the next request.
+    fn rest_on_tunnel(&mut self, key: WorkerKey, tunnel: TunnelKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
         worker.state = WorkerState::Joined {
@@ -543,6 +604,7 @@ impl Agent {
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
+            | WorkerState::Discarding(_)
             | WorkerState::Spare
             | WorkerState::Stopped => {}
         }
@@ -642,12 +704,11 @@ impl Agent {
     fn fail(&mut self, key: WorkerKey, violation: Violation, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         let tunnel = serving.tunnel;
-        let request_is_done = serving.messages.request.is_done();
         let connection = serving.connection();
         let mut bytes = Vec::new();
         let reply = Reply {
             error: Some("http_protocol_error"),
-            close: !request_is_done,
+            close: !serving.messages.request.is_done(),
             head_only: serving.messages.facts.head_only,
             ..Reply::new(violation.status, violation.detail)
         };
@@ -658,7 +719,7 @@ impl Agent {
         if let Some(connection) = connection {
             self.drop_upstream(connection);
         }
-        self.rest_on_tunnel(key, tunnel, request_is_done, now);
+        self.discard_rest(key, now);
     }
 
     /// A response head has gone out: the hub must see that what follows is missing.
@@ -666,8 +727,13 @@ impl Agent {
         let Some(serving) = self.serving(key) else { return };
         debug!("{why}");
         let tunnel = serving.tunnel;
+        let is_upgraded = serving.messages.is_upgraded();
         if let Some(connection) = serving.connection() {
             self.drop_upstream(connection);
+        }
+        // In an upgraded exchange a FIN would be the end of one direction, or no news at all.
+        if is_upgraded && self.tunnels.remove(tunnel).is_some() {
+            self.commands.push(Command::Close(tunnel.into(), Close::Reset));
         }
         self.drop_tunnel(tunnel);
         self.next(key, now);
@@ -691,10 +757,9 @@ impl Agent {
     fn retire_upstream(&mut self, key: UpstreamKey, now: Now) {
         let limit = self.config.limits.linger;
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.of = UpstreamOf::Nobody;
-        upstream.send_by = now.mono.after(limit);
-        self.timers.arm(&mut upstream.armed, key.into(), upstream.send_by);
+        upstream.of = UpstreamOf::Nobody { until: now.mono.after(limit) };
         self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_upstream(key);
     }
 
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
@@ -749,7 +814,8 @@ impl super::Worker {
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
-            | WorkerState::Finishing(_) => true,
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_) => true,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::proto::pool::Need;
 use crate::proto::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::Hello;
+use crate::proto::tunnel::{CHALLENGE, Hello};
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -136,7 +136,7 @@ impl Hub {
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
                     let detail = "the request head did not arrive in time";
-                    self.refuse(key, Refusal { status: 408, detail, error: None }, false, true, now);
+                    self.refuse(key, Refusal::new(408, "http_request_error", detail), false, true, now);
                 } else {
                     self.drop_client(key, Close::Now, now);
                 }
@@ -175,7 +175,7 @@ impl Hub {
         let close = close || self.draining.is_some();
         let retry_after = (status == 503).then_some(1);
         // RFC 9110 section 11.6.1: a 401 comes with a challenge.
-        let challenge = (status == 401).then_some("Bearer realm=\"slime\"");
+        let challenge = (status == 401).then_some(CHALLENGE);
         let reply = Reply { error, retry_after, challenge, close, head_only, ..Reply::new(status, detail) };
         reply::write(&reply, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
@@ -244,6 +244,7 @@ impl Hub {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(violation) = self.begin(key, bytes, out, now) {
+                    self.note_refusal(key, violation, now);
                     self.refuse(key, violation.into(), is_head(bytes), true, now);
                 }
                 Step::Skip(length)
@@ -387,6 +388,15 @@ impl Hub {
             self.arm_exchange(exchange);
         }
         Ok(())
+    }
+
+    /// Who is kept out, and for want of what, is for the operator to know; what a client does wrong is not.
+    fn note_refusal(&mut self, key: ClientKey, violation: Violation, now: Now) {
+        let Violation { status: status @ (401 | 503), detail } = violation else { return };
+        if let Some(Client { peer, .. }) = self.clients.get(key) {
+            let line = format_args!("refused a request of {peer} with {status}: {detail}");
+            self.notices.say(Level::Warn, (detail, 0), now.mono, line);
+        }
     }
 
     fn read_body(

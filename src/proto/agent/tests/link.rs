@@ -133,7 +133,8 @@ fn a_name_that_is_not_found_is_asked_for_again() {
 
 #[test]
 fn a_token_that_is_rejected_at_the_first_start_is_fatal() {
-    let rejected = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+    let rejected =
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"slime\"\r\nContent-Length: 0\r\n\r\n";
     let (mut pair, hub) = dialled(Setup::default());
     pair.send(hub, rejected);
     assert_eq!(pair.agents[0].exit, Some(1));

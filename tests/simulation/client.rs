@@ -1,0 +1,541 @@
+//! An application: it asks what its plan says, checks what it gets, and leaves when its plan says so.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+
+use slime::net::Net;
+use slime::proto::timer::Mono;
+
+use crate::calls::{SimNet, Socket};
+use crate::http::{Head, Part, Reader, Role, Way, body};
+use crate::model::{Outcome, Shared};
+use crate::plan::{Exchange, Framing, How, Pace, Session, When};
+use crate::rng::Rng;
+use crate::scheduler::Process;
+use crate::world::{MILLI, Micros, SECOND};
+
+/// Longer than any time limit of those who answer, kernels included. Whoever waits for longer waits for ever.
+const PATIENCE: Micros = 4000 * SECOND;
+
+/// How long it waits for a 100 before it sends the body all the same.
+const CONTINUE: Micros = SECOND;
+
+pub(crate) struct Client {
+    net: SimNet,
+    model: Shared,
+    to: SocketAddr,
+    rng: Rng,
+    sessions: VecDeque<Session>,
+    next_session: Micros,
+    connection: Option<Connection>,
+    wake: Option<Micros>,
+}
+
+struct Connection {
+    socket: Socket,
+    connected: bool,
+    /// A write failed: whatever ends the stream now does not end it cleanly.
+    failed: bool,
+    out: Vec<u8>,
+    sent: usize,
+    /// What was asked, in order, and which of them is being answered.
+    asked: Vec<Asked>,
+    current: usize,
+    reader: Reader,
+    received: usize,
+    length: usize,
+    interims: usize,
+    head: Option<Head>,
+    may_continue: bool,
+    began: Micros,
+    /// Bytes moved since the last pause, and when the next ones may move.
+    written: usize,
+    next_write: Micros,
+    taken: usize,
+    next_read: Micros,
+    next_ask: Micros,
+    half_closed: bool,
+    /// Its side of an upgraded connection is complete.
+    finished: bool,
+}
+
+/// A request, and where it stands in the stream.
+#[derive(Clone, Copy)]
+struct Asked {
+    exchange: usize,
+    begins: usize,
+    head_ends: usize,
+    ends: usize,
+}
+
+/// What becomes of a connection.
+enum Next {
+    Go,
+    Wait,
+    /// It is over; what was not concluded ends like this.
+    Over(Outcome),
+}
+
+impl Client {
+    pub(crate) fn new(net: SimNet, model: &Shared, to: SocketAddr, sessions: Vec<Session>, rng: Rng) -> Self {
+        let mut it = Self {
+            model: model.clone(),
+            to,
+            rng,
+            sessions: sessions.into(),
+            next_session: 0,
+            connection: None,
+            wake: Some(0),
+            net,
+        };
+        it.schedule_session();
+        it
+    }
+
+    fn now(&self) -> Micros {
+        self.net.world.borrow().clock
+    }
+
+    fn plan(&self, exchange: usize) -> Exchange {
+        self.model.borrow().exchanges[exchange].clone()
+    }
+
+    fn schedule_session(&mut self) {
+        self.next_session = self.now() + self.sessions.front().map_or(0, |session| session.pause);
+    }
+
+    fn wake_at(&mut self, at: Micros) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Begins the next session, once its time has come.
+    fn open(&mut self) {
+        if self.next_session > self.now() {
+            return self.wake_at(self.next_session);
+        }
+        let socket = self.net.connect(self.to).and_then(|mut socket| {
+            self.net.register(&mut socket, 0)?;
+            Ok(socket)
+        });
+        let Ok(socket) = socket else {
+            return self.finish(Outcome::Nothing);
+        };
+        self.connection = Some(Connection {
+            socket,
+            connected: false,
+            failed: false,
+            out: Vec::new(),
+            sent: 0,
+            asked: Vec::new(),
+            current: 0,
+            reader: Reader::new(Role::Responses),
+            received: 0,
+            length: 0,
+            interims: 0,
+            head: None,
+            may_continue: false,
+            began: self.now(),
+            written: 0,
+            next_write: 0,
+            taken: 0,
+            next_read: 0,
+            next_ask: 0,
+            half_closed: false,
+            finished: false,
+        });
+        self.ask();
+    }
+
+    /// Queues the next request of the session, or all of them.
+    fn ask(&mut self) {
+        let Some(session) = self.sessions.front() else { return };
+        let (exchanges, pipelined, now) = (session.exchanges.clone(), session.pipelined, self.now());
+        let Some(connection) = &mut self.connection else { return };
+        let first = connection.asked.len();
+        let more = if pipelined { exchanges.len() - first } else { 1 };
+        for exchange in exchanges.into_iter().skip(first).take(more) {
+            let mut model = self.model.borrow_mut();
+            let (bytes, head) = model.exchanges[exchange].request_bytes(&mut self.rng);
+            let begins = connection.out.len();
+            let (head_ends, ends) = (begins + head, begins + bytes.len());
+            connection.out.extend_from_slice(&bytes);
+            connection.asked.push(Asked { exchange, begins, head_ends, ends });
+            model.records[exchange].client = Some(connection.socket.end);
+            model.records[exchange].head_ends = head_ends as u64;
+        }
+        connection.begin(&self.model, now);
+    }
+
+    /// The session is over: what was not concluded ends like this.
+    fn finish(&mut self, outcome: Outcome) {
+        let connection = self.connection.take();
+        let Some(session) = self.sessions.pop_front() else { return };
+        let length = connection.as_ref().map_or(0, |it| it.length);
+        let mut outcome = outcome;
+        for exchange in session.exchanges {
+            if self.model.borrow().records[exchange].outcome.is_none() {
+                self.model.borrow_mut().conclude(exchange, outcome, length);
+                // What was to be asked behind it shares its connection's fate.
+                outcome = match outcome {
+                    Outcome::Complete | Outcome::Own(_) | Outcome::Dropped => Outcome::Dropped,
+                    Outcome::Cut | Outcome::Nothing => Outcome::Nothing,
+                    Outcome::Left => Outcome::Left,
+                };
+            }
+        }
+        self.schedule_session();
+        self.wake_at(self.next_session);
+    }
+
+    fn drive(&mut self) {
+        loop {
+            let next = match self.connection {
+                None => {
+                    if self.sessions.is_empty() {
+                        return;
+                    }
+                    self.open();
+                    if self.connection.is_none() {
+                        return;
+                    }
+                    Next::Go
+                }
+                Some(_) => self.step(),
+            };
+            match next {
+                Next::Go => {}
+                Next::Wait => return,
+                Next::Over(outcome) => return self.finish(outcome),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Next {
+        let now = self.now();
+        let Some(connection) = &mut self.connection else { return Next::Wait };
+        if connection.current == connection.asked.len() {
+            // Between two requests.
+            if connection.next_ask > now {
+                let at = connection.next_ask;
+                self.wake_at(at);
+                return Next::Wait;
+            }
+            self.ask();
+            return Next::Go;
+        }
+        let exchange = connection.asked[connection.current].exchange;
+        if now >= connection.began + PATIENCE {
+            self.model.borrow_mut().violate(exchange, "waits for ever");
+            return Next::Over(Outcome::Left);
+        }
+        self.wake_at(self.connection.as_ref().map_or(0, |it| it.began) + PATIENCE);
+        let Some(connection) = &mut self.connection else { return Next::Wait };
+        if !connection.connected {
+            match self.net.connected(&mut connection.socket) {
+                Ok(true) => connection.connected = true,
+                Ok(false) => return Next::Wait,
+                Err(_) => return Next::Over(Outcome::Nothing),
+            }
+        }
+        if let Some(how) = self.must_leave() {
+            return self.leave(how);
+        }
+        let wrote = self.write();
+        if let Some(how) = self.must_leave() {
+            return self.leave(how);
+        }
+        match self.read() {
+            Next::Wait if wrote => Next::Go,
+            next @ (Next::Go | Next::Wait | Next::Over(_)) => next,
+        }
+    }
+
+    fn must_leave(&mut self) -> Option<How> {
+        let connection = self.connection.as_ref().filter(|it| !it.half_closed)?;
+        let asked = connection.asked[connection.current];
+        let plan = self.plan(asked.exchange);
+        let connection = self.connection.as_ref()?;
+        let (when, how) = plan.leave?;
+        let now = match when {
+            When::Sent(bytes) => connection.sent >= asked.begins + bytes.min(asked.ends - asked.begins),
+            When::Received(bytes) => connection.received >= bytes,
+            When::Passed(time) => {
+                let at = connection.began + time;
+                self.wake_at(at);
+                self.now() >= at
+            }
+        };
+        now.then_some(how)
+    }
+
+    fn leave(&mut self, how: How) -> Next {
+        let Some(connection) = &mut self.connection else { return Next::Wait };
+        for asked in &connection.asked[connection.current..] {
+            self.model.borrow_mut().records[asked.exchange].left = true;
+        }
+        match how {
+            How::Close => Next::Over(Outcome::Left),
+            How::Reset => {
+                if let Some(connection) = self.connection.take() {
+                    self.net.abort(connection.socket);
+                }
+                Next::Over(Outcome::Left)
+            }
+            How::Fin => {
+                connection.half_closed = true;
+                match self.net.shutdown(&mut connection.socket) {
+                    Ok(()) => Next::Go,
+                    Err(_) => Next::Over(Outcome::Left),
+                }
+            }
+        }
+    }
+
+    /// Writes what may be written now. Whether anything was.
+    fn write(&mut self) -> bool {
+        let now = self.now();
+        let Some(connection) = &mut self.connection else { return false };
+        let asked = connection.asked[connection.current];
+        let plan = self.model.borrow().exchanges[asked.exchange].clone();
+        let mut limit = connection.out.len();
+        if plan.expect && !connection.may_continue && now < connection.began + CONTINUE {
+            limit = asked.head_ends;
+            self.wake = Some(self.wake.unwrap_or(Micros::MAX).min(connection.began + CONTINUE));
+        }
+        if let Some((When::Sent(bytes), _)) = plan.leave {
+            limit = limit.min(asked.begins + bytes);
+        }
+        if connection.failed || connection.half_closed || connection.finished {
+            return false;
+        }
+        if connection.is_raw() && connection.sent == connection.out.len() {
+            connection.finished = true;
+            self.model.borrow_mut().records[asked.exchange].sent = true;
+            let _ = self.net.shutdown(&mut connection.socket);
+        }
+        if connection.sent >= limit {
+            return false;
+        }
+        if connection.next_write > now {
+            let at = connection.next_write;
+            self.wake_at(at);
+            return false;
+        }
+        if let Some(Pace { bytes, .. }) = plan.write_pace {
+            limit = limit.min(connection.sent + bytes - connection.written);
+        }
+        let bytes = connection.out[connection.sent..limit].to_vec();
+        match self.net.write(&mut connection.socket, &[IoSlice::new(&bytes)]) {
+            Ok(n) => {
+                connection.sent += n;
+                connection.written += n;
+                if let Some(Pace { bytes, every }) = plan.write_pace
+                    && connection.written >= bytes
+                {
+                    (connection.written, connection.next_write) = (0, now + every);
+                }
+                for asked in connection.asked.iter().filter(|asked| asked.ends <= connection.sent) {
+                    self.model.borrow_mut().records[asked.exchange].sent = true;
+                }
+                n > 0
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(_) => {
+                connection.failed = true;
+                false
+            }
+        }
+    }
+
+    fn read(&mut self) -> Next {
+        let now = self.now();
+        let Some(connection) = &mut self.connection else { return Next::Wait };
+        let plan = self.model.borrow().exchanges[connection.asked[connection.current].exchange].clone();
+        if connection.next_read > now {
+            let at = connection.next_read;
+            self.wake_at(at);
+            return Next::Wait;
+        }
+        let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes - connection.taken)];
+        match self.net.read(&mut connection.socket, &mut buffer) {
+            // The other side of an upgraded connection is complete, this one is not yet.
+            Ok(0)
+                if connection.is_raw()
+                    && !connection.finished
+                    && !connection.failed
+                    && !connection.half_closed =>
+            {
+                Next::Wait
+            }
+            Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),
+            Ok(n) => {
+                connection.received += n;
+                connection.taken += n;
+                if let Some(Pace { bytes, every }) = plan.read_pace
+                    && connection.taken >= bytes
+                {
+                    (connection.taken, connection.next_read) = (0, now + every);
+                }
+                connection.reader.feed(&buffer[..n]);
+                self.parse()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Next::Wait,
+            Err(_) => Next::Over(self.end(false)),
+        }
+    }
+
+    /// The stream has ended: what this means for the exchange that was being answered.
+    fn end(&self, clean: bool) -> Outcome {
+        match &self.connection {
+            Some(it) if it.half_closed => Outcome::Left,
+            Some(it) => match &it.head {
+                Some(head) if clean && it.reader.end_completes() => outcome_of(head),
+                Some(_) => Outcome::Cut,
+                // A response that came before its request was complete may end the connection without having told.
+                None if it.current > 0 && self.plan(it.asked[it.current - 1].exchange).early.is_some() => {
+                    Outcome::Dropped
+                }
+                None => Outcome::Nothing,
+            },
+            None => Outcome::Nothing,
+        }
+    }
+
+    fn parse(&mut self) -> Next {
+        loop {
+            let Some(connection) = &mut self.connection else { return Next::Wait };
+            let exchange = connection.asked[connection.current].exchange;
+            let plan = self.model.borrow().exchanges[exchange].clone();
+            match connection.reader.next() {
+                Ok(None) => return Next::Go,
+                Ok(Some(Part::Head(head))) => self.head(&plan, head),
+                Ok(Some(Part::Data(bytes))) => {
+                    if connection.head.as_ref().is_some_and(|head| head.exchange().is_some()) {
+                        self.model.borrow_mut().check_bytes(
+                            exchange,
+                            Way::Outbound,
+                            connection.length,
+                            &bytes,
+                        );
+                    }
+                    connection.length += bytes.len();
+                }
+                Ok(Some(Part::End(trailers))) => {
+                    if let Some(next) = self.complete(&plan, &trailers) {
+                        return next;
+                    }
+                }
+                Err(error) => {
+                    if !matches!(plan.fault, Some(crate::plan::Fault::Garbage)) {
+                        self.model.borrow_mut().violate(exchange, error);
+                    }
+                    return Next::Over(Outcome::Cut);
+                }
+            }
+        }
+    }
+
+    fn head(&mut self, plan: &Exchange, head: Head) {
+        let Some(connection) = &mut self.connection else { return };
+        let mut model = self.model.borrow_mut();
+        if head.exchange().is_some_and(|answers| answers != plan.id) {
+            model.violate(plan.id, format!("got the response of {:?}", head.exchange()));
+        }
+        match head.status() {
+            100 => connection.may_continue = true,
+            103 => connection.interims += 1,
+            101 => {
+                if plan.status != 101 {
+                    model.violate(plan.id, "upgraded unasked");
+                }
+                connection.out.extend(body(plan.id, Way::Inbound, plan.request_length));
+                connection.asked[connection.current].ends = connection.out.len();
+                model.records[plan.id].sent = false;
+                connection.head = Some(head);
+            }
+            102..=199 => model.violate(plan.id, format!("a {} reached the client", head.status())),
+            status => {
+                if head.exchange().is_some() && status != plan.status {
+                    model.violate(plan.id, format!("{status} in place of {}", plan.status));
+                }
+                connection.head = Some(head);
+            }
+        }
+    }
+
+    /// A response is complete: on to the next one, unless the connection is over.
+    fn complete(&mut self, plan: &Exchange, trailers: &[(String, String)]) -> Option<Next> {
+        let (now, pause) = (self.now(), self.rng.pick(&[0, 0, MILLI, SECOND, 20 * SECOND]));
+        let session = self.sessions.front()?;
+        let pipelined = session.pipelined;
+        let connection = self.connection.as_mut()?;
+        let head = connection.head.take()?;
+        let outcome = if connection.half_closed { Outcome::Left } else { outcome_of(&head) };
+        {
+            let mut model = self.model.borrow_mut();
+            if head.exchange().is_some() && !plan.http10 && connection.interims != plan.interims {
+                model.violate(
+                    plan.id,
+                    format!("{} interim responses, not {}", connection.interims, plan.interims),
+                );
+            }
+            let chunked = head.field("transfer-encoding").is_some() && plan.response == Framing::Chunked;
+            let expected = chunked && plan.trailers && plan.method != "HEAD" && head.exchange().is_some();
+            let got =
+                trailers.iter().any(|(name, value)| name == "x-trailer" && *value == plan.id.to_string());
+            if got != expected {
+                model.violate(plan.id, format!("trailers {trailers:?}"));
+            }
+            model.conclude(plan.id, outcome, connection.length);
+        }
+        let close = head.has_option("connection", "close") || plan.http10 || connection.half_closed;
+        let unsent = connection.sent < connection.asked[connection.current].ends;
+        if connection.current + 1 == session.exchanges.len() || close || unsent {
+            return Some(Next::Over(Outcome::Dropped));
+        }
+        connection.current += 1;
+        (connection.length, connection.received, connection.interims) = (0, connection.reader.rest(), 0);
+        connection.may_continue = false;
+        if pipelined {
+            connection.begin(&self.model, now);
+            None
+        } else {
+            connection.next_ask = now + pause;
+            self.wake_at(now + pause);
+            Some(Next::Wait)
+        }
+    }
+}
+
+impl Connection {
+    /// The current exchange begins.
+    fn begin(&mut self, model: &Shared, now: Micros) {
+        self.began = now;
+        (self.written, self.taken) = (0, 0);
+        let exchange = self.asked[self.current].exchange;
+        self.reader.to_head = model.borrow().exchanges[exchange].method == "HEAD";
+    }
+
+    fn is_raw(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.status() == 101)
+    }
+}
+
+fn outcome_of(head: &Head) -> Outcome {
+    if head.exchange().is_some() { Outcome::Complete } else { Outcome::Own(head.status()) }
+}
+
+impl Process for Client {
+    fn turn(&mut self) -> Option<u8> {
+        self.wake = None;
+        // Readiness is not remembered: everything is tried in every turn, until it would block.
+        let _ = self.net.poll(&mut Vec::new(), None);
+        self.drive();
+        (self.sessions.is_empty() && self.connection.is_none()).then_some(0)
+    }
+
+    fn next_timeout(&self) -> Option<Mono> {
+        self.wake.map(|wake| Mono(wake.div_ceil(MILLI)))
+    }
+}

@@ -1,0 +1,76 @@
+//! What the world remembers of a run, so that invariants can be checked over all of it at the end.
+
+use crate::world::World;
+
+/// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were reached.
+#[derive(Default)]
+pub(crate) struct History {
+    pub(crate) written: Vec<(u64, Moment)>,
+    pub(crate) read: Vec<(u64, Moment)>,
+    /// When the process was told that the remote side has ended, by an event or by a call.
+    pub(crate) told_end: Option<Moment>,
+    pub(crate) closed: Option<Moment>,
+}
+
+/// A point in a run: the turn of some process, and the system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment {
+    pub(crate) turn: u64,
+    pub(crate) call: u64,
+}
+
+/// A process wrote the marker of an exchange, in a request that begins here in the stream that it wrote.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) exchange: usize,
+    pub(crate) end: usize,
+    pub(crate) begins: u64,
+    /// It may have waited for room: it was decided before it was written.
+    pub(crate) held_up: bool,
+}
+
+/// The field that tells the exchange, with a number of fixed width behind it.
+pub(crate) const MARKER: &str = "x-exchange: ";
+const MARKER_DIGITS: usize = 6;
+
+/// What a script may ask with.
+pub(crate) const METHODS: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH"];
+
+/// More than ever stands between the beginning of a request and its marker.
+const TAIL: usize = 4096;
+
+/// The marker field's line of an exchange.
+pub(crate) fn marker(exchange: usize) -> String {
+    format!("{MARKER}{exchange:0MARKER_DIGITS$}\r\n")
+}
+
+impl World {
+    /// Notes markers among the bytes that are being written, also those that are cut by the end of a write. To be called
+    /// before they are counted.
+    pub(crate) fn note_markers(&mut self, end: usize, bytes: &[u8]) {
+        let mut text = self.tails.remove(&end).unwrap_or_default();
+        let old = text.len();
+        let before = self.ends[end].history.written.last().map_or(0, |(total, _)| *total) - old as u64;
+        text.extend_from_slice(bytes);
+        let length = MARKER.len() + MARKER_DIGITS;
+        for start in (old + 1).saturating_sub(length)..(text.len() + 1).saturating_sub(length) {
+            let found = &text[start..start + length];
+            if !found[..MARKER.len()].eq_ignore_ascii_case(MARKER.as_bytes()) {
+                continue;
+            }
+            let digits = std::str::from_utf8(&found[MARKER.len()..]).ok();
+            let Some(exchange) = digits.and_then(|digits| digits.parse().ok()) else { continue };
+            // The request began with its method, before its target.
+            let target = format!(" /e/{exchange}?");
+            let Some(at) = text[..start].windows(target.len()).rposition(|it| it == target.as_bytes()) else {
+                continue;
+            };
+            let method = METHODS.iter().find(|method| text[..at].ends_with(method.as_bytes()));
+            let method = method.map_or(0, |method| method.len());
+            let held_up = self.ends[end].held_up;
+            self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
+        }
+        let keep = text.len().saturating_sub(TAIL);
+        self.tails.insert(end, text.split_off(keep));
+    }
+}

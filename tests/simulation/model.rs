@@ -1,0 +1,290 @@
+//! What the scripts saw, and what must be true of it whatever happened.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::history::{History, Moment, Sighting};
+use crate::http::{Way, body_byte};
+use crate::plan::{Exchange, Framing, Mood};
+use crate::world::World;
+
+pub(crate) type Shared = Rc<RefCell<Model>>;
+
+/// The plan of a run, and what came of it.
+pub(crate) struct Model {
+    pub(crate) mood: Mood,
+    pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) records: Vec<Record>,
+    /// What must not have happened.
+    pub(crate) violations: Vec<String>,
+}
+
+/// What became of an exchange.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    /// The endpoint of the client's connection.
+    pub(crate) client: Option<usize>,
+    /// Where in that connection's stream its request's head ends.
+    pub(crate) head_ends: u64,
+    pub(crate) sent: bool,
+    pub(crate) left: bool,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// How an exchange ended for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The upstream's response, from beginning to end.
+    Complete,
+    /// A response of somebody between.
+    Own(u16),
+    /// A response whose end is visibly missing.
+    Cut,
+    /// The connection ended before any response.
+    Nothing,
+    /// Not asked any more: the connection had to be closed after an earlier response.
+    Dropped,
+    /// The client left.
+    Left,
+}
+
+/// A request that reached an upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    /// The upstream's endpoint; the agent's is the other one.
+    pub(crate) end: usize,
+    /// Where in the stream the request begins and ends, and where the response ends.
+    pub(crate) begins: u64,
+    pub(crate) request_ends: Option<u64>,
+    pub(crate) response_ends: Option<u64>,
+}
+
+impl Model {
+    pub(crate) fn new(mood: Mood, exchanges: Vec<Exchange>) -> Shared {
+        let records = vec![Record::default(); exchanges.len()];
+        Rc::new(RefCell::new(Self { mood, exchanges, records, violations: Vec::new() }))
+    }
+
+    pub(crate) fn violate(&mut self, exchange: usize, what: impl AsRef<str>) {
+        let prefix = format!("exchange {exchange}:");
+        if self.violations.iter().filter(|it| it.starts_with(&prefix)).count() >= 3 {
+            // The first ones say enough.
+            return;
+        }
+        self.violations.push(format!("exchange {exchange}: {}", what.as_ref()));
+    }
+
+    /// Body bytes arrived at an offset.
+    pub(crate) fn check_bytes(&mut self, exchange: usize, way: Way, offset: usize, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            if *byte != body_byte(exchange, way, offset + index) {
+                self.violate(exchange, format!("{way:?} body differs at {}", offset + index));
+                return;
+            }
+        }
+    }
+
+    /// An upstream has got a whole request.
+    pub(crate) fn check_request_end(&mut self, exchange: usize, length: usize) {
+        let plan = &self.exchanges[exchange];
+        if plan.request == Framing::Upgrade && self.mood == Mood::Stormy {
+            return;
+        }
+        let expected = plan.request_length;
+        if length != expected {
+            self.violate(
+                exchange,
+                format!("the request ended cleanly with {length} of {expected} body bytes"),
+            );
+        }
+        if !self.records[exchange].sent {
+            self.violate(exchange, "the request ended cleanly before its client had sent it");
+        }
+    }
+
+    /// A client is done with an exchange; `length` body bytes came.
+    pub(crate) fn conclude(&mut self, exchange: usize, outcome: Outcome, length: usize) {
+        let plan = &self.exchanges[exchange];
+        let expected = plan.expected_length();
+        // After an upgrade FIN is a FIN, whatever it was meant to say.
+        let exact = plan.request != Framing::Upgrade || self.mood == Mood::Calm;
+        if outcome == Outcome::Complete && length != expected && exact {
+            self.violate(
+                exchange,
+                format!("the response ended cleanly with {length} of {expected} body bytes"),
+            );
+        }
+        let fine = matches!(outcome, Outcome::Complete | Outcome::Dropped);
+        if self.mood == Mood::Calm && !fine {
+            self.violate(exchange, format!("{outcome:?} though nothing went wrong"));
+        }
+        let record = &mut self.records[exchange];
+        if record.outcome.replace(outcome).is_some() {
+            self.violate(exchange, "concluded twice");
+        }
+    }
+
+    /// Prints what is known of the exchanges that something is wrong with, for whoever looks into a failure.
+    pub(crate) fn describe(&self) {
+        for (plan, record) in self.exchanges.iter().zip(&self.records) {
+            let concerns = |it: &String| it.starts_with(&format!("exchange {}:", plan.id));
+            if self.violations.iter().any(concerns) {
+                println!("{plan:?}\n    {record:?}");
+            }
+        }
+    }
+
+    /// The invariants over a run that has ended.
+    pub(crate) fn check_end(&mut self, world: &World, rules: &Rules) {
+        for exchange in 0..self.records.len() {
+            let (record, plan) = (self.records[exchange].clone(), self.exchanges[exchange].clone());
+            if record.outcome.is_none() {
+                self.violate(exchange, "its client never came to an end");
+            }
+            let whole = record.attempts.iter().any(|it| it.response_ends.is_some());
+            let exact = plan.request != Framing::Upgrade || self.mood == Mood::Calm;
+            if record.outcome == Some(Outcome::Complete) && exact && !whole {
+                self.violate(exchange, "complete, though no upstream has sent all of it");
+            }
+            if record.attempts.len() > 1 && !plan.may_repeat() {
+                self.violate(exchange, "not repeatable, but reached an upstream twice");
+            }
+            // Others may come while the request is being served: when its body is malformed, too long or too slow. A request
+            // that lost its tunnel may be refused when it is to be repeated.
+            if let Some(Outcome::Own(status @ (401 | 404 | 414 | 417 | 431 | 501 | 503 | 505))) =
+                record.outcome
+                && !record.attempts.is_empty()
+                && !(status == 503 && plan.may_repeat())
+            {
+                self.violate(exchange, format!("refused with {status}, but reached an upstream"));
+            }
+        }
+        self.check_workers(world, rules);
+        if let Some(hub) = rules.hub {
+            self.check_left(world, hub);
+            self.check_order(world, hub);
+        }
+    }
+
+    /// No upstream has more requests in flight than it has workers.
+    fn check_workers(&mut self, world: &World, rules: &Rules) {
+        let Some(workers) = rules.workers else { return };
+        let mut changes: Vec<(usize, usize, Moment, bool, usize)> = Vec::new();
+        for (exchange, record) in self.records.iter().enumerate() {
+            if self.exchanges[exchange].request == Framing::Upgrade && rules.extra_upgrades {
+                continue;
+            }
+            for attempt in &record.attempts {
+                let (upstream, agent) = (&world.ends[attempt.end], &world.ends[attempt.end ^ 1]);
+                let Some(begins) = reached(&agent.history.written, attempt.begins + 1) else { continue };
+                let ends = flight_end(&agent.history, attempt);
+                if let Some(ends) = ends {
+                    changes.push((upstream.process, agent.process, ends, false, exchange));
+                }
+                changes.push((upstream.process, agent.process, begins, true, exchange));
+            }
+        }
+        // Ends before beginnings in the same call.
+        changes.sort_by_key(|(upstream, agent, at, begins, exchange)| {
+            (*upstream, *agent, *at, *begins, *exchange)
+        });
+        let mut in_flight: Vec<usize> = Vec::new();
+        let mut of = None;
+        for (upstream, agent, _, begins, exchange) in changes {
+            if of != Some((upstream, agent)) {
+                of = Some((upstream, agent));
+                in_flight.clear();
+            }
+            if begins {
+                in_flight.push(exchange);
+            } else if let Some(index) = in_flight.iter().position(|other| *other == exchange) {
+                in_flight.remove(index);
+            }
+            if in_flight.len() > workers {
+                let name = &world.hosts[upstream].name;
+                self.violations
+                    .push(format!("{in_flight:?} in flight at {name}, which has {workers} workers"));
+            }
+        }
+    }
+
+    /// A request whose client the hub knew to have left was not sent.
+    fn check_left(&mut self, world: &World, hub: usize) {
+        for sighting in world.sightings.iter().filter(|it| world.ends[it.end].process == hub) {
+            let Some(client) = self.records.get(sighting.exchange).and_then(|record| record.client) else {
+                continue;
+            };
+            let sent = reached(&world.ends[sighting.end].history.written, sighting.begins + 1);
+            if let (Some(told), Some(sent)) = (world.ends[client ^ 1].history.told_end, sent)
+                && told.turn < sent.turn
+            {
+                self.violate(sighting.exchange, "sent on after its client was known to have left");
+            }
+        }
+    }
+
+    /// Requests are sent on in the order in which they were read. Those that were read in one turn have no order, nor has a
+    /// request that waited for something else: for its body, for its turn on its connection, or not at all.
+    fn check_order(&mut self, world: &World, hub: usize) {
+        let mut order: Vec<(u64, u64, usize)> = Vec::new();
+        for (exchange, record) in self.records.iter().enumerate() {
+            let plan = &self.exchanges[exchange];
+            let first_of_connection = |client: usize| {
+                self.records.iter().position(|other| other.client == Some(client)) == Some(exchange)
+            };
+            let (Some(client), Framing::None, "") = (record.client, plan.request, plan.field) else {
+                continue;
+            };
+            if !first_of_connection(client) {
+                continue;
+            }
+            let by_hub = |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub;
+            let dispatched = world
+                .sightings
+                .iter()
+                .find(by_hub)
+                .filter(|it| !it.held_up)
+                .and_then(|it| reached(&world.ends[it.end].history.written, it.begins + 1))
+                .map(|at| at.turn);
+            let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends).map(|at| at.turn);
+            if let (Some(arrived), Some(dispatched)) = (arrived, dispatched) {
+                order.push((arrived, dispatched, exchange));
+            }
+        }
+        order.sort_unstable();
+        for (index, (arrived, dispatched, exchange)) in order.iter().enumerate() {
+            let overtaken = order[index..].iter().find(|later| later.0 > *arrived && later.1 < *dispatched);
+            if let Some((_, _, other)) = overtaken {
+                self.violate(*exchange, format!("overtaken by {other}, which came later"));
+            }
+        }
+    }
+}
+
+/// What holds for what stands between clients and upstreams.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rules {
+    /// The process of the hub, if it is one.
+    pub(crate) hub: Option<usize>,
+    /// Requests that one agent may have in flight at one upstream.
+    pub(crate) workers: Option<usize>,
+    /// Whether upgraded connections count beside them.
+    pub(crate) extra_upgrades: bool,
+}
+
+/// When a total was reached.
+fn reached(history: &[(u64, Moment)], total: u64) -> Option<Moment> {
+    history.iter().find(|(reached, _)| *reached >= total).map(|(_, at)| *at)
+}
+
+/// When a request was no longer in flight for the agent that sent it.
+fn flight_end(agent: &History, attempt: &Attempt) -> Option<Moment> {
+    let over = match (attempt.request_ends, attempt.response_ends) {
+        (Some(request), Some(response)) => {
+            reached(&agent.written, request).zip(reached(&agent.read, response)).map(|(a, b)| a.max(b))
+        }
+        _ => None,
+    };
+    [over, agent.closed, agent.told_end].into_iter().flatten().min()
+}

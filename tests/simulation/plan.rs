@@ -1,0 +1,351 @@
+//! What the applications and upstreams of a run are going to do, drawn from its seed.
+
+use crate::history::{METHODS, marker};
+use crate::http::{Way, body, chunked};
+use crate::rng::Rng;
+use crate::world::{MILLI, Micros, SECOND};
+
+/// How a body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    None,
+    Length,
+    Chunked,
+    UntilClose,
+    /// 101, then bytes of both sides, each ended by FIN.
+    Upgrade,
+}
+
+/// So many bytes at once, so often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) bytes: usize,
+    pub(crate) every: Micros,
+}
+
+/// How a connection is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// FIN, and reading goes on.
+    Fin,
+    /// close(2).
+    Close,
+    /// A reset.
+    Reset,
+}
+
+/// When an application leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    /// After so many bytes of its request.
+    Sent(usize),
+    /// After so many bytes of the response.
+    Received(usize),
+    /// So long after it began.
+    Passed(Micros),
+}
+
+/// What an upstream does wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// Says nothing at all.
+    Silence,
+    /// Drops the connection after so many bytes of the request body.
+    DropRequest(usize, How),
+    /// Drops the connection after so many bytes of the response.
+    CutResponse(usize, How),
+    /// Answers something that is not HTTP.
+    Garbage,
+}
+
+/// One request, its response, and how both sides behave.
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange {
+    pub(crate) id: usize,
+    pub(crate) method: &'static str,
+    pub(crate) http10: bool,
+    pub(crate) request: Framing,
+    pub(crate) request_length: usize,
+    pub(crate) expect: bool,
+    pub(crate) idempotency_key: bool,
+    /// A further field line for the hub, or nothing.
+    pub(crate) field: &'static str,
+    pub(crate) leave: Option<(When, How)>,
+    pub(crate) write_pace: Option<Pace>,
+    pub(crate) read_pace: Option<Pace>,
+
+    pub(crate) status: u16,
+    pub(crate) response: Framing,
+    pub(crate) response_length: usize,
+    pub(crate) interims: usize,
+    pub(crate) trailers: bool,
+    pub(crate) think: Micros,
+    /// The upstream closes after the response: told by `Connection: close`, or not.
+    pub(crate) close: Option<bool>,
+    /// The upstream answers when it has so many bytes of the request body.
+    pub(crate) early: Option<usize>,
+    /// And does not read the rest.
+    pub(crate) early_close: bool,
+    pub(crate) upstream_pace: Option<Pace>,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// One connection of an application, and what it asks on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) pause: Micros,
+    pub(crate) exchanges: Vec<usize>,
+    pub(crate) pipelined: bool,
+}
+
+/// What is allowed to go wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Nothing: every exchange must succeed.
+    Calm,
+    /// Everything: what fails must be seen to fail.
+    Stormy,
+}
+
+impl Exchange {
+    /// `most` bounds the lengths of bodies.
+    pub(crate) fn draw(id: usize, mood: Mood, most: usize, rng: &mut Rng) -> Self {
+        let stormy = mood == Mood::Stormy;
+        let method = if rng.chance(300) { "GET" } else { rng.pick(&METHODS) };
+        let upgrade = method == "GET" && rng.chance(100);
+        let request = match method {
+            _ if upgrade => Framing::Upgrade,
+            "POST" | "PUT" | "PATCH" => rng.pick(&[Framing::Length, Framing::Length, Framing::Chunked]),
+            _ => Framing::None,
+        };
+        let request_length = if request == Framing::None { 0 } else { draw_length(most, rng) };
+        let status = if upgrade { 101 } else { rng.pick(&[200, 200, 200, 200, 404, 204, 304, 500]) };
+        let response = match status {
+            101 => Framing::Upgrade,
+            204 | 304 => Framing::None,
+            _ => rng.pick(&[
+                Framing::Length,
+                Framing::Length,
+                Framing::Chunked,
+                Framing::Chunked,
+                Framing::UntilClose,
+            ]),
+        };
+        let response_length = if response == Framing::None { 0 } else { draw_length(most, rng) };
+        let http10 = !upgrade && request != Framing::Chunked && rng.chance(80);
+        let mut exchange = Self {
+            id,
+            method,
+            http10,
+            request,
+            request_length,
+            expect: !http10 && !upgrade && request_length > 0 && rng.chance(200),
+            idempotency_key: method == "POST" && rng.chance(200),
+            field: "",
+            leave: None,
+            write_pace: draw_pace(request_length, mood, rng),
+            read_pace: draw_pace(response_length, mood, rng),
+            status,
+            response,
+            response_length,
+            interims: if upgrade { 0 } else { rng.pick(&[0, 0, 0, 1, 3]) },
+            trailers: rng.chance(300),
+            think: rng.pick(&[0, 0, MILLI, 300 * MILLI, 5 * SECOND, 40 * SECOND]),
+            close: rng.pick(&[None, None, None, None, Some(true)]),
+            early: None,
+            early_close: false,
+            upstream_pace: draw_pace(request_length, mood, rng),
+            fault: None,
+        };
+        if request_length > 0 && !upgrade && rng.chance(150) {
+            exchange.early = Some(rng.length(0, request_length));
+        }
+        if stormy {
+            exchange.storm(rng);
+        }
+        exchange
+    }
+
+    fn storm(&mut self, rng: &mut Rng) {
+        self.field =
+            rng.pick(&["", "", "", "Slime-Block: 0\r\n", "Slime-Block: 1\r\n", "Slime-Max-Wait: 5\r\n"]);
+        self.early_close = rng.chance(300);
+        if rng.chance(100) {
+            self.close = Some(false);
+        }
+        let how = rng.pick(&[How::Fin, How::Close, How::Reset]);
+        if rng.chance(200) {
+            let when = match rng.within(0, 2) {
+                0 => When::Sent(rng.length(0, self.request_length + 150)),
+                1 => When::Received(rng.length(0, self.response_length + 150)),
+                _ => When::Passed(rng.pick(&[MILLI, 100 * MILLI, 2 * SECOND, 30 * SECOND])),
+            };
+            self.leave = Some((when, how));
+        }
+        if rng.chance(200) {
+            self.fault = Some(match rng.within(0, 3) {
+                0 => Fault::Silence,
+                1 => Fault::DropRequest(rng.length(0, self.request_length), how),
+                2 => Fault::CutResponse(rng.length(0, self.response_length + 100), how),
+                _ => Fault::Garbage,
+            });
+            match self.fault {
+                // Only the patience of its application ends it.
+                Some(Fault::Silence) => {
+                    self.leave = Some((When::Passed(rng.within(SECOND, 100 * SECOND)), how));
+                }
+                // A FIN is the regular end of such a body.
+                Some(Fault::CutResponse(at, _)) if self.is_until_close() => {
+                    self.fault = Some(Fault::CutResponse(at, How::Reset));
+                }
+                Some(Fault::DropRequest(at, _)) if self.is_until_close() => {
+                    self.fault = Some(Fault::DropRequest(at, How::Reset));
+                }
+                Some(Fault::CutResponse(..) | Fault::DropRequest(..) | Fault::Garbage) | None => {}
+            }
+        }
+    }
+
+    /// Whether it may be sent to an upstream twice (RFC 9110 section 9.2.2).
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.idempotency_key || !matches!(self.method, "POST" | "PATCH")
+    }
+
+    /// The length of the body that the client gets with a complete response.
+    pub(crate) fn expected_length(&self) -> usize {
+        if self.method == "HEAD" { 0 } else { self.response_length }
+    }
+
+    pub(crate) fn trailer_line(&self) -> String {
+        format!("X-Trailer: {}\r\n", self.id)
+    }
+
+    /// The request as its client sends it, and the length of its head.
+    pub(crate) fn request_bytes(&self, rng: &mut Rng) -> (Vec<u8>, usize) {
+        let Self { id, method, request_length, .. } = self;
+        let version = if self.http10 { "1.0" } else { "1.1" };
+        let mut head =
+            format!("{method} /e/{id}?q=%20 HTTP/{version}\r\nHost: app.example\r\n{}", self.field);
+        if rng.chance(500) {
+            head += &marker(*id);
+            head += &format!("X-Pad: {}\r\n", "p".repeat(rng.length(0, 400)));
+        } else {
+            head += &marker(*id);
+        }
+        if self.expect {
+            head += "Expect: 100-continue\r\n";
+        }
+        if self.idempotency_key {
+            head += "Idempotency-Key: k\r\n";
+        }
+        let bytes = body(*id, Way::Inbound, *request_length);
+        let body = match self.request {
+            Framing::Length => {
+                head += &format!("Content-Length: {request_length}\r\n");
+                bytes
+            }
+            Framing::Chunked => {
+                head += "Transfer-Encoding: chunked\r\n";
+                chunked(&bytes, Some(&self.trailer_line()), rng)
+            }
+            Framing::Upgrade => {
+                head += "Connection: Upgrade\r\nUpgrade: pattern\r\n";
+                Vec::new()
+            }
+            Framing::None | Framing::UntilClose => Vec::new(),
+        };
+        head += "\r\n";
+        let length = head.len();
+        (head.into_bytes().into_iter().chain(body).collect(), length)
+    }
+
+    /// The response as the upstream sends it to a request of this version.
+    pub(crate) fn response_bytes(&self, http10: bool, rng: &mut Rng) -> Vec<u8> {
+        let Self { id, status, .. } = self;
+        if matches!(self.fault, Some(Fault::Garbage)) {
+            return rng.pick(&["SSH-2.0-none\r\n\r\n", "\r\n\r\n\r\n", "HTTP/1.1 20x OK\r\n\r\n"]).into();
+        }
+        let answers = marker(*id).replace("x-exchange", "x-answers");
+        let mut head = String::new();
+        if !http10 {
+            for _ in 0..self.interims {
+                head += &format!("HTTP/1.1 103 Early Hints\r\n{answers}Link: </style.css>\r\n\r\n");
+            }
+        }
+        head += &format!("HTTP/1.1 {status} Whatever\r\n{answers}");
+        if self.close == Some(true) && self.response != Framing::Upgrade {
+            head += "Connection: close\r\n";
+        }
+        let mut bytes = body(*id, Way::Outbound, self.response_length);
+        match self.response_framing(http10) {
+            Framing::Length => head += &format!("Content-Length: {}\r\n", bytes.len()),
+            Framing::Chunked => {
+                head += "Transfer-Encoding: chunked\r\n";
+                let trailer = self.trailers.then(|| self.trailer_line());
+                bytes = chunked(&bytes, trailer.as_deref(), rng);
+            }
+            Framing::Upgrade => head += "Connection: Upgrade\r\nUpgrade: pattern\r\n",
+            Framing::None | Framing::UntilClose => {}
+        }
+        head += "\r\n";
+        if self.method == "HEAD" {
+            bytes.clear();
+        }
+        head.into_bytes().into_iter().chain(bytes).collect()
+    }
+
+    fn is_until_close(&self) -> bool {
+        self.response_framing(self.http10) == Framing::UntilClose
+    }
+
+    /// HTTP/1.0 knows no chunks.
+    pub(crate) fn response_framing(&self, http10: bool) -> Framing {
+        if http10 && self.response == Framing::Chunked { Framing::UntilClose } else { self.response }
+    }
+}
+
+/// What one application does: its exchanges and their sessions.
+pub(crate) fn draw_sessions(
+    ids: std::ops::Range<usize>,
+    mood: Mood,
+    most: usize,
+    rng: &mut Rng,
+) -> (Vec<Exchange>, Vec<Session>) {
+    let mut exchanges: Vec<_> = ids.map(|id| Exchange::draw(id, mood, most, rng)).collect();
+    let mut sessions: Vec<Session> = Vec::new();
+    let mut open = false;
+    for exchange in &mut exchanges {
+        if !open {
+            let pause = rng.pick(&[0, 0, MILLI, 100 * MILLI, 3 * SECOND]);
+            sessions.push(Session { pause, exchanges: Vec::new(), pipelined: rng.chance(250) });
+        }
+        if let Some(session) = sessions.last_mut() {
+            session.exchanges.push(exchange.id);
+            if session.pipelined {
+                exchange.expect = false;
+            }
+        }
+        // Nothing can follow these.
+        let last = exchange.http10 || exchange.request == Framing::Upgrade || exchange.leave.is_some();
+        open = !last && rng.chance(700);
+    }
+    (exchanges, sessions)
+}
+
+fn draw_length(most: usize, rng: &mut Rng) -> usize {
+    let most = match rng.within(0, 9) {
+        0 => 0,
+        1..=4 => most.min(100),
+        5..=7 => most.min(5000),
+        8 => most.min(40_000),
+        _ => most,
+    };
+    rng.length(0, most)
+}
+
+/// Slow, but in calm weather within all time limits.
+fn draw_pace(length: usize, mood: Mood, rng: &mut Rng) -> Option<Pace> {
+    let steps = rng.length(1, if mood == Mood::Calm { 8 } else { 150 });
+    let every = rng.pick(&[MILLI, 20 * MILLI, 500 * MILLI]);
+    rng.chance(150).then_some(Pace { bytes: (length + 600) / steps + 1, every })
+}

@@ -1,0 +1,444 @@
+//! An upstream: it answers as the plan says, and checks what it is asked.
+
+use std::io::{self, IoSlice};
+
+use slime::net::Net;
+use slime::proto::timer::Mono;
+
+use crate::calls::{Listener, SimNet, Socket};
+use crate::http::{Head, Part, Reader, Role, Way};
+use crate::model::{Attempt, Shared};
+use crate::plan::{Exchange, Fault, Framing, How};
+use crate::rng::Rng;
+use crate::scheduler::Process;
+use crate::world::{MILLI, Micros, SECOND};
+
+/// The port of all upstreams.
+pub(crate) const PORT: u16 = 8000;
+
+pub(crate) struct Upstream {
+    net: SimNet,
+    model: Shared,
+    rng: Rng,
+    listener: Option<Listener>,
+    /// When it is down: nobody listens, and what was open is closed.
+    outages: Vec<(Micros, Micros)>,
+    /// After how long it closes an idle connection.
+    idle: Micros,
+    connections: Vec<Connection>,
+    wake: Option<Micros>,
+}
+
+struct Connection {
+    socket: Socket,
+    reader: Reader,
+    read: u64,
+    written: u64,
+    serving: Option<Serving>,
+    idle_since: Micros,
+    /// Bytes read since the last pause, and when the next ones may be.
+    taken: usize,
+    next_read: Micros,
+    /// The other side sends no more.
+    ended: bool,
+    /// Everything is said; what still comes is dropped until then (RFC 9112 section 9.6).
+    lingers_until: Option<Micros>,
+    over: bool,
+}
+
+/// A request that is being served.
+struct Serving {
+    /// `None` for a request that no script sent: a probe.
+    plan: Option<Exchange>,
+    attempt: usize,
+    http10: bool,
+    received: usize,
+    request_complete: bool,
+    answer_at: Option<Micros>,
+    decided: bool,
+    answer: Vec<u8>,
+    sent: usize,
+    answered: bool,
+}
+
+impl Upstream {
+    pub(crate) fn new(
+        net: SimNet,
+        model: &Shared,
+        idle: Micros,
+        outages: Vec<(Micros, Micros)>,
+        rng: Rng,
+    ) -> Self {
+        Self {
+            listener: Some(net.listen(net.address(PORT), 0)),
+            model: model.clone(),
+            outages,
+            idle,
+            connections: Vec::new(),
+            wake: Some(0),
+            rng,
+            net,
+        }
+    }
+
+    fn now(&self) -> Micros {
+        self.net.world.borrow().clock
+    }
+
+    fn wake_at(&mut self, at: Micros) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn accept(&mut self) {
+        let now = self.now();
+        let down = self.outages.iter().find(|(from, to)| (*from..*to).contains(&now)).copied();
+        if let Some((_, until)) = down {
+            self.listener = None;
+            for connection in self.connections.drain(..) {
+                // A FIN would be the regular end of such a body.
+                let serving = connection.serving.as_ref().and_then(|it| it.plan.as_ref());
+                if serving.is_some_and(|plan| plan.response == Framing::UntilClose) {
+                    self.net.abort(connection.socket);
+                }
+            }
+            return self.wake_at(until);
+        }
+        if let Some(next) = self.outages.iter().map(|(from, _)| *from).filter(|from| *from > now).min() {
+            self.wake_at(next);
+        }
+        if self.listener.is_none() {
+            self.listener = Some(self.net.listen(self.net.address(PORT), 0));
+        }
+        while let Some(listener) = &mut self.listener {
+            match self.net.accept(listener) {
+                Ok((mut socket, _)) => {
+                    let _ = self.net.register(&mut socket, 1);
+                    self.connections.push(Connection {
+                        socket,
+                        reader: Reader::new(Role::Requests),
+                        read: 0,
+                        written: 0,
+                        serving: None,
+                        idle_since: now,
+                        taken: 0,
+                        next_read: 0,
+                        ended: false,
+                        lingers_until: None,
+                        over: false,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => return self.wake_at(now + 100 * MILLI),
+            }
+        }
+    }
+
+    /// Does with one connection what can be done.
+    fn drive(&mut self, connection: &mut Connection) {
+        loop {
+            let mut progress = self.read(connection);
+            if connection.lingers_until.is_none() {
+                progress |= self.parse(connection);
+            }
+            progress |= self.write(connection);
+            if connection.over || !progress {
+                break;
+            }
+        }
+        if connection.serving.is_none() && !connection.over {
+            let at = match connection.lingers_until {
+                Some(at) => at,
+                None if connection.reader.rest() > 0 && !connection.ended => return,
+                None => connection.idle_since + self.idle,
+            };
+            connection.over = connection.ended || self.now() >= at;
+            self.wake_at(at);
+        }
+    }
+
+    fn read(&mut self, connection: &mut Connection) -> bool {
+        let now = self.now();
+        // Not more than the request that is being served: the next one waits in the kernel.
+        let full =
+            connection.reader.rest() > 0 && connection.serving.as_ref().is_some_and(|it| it.request_complete);
+        if connection.ended || full {
+            return false;
+        }
+        if connection.next_read > now {
+            self.wake_at(connection.next_read);
+            return false;
+        }
+        let pace =
+            connection.serving.as_ref().and_then(|it| it.plan.as_ref()).and_then(|plan| plan.upstream_pace);
+        let mut buffer =
+            vec![0; pace.map_or(16_384, |pace| pace.bytes.saturating_sub(connection.taken).max(1))];
+        match self.net.read(&mut connection.socket, &mut buffer) {
+            Ok(0) => {
+                connection.ended = true;
+                true
+            }
+            Ok(n) => {
+                connection.read += n as u64;
+                connection.reader.feed(&buffer[..n]);
+                connection.taken += n;
+                if let Some(pace) = pace
+                    && connection.taken >= pace.bytes
+                {
+                    (connection.taken, connection.next_read) = (0, now + pace.every);
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(_) => {
+                connection.over = true;
+                false
+            }
+        }
+    }
+
+    fn parse(&mut self, connection: &mut Connection) -> bool {
+        let mut progress = false;
+        while !connection.over {
+            let done = connection.serving.as_ref().is_some_and(|it| it.request_complete);
+            if done {
+                break;
+            }
+            let begins = connection.read - connection.reader.rest() as u64;
+            match connection.reader.next() {
+                Ok(None) => break,
+                Ok(Some(Part::Head(head))) => self.head(connection, &head, begins),
+                Ok(Some(Part::Data(bytes))) => {
+                    let Some(serving) = &mut connection.serving else { break };
+                    if let Some(plan) = &serving.plan {
+                        self.model.borrow_mut().check_bytes(plan.id, Way::Inbound, serving.received, &bytes);
+                    }
+                    serving.received += bytes.len();
+                }
+                Ok(Some(Part::End(trailers))) => {
+                    self.request_end(connection, &trailers);
+                }
+                Err(error) => {
+                    let id =
+                        connection.serving.as_ref().and_then(|it| it.plan.as_ref()).map_or(0, |plan| plan.id);
+                    self.model.borrow_mut().violate(id, format!("at an upstream: {error}"));
+                    connection.over = true;
+                }
+            }
+            progress = true;
+        }
+        if let Some(serving) = &mut connection.serving
+            && connection.ended
+            && !serving.request_complete
+        {
+            if serving.is_upgrade() {
+                self.request_end(connection, &[]);
+            } else {
+                // It was cut, and that can be seen.
+                connection.over = true;
+            }
+            progress = true;
+        }
+        progress | self.decide(connection)
+    }
+
+    fn head(&mut self, connection: &mut Connection, head: &Head, begins: u64) {
+        let mut serving = Serving {
+            plan: None,
+            attempt: 0,
+            http10: head.start.ends_with("HTTP/1.0"),
+            received: 0,
+            request_complete: false,
+            answer_at: None,
+            decided: false,
+            answer: Vec::new(),
+            sent: 0,
+            answered: false,
+        };
+        if head.has_option("expect", "100-continue") {
+            serving.answer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if let Some(id) = head.exchange() {
+            let mut model = self.model.borrow_mut();
+            let plan = model.exchanges[id].clone();
+            let target = format!("/e/{id}?q=%20");
+            let parts: Vec<_> = head.start.split(' ').collect();
+            if parts[0] != plan.method || parts[1] != target {
+                model.violate(id, format!("asked as {:?}", head.start));
+            }
+            if plan.request == Framing::Upgrade {
+                connection.reader.become_raw();
+            }
+            serving.plan = Some(plan);
+            let attempts = &mut model.records[id].attempts;
+            serving.attempt = attempts.len();
+            let end = connection.socket.end;
+            attempts.push(Attempt { end, begins, request_ends: None, response_ends: None });
+        }
+        connection.serving = Some(serving);
+    }
+
+    fn request_end(&mut self, connection: &mut Connection, trailers: &[(String, String)]) {
+        let Some(serving) = &mut connection.serving else { return };
+        serving.request_complete = true;
+        connection.next_read = 0;
+        let Some(plan) = &serving.plan else { return };
+        let mut model = self.model.borrow_mut();
+        model.check_request_end(plan.id, serving.received);
+        let ends = connection.read - connection.reader.rest() as u64;
+        model.records[plan.id].attempts[serving.attempt].request_ends = Some(ends);
+        let expected = plan.request == Framing::Chunked;
+        if expected
+            != trailers.iter().any(|(name, value)| name == "x-trailer" && *value == plan.id.to_string())
+        {
+            model.violate(plan.id, format!("request trailers {trailers:?}"));
+        }
+    }
+
+    /// Whether it is time to answer, or to do what the plan does wrong.
+    fn decide(&mut self, connection: &mut Connection) -> bool {
+        let now = self.now();
+        let Some(serving) = &mut connection.serving else { return false };
+        let Some(plan) = &serving.plan else {
+            if serving.request_complete && !serving.decided {
+                serving.decided = true;
+                serving.answer.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                return true;
+            }
+            return false;
+        };
+        match plan.fault {
+            Some(Fault::DropRequest(after, how)) if serving.received >= after => {
+                self.drop_connection(connection, how);
+                return false;
+            }
+            Some(Fault::Silence) => {
+                connection.over |= connection.ended;
+                return false;
+            }
+            Some(Fault::DropRequest(..) | Fault::CutResponse(..) | Fault::Garbage) | None => {}
+        }
+        let early = plan.early.is_some_and(|bytes| serving.received >= bytes);
+        let ready = serving.request_complete || early || serving.is_upgrade();
+        if serving.decided || !ready {
+            return false;
+        }
+        let at = *serving.answer_at.get_or_insert(now + plan.think);
+        if at > now {
+            self.wake_at(at);
+            return false;
+        }
+        serving.decided = true;
+        serving.answer.extend(plan.response_bytes(serving.http10, &mut self.rng));
+        true
+    }
+
+    fn write(&mut self, connection: &mut Connection) -> bool {
+        let Some(serving) = connection.serving.as_mut().filter(|it| !it.answer.is_empty()) else {
+            return false;
+        };
+        if connection.over {
+            return false;
+        }
+        let cut = match serving.plan.as_ref().and_then(|plan| plan.fault) {
+            Some(Fault::CutResponse(at, how)) if serving.decided && at < serving.answer.len() => {
+                Some((at, how))
+            }
+            _ => None,
+        };
+        let limit = cut.map_or(serving.answer.len(), |(at, _)| at.max(serving.sent));
+        if serving.sent < limit {
+            let bytes = &serving.answer[serving.sent..limit];
+            match self.net.write(&mut connection.socket, &[IoSlice::new(bytes)]) {
+                Ok(n) => {
+                    serving.sent += n;
+                    connection.written += n as u64;
+                    return true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    connection.over = true;
+                    return false;
+                }
+            }
+        }
+        match cut {
+            Some((_, how)) => {
+                self.drop_connection(connection, how);
+                false
+            }
+            None => serving.decided && self.answered(connection),
+        }
+    }
+
+    /// The response is written: on to the next request, or to the end of this one.
+    fn answered(&mut self, connection: &mut Connection) -> bool {
+        let Some(serving) = &mut connection.serving else { return false };
+        let first = !std::mem::replace(&mut serving.answered, true);
+        let mut close = false;
+        if let Some(plan) = &serving.plan {
+            let until_close =
+                plan.response_framing(serving.http10) == Framing::UntilClose && plan.method != "HEAD";
+            close = until_close || plan.close.is_some() || matches!(plan.fault, Some(Fault::Garbage));
+            if first {
+                let mut model = self.model.borrow_mut();
+                model.records[plan.id].attempts[serving.attempt].response_ends = Some(connection.written);
+                if serving.is_upgrade() || until_close {
+                    let _ = self.net.shutdown(&mut connection.socket);
+                }
+            }
+            if !serving.request_complete && plan.early_close {
+                connection.over = true;
+                return false;
+            }
+            close |= serving.is_upgrade();
+        }
+        if !serving.request_complete {
+            return first;
+        }
+        connection.serving = None;
+        connection.idle_since = self.now();
+        if close {
+            let _ = self.net.shutdown(&mut connection.socket);
+            connection.lingers_until = Some(self.now() + 300 * SECOND);
+        }
+        true
+    }
+
+    fn drop_connection(&mut self, connection: &mut Connection, how: How) {
+        connection.over = true;
+        match how {
+            How::Fin => {
+                let _ = self.net.shutdown(&mut connection.socket);
+            }
+            How::Close => {}
+            How::Reset => self.net.world.borrow_mut().abort(connection.socket.end),
+        }
+    }
+}
+
+impl Serving {
+    fn is_upgrade(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.request == Framing::Upgrade)
+    }
+}
+
+impl Process for Upstream {
+    fn turn(&mut self) -> Option<u8> {
+        self.wake = None;
+        // Readiness is not remembered: everything is tried in every turn, until it would block.
+        let _ = self.net.poll(&mut Vec::new(), None);
+        self.accept();
+        let mut connections = std::mem::take(&mut self.connections);
+        for connection in &mut connections {
+            self.drive(connection);
+        }
+        connections.retain(|connection| !connection.over);
+        self.connections = connections;
+        None
+    }
+
+    fn next_timeout(&self) -> Option<Mono> {
+        self.wake.map(|wake| Mono(wake.div_ceil(MILLI)))
+    }
+}

@@ -1,0 +1,517 @@
+//! The simulated world: one virtual clock, all sockets of all processes, and what is on its way between them.
+//!
+//! A connection is two [`Endpoint`]s; the numbers of the two differ in the last bit. Everything that travels (bytes, FIN, RST,
+//! the handshake, room that a reader made, answers of the resolver) is a [`Delivery`] at a time of the virtual clock, in order
+//! for each direction. The system calls are in `calls.rs`.
+//!
+//! Edges come as Linux gives them with EPOLLET: a change (new data, FIN, RST, room after a refused write, the end of a
+//! connection attempt) marks the endpoint; a poll reports the state as it then stands, once. Data and FIN that arrive
+//! between two polls are one event, and without a further change there is no second one.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::io::Errno;
+use slime::net::Event;
+use slime::proto::timer::{Mono, Now};
+
+use crate::history::{History, Moment, Sighting};
+use crate::rng::{Rng, mix};
+
+/// Microseconds of the virtual clock.
+pub(crate) type Micros = u64;
+
+pub(crate) const MILLI: Micros = 1000;
+pub(crate) const SECOND: Micros = 1_000_000;
+
+/// The clock does not begin at zero, so that nothing takes zero for "never".
+const START: Micros = 10 * SECOND;
+
+/// When the kernel gives an idle connection up whose other side is silent: 30 s, then three probes 10 s apart.
+const KEEPALIVE: Micros = 60 * SECOND;
+/// And when it gives one up whose bytes are not acknowledged (`tcp_retries2`), or whose SYN is not answered.
+const RETRIES: Micros = 924 * SECOND;
+const SYN_RETRIES: Micros = 127 * SECOND;
+
+/// The most connections that a process may dial in one virtual second: more is a hot loop.
+pub(crate) const MAX_DIALS: u32 = 300;
+
+/// The most that a process may call within one turn: more is an endless loop.
+const MAX_CALLS: u32 = 2_000_000;
+
+/// How rough the network is: chances in a thousand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Weather {
+    /// A read gives less than there is; a write takes less than there is room for.
+    pub(crate) short: u64,
+    /// A read or write would block although there is something, or room.
+    pub(crate) block: u64,
+    /// A segment is lost once and arrives a second later, and all behind it.
+    pub(crate) hiccup: u64,
+    /// A connection is reset at some time.
+    pub(crate) reset: u64,
+    /// A connection goes silent at some time: nothing arrives any more in either direction.
+    pub(crate) blackhole: u64,
+    /// Accepting fails for want of descriptors, dialling for want of buffers.
+    pub(crate) exhausted: u64,
+    /// A dialled connection is refused although somebody listens; a name is not found.
+    pub(crate) refuse: u64,
+    /// An event that nothing caused; a poll that leaves events for the next one.
+    pub(crate) spurious: u64,
+    /// Whether queues may be as small as one byte.
+    pub(crate) narrow: bool,
+    /// Whether backlogs are short and names are looked up slowly, so that connecting takes seconds.
+    pub(crate) sluggish: bool,
+}
+
+impl Weather {
+    /// Any of the roughnesses, or none of them.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let mut some = |of: &[u64]| rng.pick(of);
+        Self {
+            short: some(&[0, 50, 300]),
+            block: some(&[0, 20, 150]),
+            hiccup: some(&[0, 0, 5, 30]),
+            reset: some(&[0, 0, 0, 30]),
+            blackhole: some(&[0, 0, 0, 20]),
+            exhausted: some(&[0, 0, 30, 200]),
+            refuse: some(&[0, 0, 0, 100]),
+            spurious: some(&[0, 20, 200]),
+            narrow: some(&[0, 1]) == 1,
+            sluggish: some(&[0, 1]) == 1,
+        }
+    }
+
+    /// The same without anything that may make an exchange fail, or last longer than the time limits.
+    pub(crate) fn harmless(self) -> Self {
+        let hiccup = if self.narrow { 0 } else { self.hiccup };
+        Self { hiccup, reset: 0, blackhole: 0, refuse: 0, exhausted: 0, sluggish: false, ..self }
+    }
+}
+
+/// One end of a TCP connection.
+#[derive(Default)]
+pub(crate) struct Endpoint {
+    pub(crate) process: usize,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) token: Option<u32>,
+    /// Something changed that no poll has told yet.
+    pub(crate) edge: bool,
+    pub(crate) connected: bool,
+    /// `SO_ERROR`: told once, by whichever call comes first.
+    pub(crate) error: Option<Errno>,
+    /// Reset, timed out, or never made.
+    pub(crate) dead: bool,
+    pub(crate) fin_received: bool,
+    pub(crate) fin_sent: bool,
+    /// The application has closed it.
+    pub(crate) closed: bool,
+    /// On its way to this end, and arrived.
+    pub(crate) flight: VecDeque<u8>,
+    pub(crate) queue: VecDeque<u8>,
+    /// When the last thing arrives that is on its way to this end.
+    pub(crate) last_arrival: Micros,
+    /// How much may be on its way or unread, and how much of it the sender knows to be taken.
+    pub(crate) capacity: usize,
+    pub(crate) used: usize,
+    /// A write was refused; the next room is an edge.
+    pub(crate) no_space: bool,
+    /// The last write was not taken as a whole.
+    pub(crate) held_up: bool,
+    /// Room is withheld by chance.
+    pub(crate) blocked: bool,
+    pub(crate) latency: Micros,
+    /// Nothing arrives here any more.
+    pub(crate) silent: bool,
+    pub(crate) history: History,
+}
+
+pub(crate) struct Listening {
+    pub(crate) process: usize,
+    pub(crate) address: SocketAddr,
+    pub(crate) token: u32,
+    pub(crate) backlog: VecDeque<usize>,
+    pub(crate) limit: usize,
+    pub(crate) edge: bool,
+    pub(crate) open: bool,
+}
+
+/// The kernel's side of a process.
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    /// Its endpoints that are not closed.
+    pub(crate) ends: Vec<usize>,
+    /// Answers of the resolver, and signals.
+    pub(crate) told: Vec<Event>,
+    /// Grows with every call that had an effect and every event.
+    pub(crate) progress: u64,
+    /// Calls in this turn.
+    pub(crate) calls: u32,
+    /// The virtual second, and how often it has dialled in it.
+    pub(crate) dials: (Micros, u32),
+}
+
+/// Something that arrives at an endpoint or a process.
+pub(crate) enum Delivery {
+    Syn {
+        end: usize,
+        address: SocketAddr,
+    },
+    SynAck(usize),
+    Refused(usize),
+    Bytes(usize, usize),
+    Fin(usize),
+    Rst(usize),
+    /// The reader has made room for the sender at this end.
+    Room(usize, usize),
+    Unblock(usize),
+    Edge(usize),
+    GiveUp {
+        end: usize,
+        last: bool,
+    },
+    /// Chance strikes this connection: reset or silence.
+    Strike {
+        end: usize,
+        silence: bool,
+    },
+    Told(usize, Event),
+}
+
+pub(crate) struct World {
+    pub(crate) clock: Micros,
+    pub(crate) rng: Rng,
+    pub(crate) weather: Weather,
+    pub(crate) ends: Vec<Endpoint>,
+    pub(crate) listeners: Vec<Listening>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) names: BTreeMap<String, Vec<IpAddr>>,
+    /// Pipes that are taken: whose, and what they hold.
+    pub(crate) pipes: BTreeMap<u32, (usize, Vec<u8>)>,
+    pub(crate) last_pipe: u32,
+    pub(crate) moment: Moment,
+    /// Where an exchange's marker was written: see [`World::note_markers`].
+    pub(crate) sightings: Vec<Sighting>,
+    pub(crate) tails: BTreeMap<usize, Vec<u8>>,
+    deliveries: BTreeMap<u64, Delivery>,
+    due: BinaryHeap<Reverse<(Micros, u64)>>,
+    delivered: u64,
+    trace: u64,
+    verbose: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, weather: Weather) -> Self {
+        Self {
+            clock: START,
+            rng: Rng::new(seed, "world"),
+            weather,
+            ends: Vec::new(),
+            listeners: Vec::new(),
+            hosts: Vec::new(),
+            names: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            last_pipe: 0,
+            moment: Moment { turn: 0, call: 0 },
+            sightings: Vec::new(),
+            tails: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            delivered: 0,
+            trace: seed,
+            verbose: is_verbose(),
+        }
+    }
+
+    /// Adds a process; its number.
+    pub(crate) fn add_host(&mut self, name: &str) -> usize {
+        let number = u8::try_from(self.hosts.len() + 1).unwrap();
+        self.hosts.push(Host {
+            name: name.to_owned(),
+            address: [10, 0, 0, number].into(),
+            ends: Vec::new(),
+            told: Vec::new(),
+            progress: 0,
+            calls: 0,
+            dials: (0, 0),
+        });
+        self.hosts.len() - 1
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now { mono: Mono(self.clock / MILLI), unix: 1_700_000_000 + self.clock / SECOND }
+    }
+
+    /// A hash over all calls, their results, and all deliveries so far.
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    pub(crate) fn note(&mut self, what: &str, process: usize, at: usize, result: u64) {
+        let fields =
+            [self.clock, process as u64, at as u64, result, what.len() as u64, u64::from(what.as_bytes()[0])];
+        for field in fields {
+            self.trace = mix(self.trace ^ field);
+        }
+        if self.verbose {
+            let name = self.hosts.get(process).map_or("", |host| host.name.as_str());
+            println!("{:>12} {name:<10} {what:<10} end {at} -> {result}", self.clock);
+        }
+    }
+
+    /// Counts a system call.
+    pub(crate) fn enter(&mut self, process: usize) {
+        self.moment.call += 1;
+        let host = &mut self.hosts[process];
+        host.calls += 1;
+        assert!(host.calls < MAX_CALLS, "{} calls without end within one turn", host.name);
+    }
+
+    /// Begins a turn of a process.
+    pub(crate) fn begin_turn(&mut self, process: usize) {
+        self.moment.turn += 1;
+        self.hosts[process].calls = 0;
+    }
+
+    pub(crate) fn progressed(&mut self, process: usize) {
+        self.hosts[process].progress += 1;
+    }
+
+    // What is on its way.
+
+    pub(crate) fn deliver_at(&mut self, at: Micros, delivery: Delivery) {
+        let number = self.delivered;
+        self.delivered += 1;
+        self.deliveries.insert(number, delivery);
+        self.due.push(Reverse((at, number)));
+    }
+
+    pub(crate) fn next_delivery(&self) -> Option<Micros> {
+        self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Moves the clock to a time, and delivers what is due until then.
+    pub(crate) fn advance_to(&mut self, time: Micros) {
+        loop {
+            match self.due.peek() {
+                Some(Reverse((at, number))) if *at <= time => {
+                    let (at, number) = (*at, *number);
+                    self.due.pop();
+                    self.clock = self.clock.max(at);
+                    if let Some(delivery) = self.deliveries.remove(&number) {
+                        self.arrive(delivery);
+                    }
+                }
+                _ => break,
+            }
+        }
+        self.clock = self.clock.max(time);
+    }
+
+    /// Sends something to an endpoint, behind all that is on its way there.
+    pub(crate) fn send_in_order(&mut self, to: usize, delivery: Delivery) {
+        let mut at = self.clock + self.delay(to);
+        if self.rng.chance(self.weather.hiccup) {
+            at += SECOND;
+        }
+        let at = at.max(self.ends[to].last_arrival);
+        self.ends[to].last_arrival = at;
+        self.deliver_at(at, delivery);
+    }
+
+    pub(crate) fn delay(&mut self, end: usize) -> Micros {
+        let latency = self.ends[end].latency;
+        latency + self.rng.within(1, latency)
+    }
+
+    fn arrive(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Syn { end, address } => self.arrive_syn(end, address),
+            Delivery::SynAck(end) => {
+                let it = &mut self.ends[end];
+                if !it.dead && !it.silent {
+                    (it.connected, it.edge) = (true, true);
+                    self.note("connected", self.ends[end].process, end, 0);
+                }
+            }
+            Delivery::Refused(end) => self.kill(end, Errno::CONNREFUSED),
+            Delivery::Bytes(end, n) => self.arrive_bytes(end, n),
+            Delivery::Fin(end) => {
+                let it = &mut self.ends[end];
+                if !it.dead && !it.silent {
+                    (it.fin_received, it.edge) = (true, true);
+                    self.note("fin", self.ends[end].process, end, 0);
+                }
+            }
+            Delivery::Rst(end) => {
+                if !self.ends[end].silent {
+                    // tcp_reset(): in CLOSE_WAIT the error is another one.
+                    let error = if self.ends[end].fin_received { Errno::PIPE } else { Errno::CONNRESET };
+                    self.kill(end, error);
+                }
+            }
+            Delivery::Room(end, n) => {
+                if !self.ends[end].silent {
+                    self.ends[end ^ 1].used -= n;
+                    self.edge_if_room(end);
+                }
+            }
+            Delivery::Unblock(end) => {
+                self.ends[end].blocked = false;
+                self.edge_if_room(end);
+            }
+            Delivery::Edge(end) => self.ends[end].edge = true,
+            Delivery::GiveUp { end, last } => {
+                let waits = self.ends[end ^ 1].used > 0;
+                if waits && !last {
+                    self.deliver_at(self.clock + RETRIES - KEEPALIVE, Delivery::GiveUp { end, last: true });
+                } else {
+                    self.kill(end, Errno::TIMEDOUT);
+                }
+            }
+            Delivery::Strike { end, silence: true } => self.silence(end),
+            Delivery::Strike { end, silence: false } => {
+                self.kill(end, Errno::CONNRESET);
+                self.kill(end ^ 1, Errno::CONNRESET);
+            }
+            Delivery::Told(process, event) => self.hosts[process].told.push(event),
+        }
+    }
+
+    fn arrive_syn(&mut self, end: usize, address: SocketAddr) {
+        if self.ends[end].closed || self.ends[end].dead || self.ends[end].silent {
+            return;
+        }
+        if self.hosts.iter().all(|host| host.address != address.ip()) {
+            self.deliver_at(self.clock + SYN_RETRIES, Delivery::GiveUp { end, last: true });
+            return;
+        }
+        let open = |listener: &Listening| listener.open && listener.address == address;
+        match self.listeners.iter().position(open) {
+            None => self.send_in_order(end, Delivery::Refused(end)),
+            Some(_) if self.rng.chance(self.weather.refuse) => {
+                self.send_in_order(end, Delivery::Refused(end))
+            }
+            Some(listener) if self.listeners[listener].backlog.len() >= self.listeners[listener].limit => {
+                // The SYN is dropped, and sent again a second later.
+                self.deliver_at(self.clock + SECOND, Delivery::Syn { end, address });
+            }
+            Some(listener) => {
+                let process = self.listeners[listener].process;
+                let there = &mut self.ends[end ^ 1];
+                (there.process, there.connected) = (process, true);
+                self.hosts[process].ends.push(end ^ 1);
+                self.listeners[listener].backlog.push_back(end ^ 1);
+                self.listeners[listener].edge = true;
+                self.note("syn", process, end ^ 1, 0);
+                self.send_in_order(end, Delivery::SynAck(end));
+            }
+        }
+    }
+
+    fn arrive_bytes(&mut self, end: usize, n: usize) {
+        let it = &mut self.ends[end];
+        if it.dead || it.silent {
+            return;
+        }
+        let n = n.min(it.flight.len());
+        let bytes: Vec<u8> = it.flight.drain(..n).collect();
+        if it.closed {
+            // Nobody will read it: the answer is a reset.
+            it.dead = true;
+            self.send_in_order(end ^ 1, Delivery::Rst(end ^ 1));
+            return;
+        }
+        it.queue.extend(bytes);
+        it.edge = true;
+        self.note("bytes", self.ends[end].process, end, n as u64);
+    }
+
+    /// The connection is over for this end.
+    pub(crate) fn kill(&mut self, end: usize, error: Errno) {
+        let it = &mut self.ends[end];
+        if it.dead {
+            return;
+        }
+        it.dead = true;
+        it.flight.clear();
+        if !it.closed {
+            it.error = Some(error);
+            it.edge = true;
+        }
+        self.note("dead", self.ends[end].process, end, error.raw_os_error().unsigned_abs().into());
+    }
+
+    /// From now on nothing that is sent on this connection arrives.
+    pub(crate) fn silence(&mut self, end: usize) {
+        for end in [end, end ^ 1] {
+            self.ends[end].silent = true;
+            let at = self.clock + KEEPALIVE;
+            self.deliver_at(at, Delivery::GiveUp { end, last: false });
+        }
+        self.note("silent", self.ends[end].process, end, 0);
+    }
+
+    fn edge_if_room(&mut self, end: usize) {
+        if self.ends[end].no_space && self.has_room(end) {
+            self.ends[end].no_space = false;
+            self.ends[end].edge = true;
+        }
+    }
+
+    /// Writable as poll(2) sees it: a third of the room at least.
+    pub(crate) fn has_room(&self, end: usize) -> bool {
+        let there = &self.ends[end ^ 1];
+        !self.ends[end].blocked && there.capacity - there.used > there.capacity / 3
+    }
+
+    // What the scheduler and the invariants ask.
+
+    /// Whether a poll of this process would find anything.
+    pub(crate) fn has_events(&self, process: usize) -> bool {
+        let host = &self.hosts[process];
+        !host.told.is_empty()
+            || self.listeners.iter().any(|it| it.process == process && it.open && it.edge)
+            || host.ends.iter().any(|end| self.ends[*end].token.is_some() && self.ends[*end].edge)
+    }
+
+    /// The processes at the other ends of this process's open sockets.
+    pub(crate) fn peers(&self, process: usize) -> Vec<usize> {
+        self.hosts[process].ends.iter().map(|end| self.ends[end ^ 1].process).collect()
+    }
+
+    /// The process is gone; the kernel closes what it had.
+    pub(crate) fn kill_process(&mut self, process: usize) {
+        for end in self.hosts[process].ends.clone() {
+            self.close(end);
+        }
+        for listener in 0..self.listeners.len() {
+            if self.listeners[listener].process == process {
+                self.close_listener(listener);
+            }
+        }
+        self.hosts[process].told.clear();
+        self.pipes.retain(|_, (owner, _)| *owner != process);
+    }
+}
+
+/// Whether everything is printed that happens, with what the code under test logs.
+fn is_verbose() -> bool {
+    struct Printer;
+    impl log::Log for Printer {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            println!("{:>12} {}", record.level(), record.args());
+        }
+        fn flush(&self) {}
+    }
+    let verbose = std::env::var_os("SLIME_TRACE").is_some();
+    if verbose && log::set_logger(&Printer).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
+    verbose
+}
