@@ -11,6 +11,7 @@
 //! whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
 
 mod health;
+mod leftover;
 mod link;
 mod serve;
 
@@ -19,8 +20,9 @@ use core::net::SocketAddr;
 use log::{info, warn};
 
 use self::health::Health;
+use self::leftover::{Discarding, Finishing};
 use self::link::Backoff;
-use self::serve::{Discarding, Finishing, Serving};
+use self::serve::Serving;
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::notice::Notices;

@@ -1,0 +1,102 @@
+//! What is left of an exchange that is over for one side: it is read to its end, and dropped.
+
+use super::{Agent, WorkerState};
+use crate::proto::exchange::{Messages, Turn};
+use crate::proto::http1::body::Progress;
+use crate::proto::http1::head::{ResponseHead, Storage, Version};
+use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::seam::{Command, End, Step};
+use crate::proto::timer::{Mono, Now};
+
+/// A response that nobody waits for any more.
+pub(super) struct Finishing {
+    pub(super) upstream: UpstreamKey,
+    pub(super) messages: Messages,
+}
+
+/// The rest of a request whose response is complete. The hub may send the next request right behind it, so the tunnel is not closed.
+pub(super) struct Discarding {
+    pub(super) tunnel: TunnelKey,
+    messages: Messages,
+    /// The hub, which closes the tunnel unless it has sent all of the request already, has this long.
+    pub(super) until: Mono,
+}
+
+impl Agent {
+    /// An answer went out through the tunnel. Once the request has been read to its end, the tunnel takes the next one.
+    pub(super) fn discard_rest(&mut self, key: WorkerKey, now: Now) {
+        let until = now.mono.after_coarse(self.config.limits.stall);
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let WorkerState::Serving(serving) = core::mem::replace(&mut worker.state, WorkerState::Stopped)
+        else {
+            return;
+        };
+        let tunnel = serving.tunnel;
+        if serving.messages.request.is_done() {
+            self.rest_on_tunnel(key, tunnel, now);
+            return;
+        }
+        worker.state = WorkerState::Discarding(Discarding { tunnel, messages: serving.messages, until });
+        self.commands.push(Command::Resume(tunnel.into()));
+        self.arm_worker(key);
+    }
+
+    /// Drops what comes of a request whose response is complete.
+    pub(super) fn discard(
+        &mut self,
+        key: WorkerKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Discarding(Discarding { tunnel, messages, .. }) = &mut worker.state else {
+            return Step::Wait;
+        };
+        let tunnel = *tunnel;
+        let begin = out.len();
+        let progress = messages.advance_request(input, end, out);
+        out.truncate(begin);
+        let is_done = messages.request.is_done();
+        let step = match progress {
+            Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
+            Ok(Progress::NeedMore | Progress::Done) => Step::Wait,
+            Ok(Progress::Truncated) | Err(_) => {
+                self.drop_tunnel(tunnel);
+                self.next(key, now);
+                return Step::Wait;
+            }
+        };
+        if is_done {
+            self.rest_on_tunnel(key, tunnel, now);
+        }
+        step
+    }
+}
+
+impl Finishing {
+    /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
+    pub(super) fn drop_response(
+        &mut self,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Option<Step> {
+        if !self.messages.is_answered() {
+            let Some(length) = self.messages.scan_head(input).ok()? else { return Some(Step::Wait) };
+            let head = input.get(..length).unwrap_or(input);
+            let mut storage = Storage::new();
+            let head = ResponseHead::parse(head, &mut storage, self.messages.facts.head_only).ok()?;
+            return match self.messages.on_head(&head, head.framing.onward(Version::Http11)).ok()? {
+                Turn::Interim | Turn::Final => Some(Step::Skip(length)),
+                Turn::Upgraded => None,
+            };
+        }
+        match self.messages.advance_response(input, end, out).ok()? {
+            Progress::Pass(n) | Progress::Skip(n) => Some(Step::Skip(n)),
+            Progress::NeedMore | Progress::Done => Some(Step::Wait),
+            Progress::Truncated => None,
+        }
+    }
+}
