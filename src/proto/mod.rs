@@ -9,6 +9,8 @@ pub mod agent;
 pub mod agent_token;
 pub mod error;
 pub mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod http1;
 pub mod hub;
 pub mod key;
@@ -19,7 +21,7 @@ pub mod queue;
 pub mod revocation;
 pub mod seam;
 pub mod table;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 pub mod timer;
 pub mod tunnel;

@@ -29,6 +29,10 @@ use crate::proto::tunnel::{CONTINUE, WORKING, expects_connect, write_refusal};
 /// not be sent again.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// What is taken in of a body that comes along with its head, before the request has a connection: what the hub holds of it. The
+/// shell's buffer has room for the head beside it.
+const GATHERED: usize = 16 * 1024;
+
 const BROKE: Violation = Violation::new(502, "the upstream closed the connection before it answered");
 const STALLED: Violation = Violation::new(502, "the upstream takes nothing of the request");
 
@@ -49,8 +53,8 @@ pub(super) struct Serving {
 
 /// The way to the upstream.
 enum Leg {
-    /// What came of the body along with the head is being taken in.
-    Gathering,
+    /// What came of the body along with the head is being taken in; so many bytes so far.
+    Gathering(usize),
     /// A probe occupies the worker.
     Waiting,
     /// A connection is being made.
@@ -64,13 +68,13 @@ impl Serving {
         let sign_at = if self.messages.is_answered() { Mono::NEVER } else { self.sign_at };
         match self.leg {
             Leg::Dialling { until, .. } => until.min(sign_at),
-            Leg::Gathering | Leg::Waiting | Leg::Paired { .. } => sign_at.min(self.other_by),
+            Leg::Gathering(_) | Leg::Waiting | Leg::Paired { .. } => sign_at.min(self.other_by),
         }
     }
 
     pub(super) fn wants_request(&self) -> bool {
         match self.leg {
-            Leg::Gathering => true,
+            Leg::Gathering(_) => true,
             Leg::Waiting | Leg::Dialling { .. } => false,
             Leg::Paired { .. } => self.messages.wants_request(),
         }
@@ -79,7 +83,15 @@ impl Serving {
     fn connection(&self) -> Option<UpstreamKey> {
         match self.leg {
             Leg::Dialling { upstream, .. } | Leg::Paired { upstream, .. } => Some(upstream),
-            Leg::Gathering | Leg::Waiting => None,
+            Leg::Gathering(_) | Leg::Waiting => None,
+        }
+    }
+
+    /// Bytes of the request were consumed.
+    fn take_in(&mut self, n: usize) {
+        match &mut self.leg {
+            Leg::Gathering(gathered) => *gathered += n,
+            Leg::Waiting | Leg::Dialling { .. } | Leg::Paired { .. } => self.whole = false,
         }
     }
 
@@ -174,7 +186,7 @@ impl Agent {
         worker.state = WorkerState::Serving(Serving {
             tunnel,
             messages: Messages::new(Facts::of(head), head.framing, HeadScan::default()),
-            leg: Leg::Gathering,
+            leg: Leg::Gathering(0),
             expects_connect,
             whole: true,
             sign_at: now.mono.after_coarse(worker.backoff.pace),
@@ -195,19 +207,24 @@ impl Agent {
         let busy = !self.commands.is_empty();
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(serving) = self.serving(key) else { return Step::Wait };
-        let gathers = matches!(serving.leg, Leg::Gathering);
+        let (gathers, room) = match serving.leg {
+            Leg::Gathering(gathered) => (true, GATHERED.saturating_sub(gathered)),
+            Leg::Waiting | Leg::Dialling { .. } | Leg::Paired { .. } => (false, usize::MAX),
+        };
         // Commands under way: the tunnel was paired just now, and the shell does not know yet.
         if !serving.wants_request() || !gathers && busy {
             return Step::Wait;
         }
-        let step = match serving.messages.advance_request(input, end, out) {
+        let shown = input.get(..room).unwrap_or(input);
+        let end = end.filter(|_| shown.len() == input.len());
+        let step = match serving.messages.advance_request(shown, end, out) {
             Ok(Progress::Pass(n)) => {
-                serving.whole &= gathers;
+                serving.take_in(n);
                 serving.note_progress(stalled_by);
                 Step::Pass(n)
             }
             Ok(Progress::Skip(n)) => {
-                serving.whole &= gathers;
+                serving.take_in(n);
                 Step::Skip(n)
             }
             Ok(Progress::NeedMore) => Step::Wait,
@@ -516,7 +533,7 @@ impl Agent {
                     self.cut(key, "the upstream broke its response off", now)
                 }
                 Leg::Paired { .. } => self.fail(key, BROKE, now),
-                Leg::Gathering | Leg::Waiting => {}
+                Leg::Gathering(_) | Leg::Waiting => {}
             },
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
@@ -585,9 +602,15 @@ impl Agent {
         else {
             return;
         };
+        // What is held goes with the tunnel: an upstream that has not taken all of the request would wait for the rest.
+        let has_it_all = serving.messages.request.is_done()
+            && serving
+                .connection()
+                .and_then(|connection| self.upstreams.get(connection))
+                .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
         match (self.config.on_cancel, &serving.leg) {
             (OnCancel::Drain, Leg::Paired { upstream, .. })
-                if serving.messages.request.is_done() && !serving.messages.is_upgraded() =>
+                if has_it_all && !serving.messages.is_upgraded() =>
             {
                 let upstream = *upstream;
                 worker.state = WorkerState::Finishing(Finishing { upstream, messages: serving.messages });

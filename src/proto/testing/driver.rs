@@ -18,6 +18,8 @@ pub(crate) struct Driver<C> {
     conns: BTreeMap<Key, Conn>,
     /// Connections that were asked for and are not made yet.
     pub(crate) dials: Vec<(Key, Target)>,
+    /// Connections that failed while commands were carried out. The core hears of it after those.
+    failed: Vec<Key>,
     pub(crate) exit: Option<u8>,
 }
 
@@ -68,13 +70,23 @@ impl Held {
 
 impl<C: Core> Driver<C> {
     pub(crate) fn new(core: C) -> Self {
-        Self { core, conns: BTreeMap::new(), dials: Vec::new(), exit: None }
+        Self { core, conns: BTreeMap::new(), dials: Vec::new(), failed: Vec::new(), exit: None }
     }
 
     /// How many connections there are, and how many bytes are held or wait in them.
     pub(crate) fn census(&self) -> (usize, usize) {
         let bytes = self.conns.values().map(|c| c.input.len() + c.output.len() + c.held.bytes.len()).sum();
         (self.conns.len(), bytes)
+    }
+
+    /// What is kept in each connection, in words.
+    pub(crate) fn describe(&self) -> String {
+        let text = |bytes: &[u8]| bytes.get(..60).unwrap_or(bytes).escape_ascii().to_string();
+        let kept = self.conns.iter().map(|(key, conn)| {
+            let Conn { input, output, held, .. } = conn;
+            format!("{key:?} input '{}' output '{}' held '{}'", text(input), text(output), text(&held.bytes))
+        });
+        kept.collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) fn open(&mut self, key: Key, wire: WireEnd) {
@@ -159,7 +171,8 @@ impl<C: Core> Driver<C> {
     }
 
     fn pump(&mut self, key: Key, wires: &mut Wires, now: Now) {
-        for _ in 0..100_000 {
+        let mut idle = 0;
+        while idle < 100 {
             let Some(conn) = self.conns.get_mut(&key) else { return };
             if let Ending::Linger { .. } = conn.ending {
                 return self.drop_input(key, wires, now);
@@ -167,10 +180,17 @@ impl<C: Core> Driver<C> {
             if !self.core.wants_input(key) || self.is_held_up(key) {
                 return;
             }
+            let had = self.conns.get(&key).map_or(0, |conn| conn.input.len());
             let Some(conn) = self.conns.get_mut(&key) else { return };
             if (!conn.input.is_empty() || conn.end.is_some()) && self.show(key, wires, now) {
+                idle = if self.conns.get(&key).is_some_and(|conn| conn.input.len() == had) {
+                    idle + 1
+                } else {
+                    0
+                };
                 continue;
             }
+            idle = 0;
             let Some(conn) = self.conns.get_mut(&key) else { return };
             if conn.end.is_some() || conn.input.len() >= BUFFER {
                 return;
@@ -180,7 +200,7 @@ impl<C: Core> Driver<C> {
                 continue;
             }
             let Some(conn) = self.conns.get_mut(&key) else { return };
-            match wires.read(conn.wire) {
+            match wires.read_at_most(conn.wire, BUFFER - conn.input.len()) {
                 Ok(bytes) => conn.input.extend(bytes),
                 Err(Blocked::Yet) => return,
                 Err(Blocked::For(Ended::Fin)) => conn.end = Some(End::Clean),
@@ -267,11 +287,12 @@ impl<C: Core> Driver<C> {
                 Some(Peer::Requester(_)) | None => &[],
             };
             let (wire, own) = (conn.wire, conn.output.len());
-            let bytes = [&conn.output, held].concat();
-            if bytes.is_empty() || conn.write_failed {
+            if own + held.len() == 0 || conn.write_failed {
                 break;
             }
-            match wires.write(wire, &bytes) {
+            // The output first, then the held bytes.
+            let bytes = if own > 0 { &conn.output } else { held };
+            match wires.write(wire, bytes) {
                 Ok(n) => {
                     moved = true;
                     let Some(conn) = self.conns.get_mut(&key) else { return };
@@ -300,7 +321,8 @@ impl<C: Core> Driver<C> {
     fn write_failed(&mut self, key: Key, wires: &mut Wires, now: Now) {
         let Some(conn) = self.conns.get_mut(&key) else { return };
         if !matches!(conn.peer, Some(Peer::Responder { .. })) || conn.end.is_some() {
-            return self.fail(key, Why::Failed, wires, now);
+            self.failed.push(key);
+            return;
         }
         conn.write_failed = true;
         conn.listed = true;
@@ -412,12 +434,15 @@ impl<C: Core> Driver<C> {
     pub(crate) fn obey(&mut self, wires: &mut Wires, now: Now) {
         loop {
             let commands = core::mem::take(self.core.commands());
-            if commands.is_empty() {
+            if commands.is_empty() && self.failed.is_empty() {
                 return;
             }
             wires.moves += 1;
             for command in commands {
                 self.carry_out(command, wires, now);
+            }
+            while let Some(key) = self.failed.pop() {
+                self.fail(key, Why::Failed, wires, now);
             }
         }
     }

@@ -142,7 +142,8 @@ impl Wires {
     }
 
     /// Whether the other end has ended its direction, though bytes before that may be unread.
-    pub(crate) fn hung_up(&mut self, end: WireEnd) -> bool {
-        self.own(end).reset || self.other(end).fin
+    pub(crate) fn hung_up(&self, end: WireEnd) -> bool {
+        let [own, other] = [end.side, 1 - end.side].map(|side| &self.wires[end.wire][side]);
+        own.reset || other.fin
     }
 }

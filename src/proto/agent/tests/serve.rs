@@ -405,6 +405,22 @@ fn an_upstream_that_cannot_stop_is_read_to_the_end_before_the_worker_is_free() {
 }
 
 #[test]
+fn an_upstream_that_has_not_taken_all_of_the_request_can_be_stopped() {
+    let body = "x".repeat(5000);
+    let request = format!("POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5000\r\n\r\n{body}");
+    let setup = Setup { room: 1000, ..Setup::default() };
+    let (mut pair, hub) = joined(setup.agent(|agent| agent.on_cancel = OnCancel::Drain));
+    pair.send(hub, &request[..1000]);
+    let upstream = pair.upstream();
+    pair.reads_only(upstream, 0);
+    pair.send(hub, &request[1000..]);
+    pair.close(hub);
+    pair.reads_only(upstream, usize::MAX);
+    assert!(pair.ended(upstream).is_some());
+    joins_again(&mut pair, "?1");
+}
+
+#[test]
 fn draining_waits_for_an_upstream_that_cannot_stop() {
     let (mut pair, hub, upstream) =
         serving(Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain), POST);

@@ -1,0 +1,189 @@
+//! Messages: what is accepted must be read by the next hop as it was judged here, however it was cut into pieces.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use crate::proto::error::Violation;
+use crate::proto::http1::body::{Progress, Transfer};
+use crate::proto::http1::framing::Framing;
+use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
+use crate::proto::http1::path;
+use crate::proto::http1::rewrite::{
+    ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
+    response_to_hub,
+};
+use crate::proto::seam::End;
+use crate::proto::testing::every_split;
+
+/// Inputs up to this size are cut at every place, larger ones only byte by byte.
+const CUT_EVERYWHERE: usize = 300;
+
+pub(super) fn request_head(data: &[u8]) {
+    let Some(length) = find_head(data) else { return };
+    let mut storage = Storage::new();
+    let Ok(head) = RequestHead::parse(&data[..length], &mut storage) else { return };
+    assert!(head.framing != Framing::UntilClose);
+    if path::is_reserved(head.path()) {
+        return;
+    }
+    for (expect, trusted, drop_authorization) in [
+        (ExpectForward::Drop, false, true),
+        (ExpectForward::EndToEnd, true, false),
+        (ExpectForward::Connect, false, false),
+    ] {
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let how = ToAgent { client, secure: false, trusted, drop_authorization, expect };
+        let mut to_agent = Vec::new();
+        request_to_agent(&head, &how, &mut to_agent);
+        assert_eq!(
+            HeadScan::on_tunnel().advance(&to_agent),
+            Ok(Some(to_agent.len())),
+            "the agent would not take it"
+        );
+        let mut storage = Storage::on_tunnel();
+        let at_agent = RequestHead::parse(&to_agent, &mut storage).expect("the agent would refuse it");
+        assert_eq!(at_agent.framing, head.framing);
+        assert_eq!(at_agent.method, head.method);
+        assert_eq!(at_agent.target, head.path_and_query());
+        assert_eq!(at_agent.path(), head.path());
+        assert_eq!(at_agent.version, Version::Http11);
+        // Only ours are left of what is ours alone.
+        let ours = at_agent.fields.iter().filter(|field| starts_with_slime(field.name));
+        assert!(ours.clone().all(|field| field.name == "Slime-Expect") && ours.count() <= 1);
+        let how = ToUpstream {
+            authority: "up.test",
+            preserve_host: trusted,
+            base_path: if trusted { "/base" } else { "" },
+            authorization: trusted.then_some("Basic eA=="),
+            keep_expect: expect == ExpectForward::EndToEnd,
+        };
+        let mut to_upstream = Vec::new();
+        request_to_upstream(&at_agent, &how, &mut to_upstream);
+        let mut storage = Storage::on_tunnel();
+        let at_upstream =
+            RequestHead::parse(&to_upstream, &mut storage).expect("the upstream would refuse it");
+        assert_eq!((at_upstream.framing, at_upstream.method), (head.framing, head.method));
+        assert!(!at_upstream.fields.iter().any(|field| starts_with_slime(field.name)));
+    }
+}
+
+pub(super) fn response_head(data: &[u8]) {
+    let Some(length) = find_head(data) else { return };
+    for to_head in [false, true] {
+        let mut storage = Storage::new();
+        let Ok(head) = ResponseHead::parse(&data[..length], &mut storage, to_head) else { continue };
+        let onward = head.framing.onward(Version::Http11);
+        let mut to_hub = Vec::new();
+        response_to_hub(&head, onward, &mut to_hub);
+        let mut storage = Storage::on_tunnel();
+        assert_eq!(
+            HeadScan::on_tunnel().advance(&to_hub),
+            Ok(Some(to_hub.len())),
+            "the hub would not take it"
+        );
+        let at_hub = ResponseHead::parse(&to_hub, &mut storage, to_head).expect("the hub would refuse it");
+        assert_eq!((at_hub.framing, at_hub.status), (onward, head.status));
+        assert!(!at_hub.fields.iter().any(|field| starts_with_slime(field.name)));
+        for version in [Version::Http10, Version::Http11] {
+            let framing = onward.onward(version);
+            let how = ToClient { agent_id: "a", version, framing, persistent: true };
+            let mut to_client = Vec::new();
+            response_to_client(&at_hub, &how, &mut to_client);
+            let mut storage = Storage::on_tunnel();
+            let at_client =
+                ResponseHead::parse(&to_client, &mut storage, to_head).expect("no client would take it");
+            assert_eq!((at_client.framing, at_client.status), (framing, head.status));
+            assert!(!(framing == Framing::UntilClose && at_client.persistent));
+        }
+    }
+}
+
+/// What became of a body.
+#[derive(Clone, Debug, PartialEq)]
+struct Passed {
+    out: Vec<u8>,
+    end: Result<Progress, Violation>,
+    consumed: usize,
+}
+
+pub(super) fn chunked(data: &[u8]) {
+    let whole = divided(data, |pieces| pass(Framing::Chunked, Framing::Chunked, pieces, None));
+    let plain = divided(data, |pieces| pass(Framing::Chunked, Framing::UntilClose, pieces, None));
+    if plain.end == Ok(Progress::Done) {
+        assert_eq!(whole.end, Ok(Progress::Done));
+        // What goes on is in the one form that has one reading, and carries the same data.
+        let again = pass(Framing::Chunked, Framing::Chunked, &[&whole.out], None);
+        assert_eq!(
+            (&again.out, again.end, again.consumed),
+            (&whole.out, Ok(Progress::Done), whole.out.len())
+        );
+        let same = pass(Framing::Chunked, Framing::UntilClose, &[&whole.out], None);
+        assert_eq!(same.out, plain.out);
+    }
+    // The other way round, whatever it is.
+    let encoded = divided(data, |pieces| {
+        let encoded = pass(Framing::UntilClose, Framing::Chunked, pieces, Some(End::Clean));
+        assert_eq!(encoded.end, Ok(Progress::Done));
+        let decoded = pass(Framing::Chunked, Framing::UntilClose, &[&encoded.out], None);
+        (decoded.out, decoded.end)
+    });
+    assert_eq!((encoded.0.as_slice(), encoded.1), (data, Ok(Progress::Done)));
+    let cut = pass(Framing::UntilClose, Framing::Chunked, &[data], Some(End::Cut));
+    assert_eq!(cut.end, Ok(Progress::Truncated));
+}
+
+fn pass(from: Framing, to: Framing, pieces: &[&[u8]], end: Option<End>) -> Passed {
+    let mut transfer = Transfer::new(from, to);
+    let (mut input, mut out, mut consumed) = (Vec::new(), Vec::new(), 0);
+    for (index, piece) in pieces.iter().enumerate() {
+        input.extend_from_slice(piece);
+        let end = end.filter(|_| index + 1 == pieces.len());
+        loop {
+            match transfer.advance(&input, end, &mut out) {
+                Ok(Progress::Pass(n)) => {
+                    assert!(n > 0);
+                    consumed += n;
+                    out.extend(input.drain(..n));
+                }
+                Ok(Progress::Skip(n)) => {
+                    assert!(n > 0);
+                    consumed += n;
+                    input.drain(..n);
+                }
+                Ok(Progress::NeedMore) if index + 1 < pieces.len() => break,
+                // How far a body was read that is no body does not matter.
+                last => return Passed { consumed: if last.is_ok() { consumed } else { 0 }, out, end: last },
+            }
+        }
+    }
+    Passed { out, end: Ok(Progress::NeedMore), consumed }
+}
+
+fn divided<T: core::fmt::Debug + PartialEq>(data: &[u8], mut run: impl FnMut(&[&[u8]]) -> T) -> T {
+    if data.len() <= CUT_EVERYWHERE {
+        return every_split(data, b"", run);
+    }
+    let whole = run(&[data]);
+    let single: Vec<&[u8]> = data.chunks(1).collect();
+    assert_eq!(run(&single), whole);
+    whole
+}
+
+/// The length of the head at the beginning; found in pieces as in one.
+fn find_head(data: &[u8]) -> Option<usize> {
+    let mut scan = HeadScan::default();
+    let whole = scan.advance(data);
+    let mut scan = HeadScan::default();
+    let mut found = Ok(None);
+    for length in 1..=data.len() {
+        found = scan.advance(&data[..length]);
+        if found != Ok(None) {
+            break;
+        }
+    }
+    assert_eq!(whole.map_err(|violation| violation.status), found.map_err(|violation| violation.status));
+    found.ok().flatten()
+}
+
+fn starts_with_slime(name: &str) -> bool {
+    name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("slime-"))
+}

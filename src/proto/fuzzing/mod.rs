@@ -1,0 +1,147 @@
+//! The bodies of the fuzz targets in `fuzz/`. The unit tests run them, too.
+
+// What does not hold is told by a panic.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod http1;
+mod link;
+mod world;
+
+/// The head of a request, on its way to the upstream.
+pub fn request_head(data: &[u8]) {
+    http1::request_head(data);
+}
+
+/// The head of a response, on its way to the application.
+pub fn response_head(data: &[u8]) {
+    http1::response_head(data);
+}
+
+/// A chunked body, and one that becomes one.
+pub fn chunked(data: &[u8]) {
+    http1::chunked(data);
+}
+
+/// What an application sends, whole and in pieces: both must come to the same.
+pub fn framing_split(data: &[u8]) {
+    link::framing_split(data);
+}
+
+/// The text of an agent token, and what a token can say.
+pub fn agent_token(data: &[u8]) {
+    link::agent_token(data);
+}
+
+/// What a hub and an agent are told before they know each other.
+pub fn handshake(data: &[u8]) {
+    link::handshake(data);
+}
+
+/// A list of operations on the joined cores.
+pub fn exchange(data: &[u8]) {
+    world::run(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes from a seed (SplitMix64).
+    fn random(seed: u64, length: usize) -> Vec<u8> {
+        let mut state = seed;
+        let words = (0..length.div_ceil(8)).flat_map(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (z ^ (z >> 31)).to_le_bytes()
+        });
+        words.take(length).collect()
+    }
+
+    /// The raw bytes of all vectors; what goes beyond a few kilobytes is left out.
+    fn vectors() -> Vec<Vec<u8>> {
+        let files = [
+            include_str!("../../../tests/vectors/requests.txt"),
+            include_str!("../../../tests/vectors/responses.txt"),
+            include_str!("../../../tests/vectors/bodies.txt"),
+        ];
+        let mut all = Vec::new();
+        for line in files.iter().flat_map(|file| file.lines()) {
+            if line.starts_with("== ") {
+                all.push(Vec::new());
+            } else if let (Some(text), Some(vector)) = (line.strip_prefix("> "), all.last_mut()) {
+                unescape(text, vector);
+            }
+        }
+        assert!(all.len() > 100);
+        all
+    }
+
+    fn unescape(text: &str, out: &mut Vec<u8>) {
+        let mut rest = text.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            let (byte, used) = match (first, after.first()) {
+                (b'\\', Some(b'r')) => (b'\r', 1),
+                (b'\\', Some(b'n')) => (b'\n', 1),
+                (b'\\', Some(b't')) => (b'\t', 1),
+                (b'\\', Some(b's')) => (b' ', 1),
+                (b'\\', Some(b'x')) => {
+                    let digits = core::str::from_utf8(&after[1..3]).unwrap();
+                    (u8::from_str_radix(digits, 16).unwrap(), 3)
+                }
+                (b'\\', Some(_)) => (b'\\', 1),
+                _ => (*first, 0),
+            };
+            out.push(byte);
+            rest = &rest[used..];
+        }
+    }
+
+    #[test]
+    fn the_vectors_as_messages() {
+        for vector in vectors() {
+            request_head(&vector);
+            response_head(&vector);
+            chunked(&vector);
+            // Bodies without their heads, too.
+            if let Some(end) = vector.windows(4).position(|part| part == b"\r\n\r\n") {
+                chunked(&vector[end + 4..]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_vectors_as_what_an_application_sends() {
+        for vector in vectors() {
+            framing_split(&vector);
+        }
+    }
+
+    #[test]
+    fn the_vectors_as_a_handshake() {
+        for vector in vectors() {
+            handshake(&vector);
+        }
+    }
+
+    #[test]
+    fn tokens() {
+        agent_token(b"slime1_AAAA");
+        for seed in 0..200 {
+            agent_token(&random(seed, 300));
+        }
+    }
+
+    #[test]
+    fn operations() {
+        // More of them: SLIME_SEEDS=1000..2000 (`fuzz/run --long exchange` finds better ones).
+        let range = std::env::var("SLIME_SEEDS").unwrap_or_else(|_| "0..15".to_owned());
+        let (from, to) = range.split_once("..").unwrap();
+        for seed in from.parse().unwrap()..to.parse().unwrap() {
+            println!("seed {seed}");
+            exchange(&random(seed, 1200));
+        }
+    }
+}
