@@ -1,0 +1,39 @@
+//! What the tests are made of: processes, raw connections, a server and clients that are not ours, checked bodies.
+
+mod body;
+mod client;
+mod process;
+mod rig;
+mod server;
+mod tunnel;
+mod turn;
+mod upstream;
+mod wire;
+
+pub use body::{Checker, Pattern};
+pub use client::{hyper_exchange, text, ureq_agent};
+pub use process::{Proc, assert_quiet};
+pub use rig::{Agent, Hub, Rig, command, register, shared_token, wait_agents};
+pub use server::{Request, Server, body_of, empty, full, reply, stream};
+pub use tunnel::{WELCOME, hello, join, respond, upgrade_tunnel};
+pub use turn::alone;
+pub use upstream::RawUpstream;
+pub use wire::{Cut, Head, Message, Wire, peek};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that must happen. Only a failing test waits for so long.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until the closure says so; panics when the time is over.
+#[track_caller]
+pub fn wait_until(what: &str, deadline: Duration, mut done: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    loop {
+        if done() {
+            return start.elapsed();
+        }
+        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
