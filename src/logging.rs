@@ -19,7 +19,16 @@ const MAX_LINE: usize = 4096;
 
 /// Sends the log lines of this process to the standard error from now on. The journal of systemd has times of its own.
 pub fn to_stderr(level: LevelFilter) {
-    let logger = Box::leak(Box::new(LineLogger::new(io::stderr(), !is_journal(io::stderr()))));
+    log_to_stderr(level, !is_journal(io::stderr()));
+}
+
+/// As [`to_stderr`], without the time.
+pub fn to_stderr_undated(level: LevelFilter) {
+    log_to_stderr(level, false);
+}
+
+fn log_to_stderr(level: LevelFilter, dated: bool) {
+    let logger = Box::leak(Box::new(LineLogger::new(io::stderr(), dated)));
     // The only failure is that there is a logger already, and then lines have somewhere to go.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(level);

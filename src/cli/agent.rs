@@ -8,6 +8,7 @@ use super::secret::{hex, random, read};
 use super::values::{agent_id, health_path, items};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Upstream};
 use crate::net::run::{AgentOptions, run_agent};
+use crate::proto::key::MAX_SLOTS;
 
 /// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
 const MAX_UPSTREAMS: usize = 1024;
@@ -23,7 +24,7 @@ pub(super) fn run(args: AgentRun, given: &Normalised) -> Result<u8, Failure> {
 
 fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> {
     let token = read(args.token, args.token_file, "--token", given)?.ok_or_else(|| {
-        Failure::Usage(
+        Failure::Runtime(
             "the token is missing: use --token-file FILE or the variable SLIME_TOKEN; \
              `slime hub register`, on the machine of the hub, makes one"
                 .into(),
@@ -42,6 +43,12 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
             "an agent has at most {MAX_UPSTREAMS} upstreams; run another one"
         )));
     }
+    let workers = u64::from(args.num_worker) + u64::from(args.extra_upgrades);
+    if workers * upstreams.len() as u64 > MAX_SLOTS as u64 {
+        return Err(Failure::Usage(format!(
+            "--num-worker and --extra-upgrades make more than {MAX_SLOTS} workers; give smaller numbers"
+        )));
+    }
     let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
     let ids = agent_ids(args.agent_id, upstreams.len(), given)?;
     let health_path =
@@ -49,7 +56,6 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
     let limits = Limits {
         head: args.head_timeout,
         stall: args.stall_timeout,
-        heartbeat: args.heartbeat,
         connect: args.connect_timeout,
         ..Limits::default()
     };
@@ -80,8 +86,8 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
 /// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other secret.
 fn address(flag: &str, text: &str, default_port: u16, given: &Normalised) -> Result<Address, Failure> {
     let address = Address::parse(text, default_port)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin(flag))))?;
-    if address.authorization.is_some() && !given.is_from_environment(flag) {
+        .map_err(|error| Failure::Runtime(format!("{}: {error}", given.origin(flag))))?;
+    if address.authorization.is_some() && given.is_typed(flag) {
         log::warn!(
             "every user of this machine can read the password of {flag} in the list of processes; use the variable {}",
             super::normalise::variable(flag)
@@ -127,7 +133,7 @@ mod tests {
 
     #[track_caller]
     fn refused(line: &str, reason: &str) {
-        let Err(Failure::Usage(error)) = agent(line) else { panic!("{line}") };
+        let Err(Failure::Usage(error) | Failure::Runtime(error)) = agent(line) else { panic!("{line}") };
         assert!(error.contains(reason), "{line}: {error}");
     }
 
@@ -148,7 +154,7 @@ mod tests {
     fn every_flag_arrives() {
         let line = "agent run --token t --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
                     --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
-                    --connect-timeout 2 --heartbeat 3 --head-timeout 4 --stall-timeout 5";
+                    --connect-timeout 2 --head-timeout 4 --stall-timeout 5";
         let AgentOptions { hub, upstreams, config } = agent(line).unwrap();
         assert_eq!(hub, Endpoint { host: "h".into(), port: 80 });
         assert_eq!(config.hub_path, "/x");
@@ -162,8 +168,8 @@ mod tests {
         assert_eq!(config.on_cancel, OnCancel::Drain);
         assert_eq!(config.health_path.as_deref(), Some("/ok"));
         let limits = config.limits;
-        let times = [config.drain_timeout, limits.connect, limits.heartbeat, limits.head, limits.stall];
-        assert_eq!(times, [1, 2, 3, 4, 5].map(Duration::from_secs));
+        let times = [config.drain_timeout, limits.connect, limits.head, limits.stall];
+        assert_eq!(times, [1, 2, 4, 5].map(Duration::from_secs));
     }
 
     #[test]
@@ -176,9 +182,11 @@ mod tests {
         refused("agent --token t --hub ::1 --upstream u", "brackets");
         refused("agent --token t --hub h --upstream u --agent-id a/b", "--agent-id: an agent id is");
         refused("agent --token t --hub h --upstream u --health-path x", "--health-path: a health path");
+        refused("agent --token t --hub h --upstream u,v --num-worker 4294967295", "make more than 1048576");
         let long = "x".repeat(63);
         refused(&format!("agent --token t --hub h --upstream u,v --agent-id {long}"), "--agent-id");
-        let Err(Failure::Usage(error)) = agent("agent --token t --hub http://u:hush@h:x --upstream u") else {
+        let Err(Failure::Runtime(error)) = agent("agent --token t --hub http://u:hush@h:x --upstream u")
+        else {
             panic!()
         };
         assert!(!error.contains("hush"), "{error}");

@@ -1,7 +1,8 @@
 //! The commands and their flags, as argh reads them.
 //!
 //! This is the one table of flags: help, the normalised spellings and the environment variables in [`super::normalise`]
-//! follow from it. Values that may hold a secret stay text here, because argh shows what it cannot parse.
+//! follow from it. Values that may hold a secret stay text here, because argh shows what it cannot parse; and
+//! nothing here is ever printed field by field.
 
 use core::time::Duration;
 
@@ -12,30 +13,31 @@ use super::values::{age, connections, count, duration, level, on_cancel, port, p
 use crate::config::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_WORKERS, HubConfig, Limits, OnCancel};
 
 /// One address for many machines behind NAT: a hub takes HTTP requests and gives each to a free machine whose agent dialled out to it.
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "slime demo\n\
                slime hub run --secret-file secret.txt\n\
                slime hub register --secret-file secret.txt --name gpu-1 > token.txt\n\
                slime agent run --token-file token.txt --hub hub.example.org:8080 --upstream 127.0.0.1:11434",
-    note = "Every flag can be given as an environment variable: --num-worker as SLIME_NUM_WORKER. A flag comes before it."
+    note = "`slime COMMAND --help` shows the flags of a command. Every flag can be given as an environment variable, --num-worker \
+            as SLIME_NUM_WORKER, and all variables in a file, --env-file. A flag comes before its variable, and that before the file."
 )]
 pub(super) struct Slime {
     #[argh(subcommand)]
     pub(super) command: Command,
 }
 
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 pub(super) enum Command {
+    Hub(Hub),
     Agent(Agent),
     Demo(Demo),
-    Hub(Hub),
     Version(Version),
 }
 
 /// run a hub; make and read agent tokens
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "hub",
@@ -48,31 +50,31 @@ pub(super) struct Hub {
     pub(super) command: HubCommand,
 }
 
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub(super) enum HubCommand {
-    Inspect(HubInspect),
-    Register(HubRegister),
     Run(HubRun),
+    Register(HubRegister),
+    Inspect(HubInspect),
 }
 
 /// run an agent
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "agent")]
 pub(super) struct Agent {
     #[argh(subcommand)]
     pub(super) command: AgentCommand,
 }
 
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand)]
 pub(super) enum AgentCommand {
     Run(AgentRun),
 }
 
 /// run a hub: take requests of applications and give them to the agents that are connected
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "run",
@@ -84,96 +86,105 @@ pub(super) enum AgentCommand {
 )]
 pub(super) struct HubRun {
     /// the secret that agent tokens are made with; better: --secret-file
-    #[argh(option)]
+    #[argh(option, arg_name = "text")]
     pub(super) secret: Option<String>,
 
     /// a file that holds the secret
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub(super) secret_file: Option<String>,
 
     /// the address to listen on, again for another one (all addresses)
-    #[argh(option)]
+    #[argh(option, arg_name = "address")]
     pub(super) host: Vec<String>,
 
     /// the port to listen on (8080)
-    #[argh(option, default = "DEFAULT_PORT", from_str_fn(port))]
+    #[argh(option, arg_name = "port", default = "DEFAULT_PORT", from_str_fn(port))]
     pub(super) port: u16,
 
     /// requests in progress at once (1024)
-    #[argh(option, default = "HubConfig::default().concurrent", from_str_fn(connections))]
+    #[argh(option, arg_name = "n", default = "HubConfig::default().concurrent", from_str_fn(connections))]
     pub(super) concurrent: usize,
 
     /// requests that may wait for a worker (1024)
-    #[argh(option, default = "HubConfig::default().queue_depth", from_str_fn(count))]
+    #[argh(option, arg_name = "n", default = "HubConfig::default().queue_depth", from_str_fn(count))]
     pub(super) queue_depth: usize,
 
     /// how long a request waits for a worker (10m)
-    #[argh(option, default = "HubConfig::default().queue_timeout", from_str_fn(duration))]
+    #[argh(option, arg_name = "time", default = "HubConfig::default().queue_timeout", from_str_fn(duration))]
     pub(super) queue_timeout: Duration,
 
     /// connections of applications (16384)
-    #[argh(option, default = "HubConfig::default().max_clients", from_str_fn(connections))]
+    #[argh(option, arg_name = "n", default = "HubConfig::default().max_clients", from_str_fn(connections))]
     pub(super) max_clients: usize,
 
     /// connections of agents, one for each worker (4096)
-    #[argh(option, default = "HubConfig::default().max_tunnels", from_str_fn(connections))]
+    #[argh(option, arg_name = "n", default = "HubConfig::default().max_tunnels", from_str_fn(connections))]
     pub(super) max_tunnels: usize,
 
     /// the largest request body (no limit)
-    #[argh(option, from_str_fn(size))]
+    #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) max_body: Option<u64>,
 
     /// what applications must send as Slime-App-Password or bearer token; better: --app-password-file
-    #[argh(option)]
+    #[argh(option, arg_name = "text")]
     pub(super) app_password: Option<String>,
 
     /// a file that holds the app password
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub(super) app_password_file: Option<String>,
 
+    /// a file of the tokens that were taken back, read again on SIGHUP: ids, names, issued-before TIME
+    #[argh(option, arg_name = "file")]
+    pub(super) revoked: Option<String>,
+
     /// addresses of reverse proxies whose X-Forwarded fields are believed, as 10.0.0.0/8,::1 (none)
-    #[argh(option)]
+    #[argh(option, arg_name = "range")]
     pub(super) trusted_proxy: Vec<String>,
 
     /// how long after its start the hub takes every agent for connected (3s)
-    #[argh(option, default = "HubConfig::default().startup_grace", from_str_fn(duration))]
+    #[argh(option, arg_name = "time", default = "HubConfig::default().startup_grace", from_str_fn(duration))]
     pub(super) startup_grace: Duration,
 
     /// how long requests in progress have to end after SIGTERM (10m)
-    #[argh(option, default = "HubConfig::default().drain_timeout", from_str_fn(duration))]
+    #[argh(option, arg_name = "time", default = "HubConfig::default().drain_timeout", from_str_fn(duration))]
     pub(super) drain_timeout: Duration,
 
     /// how long an upstream has for the beginning of its response (no limit)
-    #[argh(option, from_str_fn(positive))]
+    #[argh(option, arg_name = "time", from_str_fn(positive))]
     pub(super) response_timeout: Option<Duration>,
 
     /// how long a request head may take (10s)
-    #[argh(option, default = "Limits::default().head", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().head", from_str_fn(positive))]
     pub(super) head_timeout: Duration,
 
     /// how long a small request body may take (30s)
-    #[argh(option, default = "Limits::default().body", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().body", from_str_fn(positive))]
     pub(super) body_timeout: Duration,
 
     /// how long a connection is kept between two requests (75s)
-    #[argh(option, default = "Limits::default().idle", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().idle", from_str_fn(positive))]
     pub(super) idle_timeout: Duration,
 
     /// how long a transfer may stand still (60s)
-    #[argh(option, default = "Limits::default().stall", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().stall", from_str_fn(positive))]
     pub(super) stall_timeout: Duration,
 
     /// how long an agent may be silent before it is asked for a sign of life (15s)
-    #[argh(option, default = "Limits::default().heartbeat", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().heartbeat", from_str_fn(positive))]
     pub(super) heartbeat: Duration,
 
+    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    #[argh(option, arg_name = "file")]
+    #[expect(dead_code, reason = "`normalise` reads it, before argh")]
+    pub(super) env_file: Option<String>,
+
     /// error, warn, info or debug (info)
-    #[argh(option, default = "LevelFilter::Info", from_str_fn(level))]
+    #[argh(option, arg_name = "level", default = "LevelFilter::Info", from_str_fn(level))]
     pub(super) log_level: LevelFilter,
 }
 
 /// make a token for an agent and print it
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "register",
@@ -184,36 +195,41 @@ pub(super) struct HubRun {
 )]
 pub(super) struct HubRegister {
     /// the secret of the hub; better: --secret-file
-    #[argh(option)]
+    #[argh(option, arg_name = "text")]
     pub(super) secret: Option<String>,
 
     /// a file that holds the secret
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub(super) secret_file: Option<String>,
 
     /// a name for people and for revoking (one is made up)
-    #[argh(option)]
+    #[argh(option, arg_name = "name")]
     pub(super) name: Option<String>,
 
     /// how long the token is good, as 1h2m3s or 30d (for ever)
-    #[argh(option, from_str_fn(age))]
+    #[argh(option, arg_name = "time", from_str_fn(age))]
     pub(super) age: Option<Duration>,
 
     /// what requests may ask its agents for by Slime-Scope, as a,b
-    #[argh(option)]
+    #[argh(option, arg_name = "list")]
     pub(super) scopes: Vec<String>,
 
     /// the only paths that its agents serve, with all below them, as /v1,/api
-    #[argh(option)]
+    #[argh(option, arg_name = "list")]
     pub(super) scope_paths: Vec<String>,
 
     /// the most workers that its agents may have together (no limit)
-    #[argh(option, from_str_fn(workers))]
+    #[argh(option, arg_name = "n", from_str_fn(workers))]
     pub(super) max_workers: Option<u32>,
+
+    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    #[argh(option, arg_name = "file")]
+    #[expect(dead_code, reason = "`normalise` reads it, before argh")]
+    pub(super) env_file: Option<String>,
 }
 
 /// show what an agent token says
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "inspect",
@@ -227,16 +243,21 @@ pub(super) struct HubInspect {
     pub(super) token: Option<String>,
 
     /// the secret of the hub; better: --secret-file
-    #[argh(option)]
+    #[argh(option, arg_name = "text")]
     pub(super) secret: Option<String>,
 
     /// a file that holds the secret
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub(super) secret_file: Option<String>,
+
+    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    #[argh(option, arg_name = "file")]
+    #[expect(dead_code, reason = "`normalise` reads it, before argh")]
+    pub(super) env_file: Option<String>,
 }
 
 /// run an agent: fetch requests from a hub and have an upstream answer them
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "run",
@@ -250,31 +271,31 @@ pub(super) struct HubInspect {
 )]
 pub(super) struct AgentRun {
     /// the token that `slime hub register` printed; better: --token-file
-    #[argh(option)]
+    #[argh(option, arg_name = "text")]
     pub(super) token: Option<String>,
 
     /// a file that holds the token
-    #[argh(option)]
+    #[argh(option, arg_name = "file")]
     pub(super) token_file: Option<String>,
 
     /// the address of the hub
-    #[argh(option)]
+    #[argh(option, arg_name = "address")]
     pub(super) hub: Option<String>,
 
     /// the address of the service that answers, with commas between several, each of which gets its own workers
-    #[argh(option)]
+    #[argh(option, arg_name = "address")]
     pub(super) upstream: Vec<String>,
 
     /// requests in progress at once, for each upstream (1)
-    #[argh(option, default = "DEFAULT_WORKERS", from_str_fn(workers))]
+    #[argh(option, arg_name = "n", default = "DEFAULT_WORKERS", from_str_fn(workers))]
     pub(super) num_worker: u32,
 
     /// upgraded connections (WebSockets) beside the workers, for each upstream (0)
-    #[argh(option, default = "0")]
+    #[argh(option, arg_name = "n", default = "0")]
     pub(super) extra_upgrades: u32,
 
     /// how this agent is called in Slime-Agent-Id (random)
-    #[argh(option)]
+    #[argh(option, arg_name = "id")]
     pub(super) agent_id: Option<String>,
 
     /// let the Host field of the application reach the upstream
@@ -282,40 +303,41 @@ pub(super) struct AgentRun {
     pub(super) preserve_host: bool,
 
     /// when an application leaves: close the upstream's connection at once, or drain its answer to the end (close)
-    #[argh(option, default = "OnCancel::Close", from_str_fn(on_cancel))]
+    #[argh(option, arg_name = "how", default = "OnCancel::Close", from_str_fn(on_cancel))]
     pub(super) on_cancel: OnCancel,
 
     /// a path that the upstream answers when it is well (whether it can be connected to)
-    #[argh(option)]
+    #[argh(option, arg_name = "path")]
     pub(super) health_path: Option<String>,
 
     /// how long requests in progress have to end after SIGTERM (10m)
-    #[argh(option, default = "DEFAULT_DRAIN_TIMEOUT", from_str_fn(duration))]
+    #[argh(option, arg_name = "time", default = "DEFAULT_DRAIN_TIMEOUT", from_str_fn(duration))]
     pub(super) drain_timeout: Duration,
 
     /// how long connecting to hub or upstream may take (5s)
-    #[argh(option, default = "Limits::default().connect", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().connect", from_str_fn(positive))]
     pub(super) connect_timeout: Duration,
 
-    /// how long the hub may be silent, and how often it gets a sign of life (15s)
-    #[argh(option, default = "Limits::default().heartbeat", from_str_fn(positive))]
-    pub(super) heartbeat: Duration,
-
     /// how long a request head may take (10s)
-    #[argh(option, default = "Limits::default().head", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().head", from_str_fn(positive))]
     pub(super) head_timeout: Duration,
 
     /// how long a transfer may stand still (60s)
-    #[argh(option, default = "Limits::default().stall", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().stall", from_str_fn(positive))]
     pub(super) stall_timeout: Duration,
 
+    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    #[argh(option, arg_name = "file")]
+    #[expect(dead_code, reason = "`normalise` reads it, before argh")]
+    pub(super) env_file: Option<String>,
+
     /// error, warn, info or debug (info)
-    #[argh(option, default = "LevelFilter::Info", from_str_fn(level))]
+    #[argh(option, arg_name = "level", default = "LevelFilter::Info", from_str_fn(level))]
     pub(super) log_level: LevelFilter,
 }
 
 /// try it: run a hub and an agent on this machine and send a request through them
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "demo",
@@ -324,15 +346,15 @@ pub(super) struct AgentRun {
 )]
 pub(super) struct Demo {
     /// the service that answers (a small one of the demo's own)
-    #[argh(option)]
+    #[argh(option, arg_name = "address")]
     pub(super) upstream: Option<String>,
 
     /// the port of the hub (8080, or any free one)
-    #[argh(option, from_str_fn(port))]
+    #[argh(option, arg_name = "port", from_str_fn(port))]
     pub(super) port: Option<u16>,
 }
 
 /// print the version
-#[derive(FromArgs, ArgsInfo, Debug)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "version")]
 pub(super) struct Version {}

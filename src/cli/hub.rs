@@ -28,7 +28,7 @@ pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Fail
     let token = claims(&args, given, unix_time(), TokenId::new(random()?), random()?)?;
     let key = TokenKey::derive(&read_hub_secret(args.secret, args.secret_file, given)?);
     let text = token.seal(&key, random()?).map_err(|error| Failure::Usage(error.to_string()))?;
-    print(&format!("{text}\n"));
+    print(&format!("{text}\n"))?;
     explain(&describe(&token));
     if token.issued < CLOCK_IS_SET && token.expires.is_some() {
         log::warn!(
@@ -53,7 +53,7 @@ pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failur
     if token.expired(unix_time()) {
         text.push_str("the token has expired\n");
     }
-    print(&text);
+    print(&text)?;
     Ok(0)
 }
 
@@ -94,7 +94,7 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         drain_timeout: args.drain_timeout,
         limits,
     };
-    Ok(HubOptions { listen, config, token_key: TokenKey::derive(&secret) })
+    Ok(HubOptions { listen, config, token_key: TokenKey::derive(&secret), revoked: args.revoked })
 }
 
 /// An IPv6 address may stand in brackets, as it does in URLs.
@@ -178,6 +178,7 @@ fn made_up_name([first, second, rest @ ..]: [u8; 4]) -> String {
 #[cfg(test)]
 mod tests {
     use core::time::Duration;
+    use std::ffi::OsString;
 
     use super::super::args::{Command, HubCommand};
     use super::super::parse_words;
@@ -186,7 +187,7 @@ mod tests {
     fn hub(line: &str, environment: &[(&str, &str)]) -> (HubCommand, Normalised) {
         let args = line.split_whitespace().map(String::from).collect();
         let environment = |name: &str| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         };
         match parse_words(args, environment) {
             Ok((slime, given)) => match slime.command {
@@ -200,7 +201,7 @@ mod tests {
     fn run_options(line: &str, environment: &[(&str, &str)]) -> Result<HubOptions, Failure> {
         match hub(line, environment) {
             (HubCommand::Run(args), given) => options(args, &given),
-            (other, _) => panic!("{other:?}"),
+            (HubCommand::Inspect(_) | HubCommand::Register(_), _) => panic!("{line}"),
         }
     }
 
@@ -209,7 +210,7 @@ mod tests {
             (HubCommand::Register(args), given) => {
                 claims(&args, &given, 1000, TokenId::new([7; 8]), [0, 1, 2, 3])
             }
-            (other, _) => panic!("{other:?}"),
+            (HubCommand::Inspect(_) | HubCommand::Run(_), _) => panic!("{line}"),
         }
     }
 
@@ -228,9 +229,10 @@ mod tests {
     fn every_flag_arrives() {
         let line = "hub run --secret s --host 127.0.0.1 --host [::1],localhost --port 0 --concurrent 1 --queue-depth 0 \
                     --queue-timeout 0 --max-clients 2 --max-tunnels 3 --max-body 1k --app-password p \
-                    --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --startup-grace 0 --drain-timeout 4 \
+                    --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --startup-grace 0 --drain-timeout 4 --revoked r \
                     --response-timeout 5 --head-timeout 6 --body-timeout 7 --idle-timeout 8 --stall-timeout 9 --heartbeat 10";
-        let HubOptions { listen, config, .. } = run_options(line, &[]).unwrap();
+        let HubOptions { listen, config, revoked, .. } = run_options(line, &[]).unwrap();
+        assert_eq!(revoked.as_deref(), Some("r"));
         let hosts: Vec<_> = listen.iter().map(|listen| listen.host.as_deref().unwrap()).collect();
         assert_eq!(hosts, ["127.0.0.1", "::1", "localhost"]);
         assert!(listen.iter().all(|listen| listen.port == 0));
@@ -255,10 +257,10 @@ mod tests {
 
     #[test]
     fn the_secret_must_come_from_somewhere() {
-        let Err(Failure::Usage(line)) = run_options("hub", &[]) else { panic!() };
+        let Err(Failure::Runtime(line)) = run_options("hub", &[]) else { panic!() };
         assert!(line.contains("--secret-file") && line.contains("SLIME_SECRET"), "{line}");
         assert!(run_options("hub", &[("SLIME_SECRET", "s")]).is_ok());
-        let Err(Failure::Usage(line)) = run_options("hub", &[("SLIME_SECRET", " \n")]) else { panic!() };
+        let Err(Failure::Runtime(line)) = run_options("hub", &[("SLIME_SECRET", " \n")]) else { panic!() };
         assert_eq!(line, "SLIME_SECRET is empty");
         let Err(Failure::Runtime(line)) = run_options("hub --secret-file /nonexistent/file", &[]) else {
             panic!()

@@ -1,14 +1,17 @@
 //! The command line: from words to the types of [`crate::config`], and from results to exit codes.
 //!
 //! Everything is parsed once, here, and nothing behind it looks at text again. The way of a command line is
-//! [`normalise`] (spellings, environment), [`args`] (argh), [`values`] and [`address`] (typed values), then the
-//! command: [`hub`], [`agent`] or [`demo`]. Wrong usage is one line that says what to do, and exit code 2; what fails later is 1.
+//! [`normalise`] (spellings, environment, [`env_file`]), [`args`] (argh), [`values`] and [`address`] (typed values), then the
+//! command: [`hub`], [`agent`] or [`demo`]. Wrong usage is one line
+//! that says what to do, and exit code 2; what was understood and cannot be used, and what fails later, is 1.
 
 mod address;
 mod agent;
 mod args;
 mod demo;
 mod demo_upstream;
+mod env_file;
+mod help;
 mod hub;
 mod normalise;
 mod secret;
@@ -19,9 +22,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use argh::{ArgsInfo as _, FromArgs as _};
-use log::LevelFilter;
+use log::{LevelFilter, warn};
 
-use args::{AgentCommand, Command, HubCommand, Slime};
+use crate::logging;
+
+use args::{Agent, AgentCommand, AgentRun, Command, Hub, HubCommand, HubRun, Slime};
 use normalise::{Normalised, help_line, normalise};
 
 /// Runs the command that the arguments (without the program's name) name. The exit code of the process.
@@ -31,8 +36,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     match parse(args).and_then(|(slime, given)| dispatch(slime.command, &given)) {
         Ok(code) => ExitCode::from(code),
+        // Whoever reads help may leave early.
         Err(Failure::Help(text)) => {
-            print(&text);
+            drop(print(&text));
             ExitCode::SUCCESS
         }
         Err(Failure::Usage(line)) => {
@@ -62,76 +68,73 @@ enum Failure {
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<(Slime, Normalised), Failure> {
     let args: Result<Vec<String>, OsString> = args.map(OsString::into_string).collect();
-    let args = args.map_err(|arg| Failure::Usage(format!("an argument is not UTF-8: {}", arg.display())))?;
-    let environment = |name: &str| std::env::var(name).ok();
-    parse_words(args, environment)
+    // It is not shown: it may be a secret.
+    let args = args.map_err(|_| Failure::Usage("an argument is not UTF-8".into()))?;
+    parse_words(args, |name| std::env::var_os(name))
 }
 
 fn parse_words(
     args: Vec<String>,
-    environment: impl Fn(&str) -> Option<String>,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(Slime, Normalised), Failure> {
-    let given = normalise(args, &Slime::get_args_info(), environment).map_err(Failure::Usage)?;
+    let info = Slime::get_args_info();
+    let given = normalise(args, &info, environment, secret::read_file)?;
     let words: Vec<&str> = given.args.iter().map(String::as_str).collect();
     if words.is_empty() {
         return Err(Failure::Usage(format!("which command? hub, agent, demo or version; {}", help_line(""))));
     }
     match Slime::from_args(&["slime"], &words) {
         Ok(slime) => Ok((slime, given)),
-        Err(exit) if exit.status.is_ok() => Err(Failure::Help(exit.output)),
+        Err(exit) if exit.status.is_ok() => Err(Failure::Help(help::render(&info, &given.command))),
         Err(exit) => {
-            let mut line = exit.output;
-            for flag in &given.from_environment {
+            let mut line = exit.output.replace("Error parsing option '", "cannot read option '");
+            for flag in given.not_typed() {
                 line = line.replace(&format!("option '{flag}'"), &given.origin(flag));
             }
+            let line = line.replace("option '--", "'--");
             Err(Failure::Usage(format!("{}; {}", line.trim_end(), help_line(&given.command))))
         }
     }
 }
 
 fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
+    match &command {
+        Command::Hub(Hub { command: HubCommand::Run(HubRun { log_level, .. }) })
+        | Command::Agent(Agent { command: AgentCommand::Run(AgentRun { log_level, .. }) }) => {
+            logging::to_stderr(*log_level);
+        }
+        // Whoever calls these reads their lines at once, and knows the time.
+        Command::Hub(_) | Command::Version(_) => logging::to_stderr_undated(LevelFilter::Info),
+        // The only failure is that there is a logger already.
+        Command::Demo(_) => {
+            drop(simple_logger::SimpleLogger::new().with_level(LevelFilter::Info).init());
+        }
+    }
+    for notice in &given.notices {
+        warn!("{notice}");
+    }
     match command {
         Command::Hub(hub) => match hub.command {
-            HubCommand::Run(args) => {
-                crate::logging::to_stderr(args.log_level);
-                hub::run(args, given)
-            }
-            HubCommand::Register(args) => {
-                log_simply();
-                hub::register(args, given)
-            }
-            HubCommand::Inspect(args) => {
-                log_simply();
-                hub::inspect(args, given)
-            }
+            HubCommand::Run(args) => hub::run(args, given),
+            HubCommand::Register(args) => hub::register(args, given),
+            HubCommand::Inspect(args) => hub::inspect(args, given),
         },
         Command::Agent(agent) => match agent.command {
-            AgentCommand::Run(args) => {
-                crate::logging::to_stderr(args.log_level);
-                agent::run(args, given)
-            }
+            AgentCommand::Run(args) => agent::run(args, given),
         },
-        Command::Demo(args) => {
-            log_simply();
-            demo::run(&args, given)
-        }
+        Command::Demo(args) => demo::run(&args, given),
         Command::Version(_) => {
-            print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"));
+            print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"))?;
             Ok(0)
         }
     }
 }
 
-/// The logger of the commands that end by themselves. It waits for whoever reads, so it is not for the others.
-fn log_simply() {
-    // The only failure is that there is a logger already.
-    let _ = simple_logger::SimpleLogger::new().with_level(LevelFilter::Info).init();
-}
-
-/// To the standard output. Whoever reads it may leave early: that is no failure.
-fn print(text: &str) {
+/// To the standard output.
+fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| Failure::Runtime(format!("cannot write to the standard output: {error}")))
 }
 
 /// One line to the standard error.
@@ -152,28 +155,31 @@ mod tests {
     fn usage(line: &str, environment: &[(&str, &str)]) -> String {
         let args = line.split_whitespace().map(String::from).collect();
         let environment = |name: &str| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         };
         match parse_words(args, environment) {
             Err(Failure::Usage(line)) => line,
-            other => panic!("{line}: {other:?}"),
+            Err(failure) => panic!("{line}: {failure:?}"),
+            Ok(_) => panic!("{line}"),
         }
     }
 
     #[test]
-    fn every_command_has_help_with_an_example() {
+    fn help_is_everywhere() {
         for line in [
             "--help",
+            "-h",
+            "help",
             "hub --help",
             "hub run -h",
             "hub register --help",
-            "hub inspect --help",
-            "agent --help",
+            "agent help",
             "demo help",
+            "version --help",
+            "hub --secret x --help",
         ] {
             let Err(Failure::Help(text)) = words(line) else { panic!("{line}") };
-            assert!(text.contains("Examples:"), "{line}: {text}");
-            assert!(!text.contains('{'), "{line}: {text}");
+            assert!(text.starts_with("Usage: slime"), "{line}: {text}");
         }
     }
 
@@ -207,13 +213,12 @@ mod tests {
         let line = usage("hub --port x", &[]);
         assert_eq!(
             line,
-            "Error parsing option '--port' with value 'x': a port is a number up to 65535; see `slime hub run --help`"
+            "cannot read '--port' with value 'x': a port is a number up to 65535; see `slime hub run --help`"
         );
         let line = usage("hub", &[("SLIME_PORT", "x")]);
-        assert!(line.starts_with("Error parsing SLIME_PORT with value 'x'"), "{line}");
-        assert!(usage("hub frob", &[]).contains("Unrecognized argument: frob"));
-        assert!(usage("frob", &[]).contains("Unrecognized argument: frob"));
+        assert!(line.starts_with("cannot read SLIME_PORT with value 'x'"), "{line}");
+        assert!(usage("hub frob", &[]).contains("no command 'frob'"));
         assert!(usage("hub --port 1 --port 2", &[]).contains("--port is given twice"));
-        assert!(usage("agent --heartbeat 0", &[]).contains("must not be zero"));
+        assert!(usage("hub --heartbeat 0", &[]).contains("must not be zero"));
     }
 }

@@ -5,107 +5,227 @@
 //! - `hub` and `agent` without a command mean `run`;
 //! - `--flag=value` is `--flag value`, `--switch=false` is no switch;
 //! - `--numWorker` is `--num-worker`, `--agentID` is `--agent-id`;
-//! - a flag that is not given is taken from the environment: `--num-worker` from `SLIME_NUM_WORKER`. An empty variable is
-//!   none. `--x` and `--x-file` are two ways to give one value: one of them on the command line silences both variables.
+//! - a flag that is not given is taken from the environment, `--num-worker` from `SLIME_NUM_WORKER`, and after that from the
+//!   file of `--env-file`, which holds the same variables ([`super::env_file`]). An empty variable is none. `--x` and `--x-file`
+//!   are two ways to give one value: one of them on the command line silences both variables, and one of those both lines of the file;
+//! - variables that container platforms make up for a service named `slime` are ignored, with a notice.
 //!
 //! Which flags there are it asks argh. What the values mean it does not know.
 
+use std::ffi::OsString;
+use std::io;
+
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
-/// A command line for argh.
-#[derive(Debug, PartialEq, Eq)]
+use super::{Failure, env_file};
+
+/// A command line for argh. It may hold secrets, so it is never printed.
+#[derive(Default)]
 pub(super) struct Normalised {
     /// The arguments, without the program's name.
     pub(super) args: Vec<String>,
     /// The words of `args` that name the command, as `hub run`.
     pub(super) command: String,
-    /// Which flags came from the environment, as `--num-worker`.
-    pub(super) from_environment: Vec<String>,
+    /// What the user is told of variables, once there is a log.
+    pub(super) notices: Vec<String>,
+    /// Flags that were not typed, as `--num-worker`, and where their values came from.
+    outside: Vec<(String, Layer)>,
+    env_file: Option<String>,
+}
+
+/// Where values come from that were not typed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layer {
+    Environment,
+    EnvFile,
 }
 
 impl Normalised {
-    /// How the user gave this flag: the variable, or the flag itself.
+    /// How the user gave this flag: the flag itself, its variable, or its line in a file.
     pub(super) fn origin(&self, flag: &str) -> String {
-        if self.is_from_environment(flag) { variable(flag) } else { flag.to_owned() }
+        let layer = self.outside.iter().find(|(name, _)| name == flag).map(|(_, layer)| layer);
+        match (layer, &self.env_file) {
+            (None, _) => flag.to_owned(),
+            (Some(Layer::EnvFile), Some(file)) => format!("{} in {file}", variable(flag)),
+            (Some(Layer::Environment | Layer::EnvFile), _) => variable(flag),
+        }
     }
 
-    /// Whether the flag came from the environment.
-    pub(super) fn is_from_environment(&self, flag: &str) -> bool {
-        self.from_environment.iter().any(|name| name == flag)
+    /// Whether the flag was typed, so that every user of the machine can read its value in the list of processes.
+    pub(super) fn is_typed(&self, flag: &str) -> bool {
+        !self.outside.iter().any(|(name, _)| name == flag)
+    }
+
+    /// The flags that were not typed.
+    pub(super) fn not_typed(&self) -> impl Iterator<Item = &str> {
+        self.outside.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Adds a flag and its value as argh reads them.
+    fn push(&mut self, flag: &FlagInfo<'_>, origin: &str, value: String) -> Result<(), Failure> {
+        let name = flag.long.to_owned();
+        match flag.kind {
+            FlagInfoKind::Option { .. } => {
+                if name == ENV_FILE {
+                    self.env_file = Some(value.clone());
+                }
+                self.args.extend([name, value]);
+            }
+            FlagInfoKind::Switch => match value.as_str() {
+                "true" | "1" | "yes" | "on" => self.args.push(name),
+                "false" | "0" | "no" | "off" => {}
+                _ => return Err(Failure::Usage(format!("{origin} is true or false"))),
+            },
+        }
+        Ok(())
     }
 }
 
-/// Brings a command line, without the program's name, into the form that argh reads. An error is one line for the user.
+const ENV_FILE: &str = "--env-file";
+
+/// Brings a command line, without the program's name, into the form that argh reads. `environment` looks up a variable,
+/// `read` reads a file of a given name.
 pub(super) fn normalise(
     args: Vec<String>,
     info: &CommandInfoWithArgs,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<Normalised, String> {
+    environment: impl Fn(&str) -> Option<OsString>,
+    read: impl Fn(&str) -> io::Result<String>,
+) -> Result<Normalised, Failure> {
     let mut args = args.into_iter().peekable();
     if args.next_if(|first| first == "--version" || first == "-V").is_some() {
-        return Ok(Normalised {
-            args: vec!["version".into()],
-            command: "version".into(),
-            from_environment: vec![],
-        });
+        let version = "version".to_owned();
+        return Ok(Normalised { args: vec![version.clone()], command: version, ..Normalised::default() });
     }
-    let mut words = Vec::new();
+    let root = info;
     let mut info = info;
+    let mut words = Vec::new();
     while let Some(next) = next_command(info, args.peek()) {
         // The word itself, unless it was left out.
         args.next_if(|word| word == next.name);
         words.push(next.name.to_owned());
         info = &next.command;
     }
-    let command = words.join(" ");
-    let help = help_line(&command);
-    let mut given = Vec::new();
-    let mut normal = words;
+    let mut normal = Normalised { command: words.join(" "), args: words, ..Normalised::default() };
+    let mut given = take_words(args, info, &mut normal)?;
+    let look_up = |variable: &str| match environment(variable).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(Some(value)),
+        Some(Err(_)) => Err(Failure::Usage(format!("{variable} is not UTF-8"))),
+    };
+    fill(&mut normal, &mut given, info, Layer::Environment, look_up)?;
+    if let Some(file) = normal.env_file.clone() {
+        let text = read(&file).map_err(|error| {
+            Failure::Runtime(format!("cannot read the file of {ENV_FILE}, {file}: {error}"))
+        })?;
+        let lines = env_file::parse(&text).map_err(|error| Failure::Runtime(format!("{file}, {error}")))?;
+        note_unknown(&mut normal, root, &file, &lines);
+        fill(&mut normal, &mut given, info, Layer::EnvFile, |variable| {
+            Ok(lines.iter().rev().find(|(key, _)| key == variable).map(|(_, value)| value.clone()))
+        })?;
+    }
+    Ok(normal)
+}
+
+/// What was typed behind the command's name. The flags that were given.
+fn take_words(
+    args: impl Iterator<Item = String>,
+    info: &CommandInfoWithArgs,
+    normal: &mut Normalised,
+) -> Result<Vec<String>, Failure> {
+    let help = help_line(&normal.command);
+    let usage = |line: String| Failure::Usage(format!("{line}; {help}"));
+    let mut args = args.peekable();
+    let mut given: Vec<String> = Vec::new();
+    let mut positionals = 0;
+    let mut only_positionals = false;
     while let Some(word) = args.next() {
-        if word == "--" {
-            normal.push(word);
-            normal.extend(args.by_ref());
-        } else if word == "-h" {
-            normal.push("--help".into());
-        } else if let Some(body) = word.strip_prefix("--").filter(|body| *body != "help") {
+        if !only_positionals && (is_help(&word) || word == "--") {
+            only_positionals = word == "--";
+            normal.args.push(if only_positionals { word } else { "--help".into() });
+        } else if let Some(body) = word.strip_prefix("--").filter(|_| !only_positionals) {
             let (name, value) =
                 body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value.to_owned())));
             let name = kebab(name);
-            let flag = find(info, &name).ok_or_else(|| unknown(info, &name, &help))?;
+            let flag = find(info, &name).ok_or_else(|| usage(unknown(info, &name)))?;
             // argh refuses this as well, and shows the value, which may be a secret.
             if given.contains(&name) && flag.optionality != Optionality::Repeating {
-                return Err(format!("{name} is given twice; {help}"));
+                return Err(usage(format!("{name} is given twice")));
             }
-            given.push(name.clone());
-            match flag.kind {
-                FlagInfoKind::Option { .. } => {
-                    let next = || args.next_if(|next| !next.starts_with("--"));
-                    let value = value.or_else(next).ok_or_else(|| format!("{name} needs a value; {help}"))?;
-                    normal.extend([name, value]);
-                }
-                FlagInfoKind::Switch => {
-                    normal.extend(switch(&name, value.as_deref().unwrap_or("true"))?.then_some(name))
-                }
-            }
+            let value = match flag.kind {
+                FlagInfoKind::Option { .. } => value.or_else(|| args.next_if(|next| !next.starts_with("--"))),
+                FlagInfoKind::Switch => Some(value.unwrap_or_else(|| "true".into())),
+            };
+            let value = value.ok_or_else(|| usage(format!("{name} needs a value")))?;
+            normal.push(flag, &name, value)?;
+            given.push(name);
+        } else if positionals < info.positionals.len() && (only_positionals || !word.starts_with('-')) {
+            positionals += 1;
+            normal.args.push(word);
+        } else if !info.commands.is_empty() && given.is_empty() {
+            let names: Vec<_> = info.commands.iter().map(|command| command.name).collect();
+            return Err(usage(format!("there is no command '{word}', but {}", names.join(", "))));
         } else {
-            normal.push(word);
+            // The word is not shown: it may be the rest of a secret.
+            let place = given.last().map_or_else(String::new, |flag| format!(" after {flag}"));
+            return Err(usage(format!(
+                "there is a word too many{place}: flags begin with '--', and values with spaces stand in quotes"
+            )));
         }
     }
-    let mut from_environment = Vec::new();
-    let missing = info
+    Ok(given)
+}
+
+/// Takes what was not given so far from a layer.
+fn fill(
+    normal: &mut Normalised,
+    given: &mut Vec<String>,
+    info: &CommandInfoWithArgs,
+    layer: Layer,
+    look_up: impl Fn(&str) -> Result<Option<String>, Failure>,
+) -> Result<(), Failure> {
+    let missing: Vec<&FlagInfo<'_>> = info
         .flags
         .iter()
-        .filter(|flag| !given.iter().any(|name| base(name) == base(flag.long)) && flag.long != "--help");
+        .filter(|flag| flag.long != "--help" && (flag.long != ENV_FILE || layer == Layer::Environment))
+        .filter(|flag| !given.iter().any(|name| base(name) == base(flag.long)))
+        .collect();
     for flag in missing {
-        let name = flag.long.to_owned();
-        let Some(value) = environment(&variable(&name)).filter(|value| !value.is_empty()) else { continue };
-        match flag.kind {
-            FlagInfoKind::Option { .. } => normal.extend([name.clone(), value]),
-            FlagInfoKind::Switch => normal.extend(switch(&variable(&name), &value)?.then(|| name.clone())),
+        let variable = variable(flag.long);
+        let Some(value) = look_up(&variable)?.filter(|value| !value.is_empty()) else { continue };
+        if layer == Layer::Environment && is_made_up(flag.long, &value) {
+            normal.notices.push(format!(
+                "{variable} is ignored: it looks like a variable that a container platform makes up; {} says it, too",
+                flag.long
+            ));
+            continue;
         }
-        from_environment.push(name);
+        normal.outside.push((flag.long.to_owned(), layer));
+        let origin = normal.origin(flag.long);
+        normal.push(flag, &origin, value)?;
+        given.push(flag.long.to_owned());
     }
-    Ok(Normalised { args: normal, command, from_environment })
+    Ok(())
+}
+
+/// Whether a container platform set the variable for another container named `slime`, not the user for us: Kubernetes
+/// and Docker links make `SLIME_PORT=tcp://10.0.0.1:8080`, the latter `SLIME_NAME=/app/slime`, too.
+fn is_made_up(flag: &str, value: &str) -> bool {
+    match flag {
+        "--port" => ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme)),
+        "--name" => value.starts_with('/'),
+        _ => false,
+    }
+}
+
+/// Lines of a file that no command reads are slips, as a rule. Other programs' variables may stand there.
+fn note_unknown(normal: &mut Normalised, root: &CommandInfoWithArgs, file: &str, lines: &[(String, String)]) {
+    fn known(info: &CommandInfoWithArgs, key: &str) -> bool {
+        let here = info.flags.iter().any(|flag| variable(flag.long) == key);
+        here || info.commands.iter().any(|command| known(&command.command, key))
+    }
+    for (key, _) in lines.iter().filter(|(key, _)| key.starts_with(PREFIX) && !known(root, key)) {
+        normal.notices.push(format!("{key} in {file} is ignored: no flag has this variable"));
+    }
 }
 
 /// Where to read on.
@@ -153,21 +273,16 @@ fn base(flag: &str) -> &str {
     flag.strip_suffix("-file").unwrap_or(flag)
 }
 
+/// What the names of our variables begin with.
+const PREFIX: &str = "SLIME_";
+
 /// The environment variable of a flag.
 pub(super) fn variable(flag: &str) -> String {
-    format!("SLIME_{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
-}
-
-fn switch(origin: &str, value: &str) -> Result<bool, String> {
-    match value {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err(format!("{origin} is true or false")),
-    }
+    format!("{PREFIX}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
 /// A flag that does not exist, with one that does and begins or ends alike.
-fn unknown(info: &CommandInfoWithArgs, name: &str, help: &str) -> String {
+fn unknown(info: &CommandInfoWithArgs, name: &str) -> String {
     let likeness = |flag: &FlagInfo<'_>| {
         let same = |(a, b): &(char, char)| a == b;
         let start = flag.long.chars().zip(name.chars()).take_while(same).count();
@@ -176,8 +291,8 @@ fn unknown(info: &CommandInfoWithArgs, name: &str, help: &str) -> String {
     };
     let shortest = name.len().saturating_sub("--".len()) / 2;
     match info.flags.iter().max_by_key(|flag| likeness(flag)).filter(|flag| likeness(flag) > shortest) {
-        Some(flag) => format!("there is no flag {name}; did you mean {}? {help}", flag.long),
-        None => format!("there is no flag {name}; {help}"),
+        Some(flag) => format!("there is no flag {name}; did you mean {}?", flag.long),
+        None => format!("there is no flag {name}"),
     }
 }
 
@@ -188,25 +303,29 @@ mod tests {
     use super::super::args::Slime;
     use super::*;
 
-    fn with_environment(line: &str, environment: &[(&str, &str)]) -> Result<Normalised, String> {
+    fn with(line: &str, environment: &[(&str, &str)], file: &str) -> Result<Normalised, Failure> {
         let args = line.split_whitespace().map(String::from).collect();
-        normalise(args, &Slime::get_args_info(), |name| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        let look_up = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
+        normalise(args, &Slime::get_args_info(), look_up, |name| {
+            assert_eq!(name, "f");
+            Ok(file.to_owned())
         })
+    }
+
+    fn with_environment(line: &str, environment: &[(&str, &str)]) -> Result<Normalised, Failure> {
+        with(line, environment, "")
     }
 
     #[track_caller]
     fn check(line: &str, normal: &str) {
-        assert_eq!(
-            with_environment(line, &[]).map(|normalised| normalised.args.join(" ")),
-            Ok(normal.into()),
-            "{line}"
-        );
+        assert_eq!(with_environment(line, &[]).unwrap().args.join(" "), normal, "{line}");
     }
 
     #[track_caller]
     fn refused(line: &str, reason: &str) {
-        let error = with_environment(line, &[]).unwrap_err();
+        let Err(Failure::Usage(error)) = with_environment(line, &[]) else { panic!("{line}") };
         assert!(error.contains(reason), "{line}: {error}");
     }
 
@@ -218,17 +337,20 @@ mod tests {
         check("hub register --secret s", "hub register --secret s");
         check("hub --help", "hub --help");
         check("hub run --help", "hub run --help");
-        check("hub reigster", "hub reigster");
+        refused(
+            "hub reigster",
+            "there is no command 'reigster', but run, register, inspect; see `slime hub --help`",
+        );
         check("agent", "agent run");
         check("agent --hub run", "agent run --hub run");
         check("agent -h", "agent run --help");
-        check("agent help", "agent run help");
+        check("agent help", "agent run --help");
         check("", "");
         check("-h", "--help");
         check("--version", "version");
         check("-V", "version");
         check("demo", "demo");
-        check("run", "run");
+        refused("run", "there is no command 'run', but hub, agent, demo, version; see `slime --help`");
     }
 
     #[test]
@@ -267,7 +389,7 @@ mod tests {
     fn what_does_not_exist() {
         refused(
             "hub --sercet s",
-            "there is no flag --sercet; did you mean --secret? see `slime hub run --help`",
+            "there is no flag --sercet; did you mean --secret?; see `slime hub run --help`",
         );
         refused("hub --workers", "there is no flag --workers; see");
         refused("agent --num-workers 2", "did you mean --num-worker?");
@@ -296,7 +418,7 @@ mod tests {
         let agent = with_environment("agent --preserve-host=false", &environment).unwrap();
         assert_eq!(agent.args, ["agent", "run", "--num-worker", "3"]);
         let bad = with_environment("agent", &[("SLIME_PRESERVE_HOST", "x")]);
-        assert_eq!(bad, Err("SLIME_PRESERVE_HOST is true or false".into()));
+        assert!(matches!(bad, Err(Failure::Usage(line)) if line == "SLIME_PRESERVE_HOST is true or false"));
         assert_eq!(with_environment("", &environment).unwrap().args, [""; 0]);
     }
 
@@ -307,5 +429,65 @@ mod tests {
         assert_eq!(args("hub run"), "--secret e --secret-file f");
         assert_eq!(args("hub run --secret-file x"), "--secret-file x");
         assert_eq!(args("hub run --secret x"), "--secret x");
+        let file = "SLIME_SECRET=hush";
+        let args = |line, environment| with(line, environment, file).unwrap().args[2..].join(" ");
+        assert_eq!(args("hub --env-file f", &[]), "--env-file f --secret hush");
+        assert_eq!(args("hub --env-file f", &[("SLIME_SECRET_FILE", "g")]), "--env-file f --secret-file g");
+    }
+
+    #[test]
+    fn a_file_fills_what_the_environment_lacks() {
+        let file = "SLIME_PORT=1\nSLIME_CONCURRENT=5\nSLIME_ENV_FILE=g\nSLIME_HUB=h\nPATH=x\nSLIME_PROT=3\n";
+        let hub = with("hub --port 2", &[("SLIME_ENV_FILE", "f"), ("SLIME_QUEUE_DEPTH", "")], file).unwrap();
+        assert_eq!(hub.args, ["hub", "run", "--port", "2", "--env-file", "f", "--concurrent", "5"]);
+        assert_eq!(hub.origin("--concurrent"), "SLIME_CONCURRENT in f");
+        assert_eq!(hub.notices, ["SLIME_PROT in f is ignored: no flag has this variable"]);
+        let hub = with("hub --env-file f", &[("SLIME_PORT", "2")], file).unwrap();
+        assert_eq!(hub.args.join(" "), "hub run --env-file f --port 2 --concurrent 5");
+        assert_eq!(hub.origin("--port"), "SLIME_PORT");
+        assert!(hub.is_typed("--env-file") && !hub.is_typed("--port"));
+        let bad = with("hub --env-file f", &[], "SLIME_SECRET='hush");
+        assert!(
+            matches!(bad, Err(Failure::Runtime(line)) if line.starts_with("f, line 1: ") && !line.contains("hush"))
+        );
+        // Only a flag of its own is a flag.
+        let hub = with("hub --secret=--env-file --host f", &[], file).unwrap();
+        assert_eq!(hub.args.join(" "), "hub run --secret --env-file --host f");
+    }
+
+    #[test]
+    fn what_container_platforms_make_up_is_ignored() {
+        let environment = [("SLIME_PORT", "tcp://10.0.0.1:8080"), ("SLIME_NAME", "/app/slime")];
+        let hub = with_environment("hub", &environment).unwrap();
+        assert_eq!(hub.args, ["hub", "run"]);
+        assert!(hub.notices[0].starts_with("SLIME_PORT is ignored"), "{:?}", hub.notices);
+        assert_eq!(with_environment("hub register", &environment).unwrap().notices.len(), 1);
+        let file = "SLIME_PORT=tcp://10.0.0.1:8080";
+        assert_eq!(with("hub --env-file f", &[], file).unwrap().notices, [""; 0]);
+    }
+
+    #[test]
+    fn words_too_many_are_not_shown() {
+        for line in [
+            "hub --secret open sesame",
+            "agent --token open sesame",
+            "agent -tsesame",
+            "hub inspect token sesame",
+            "version sesame",
+        ] {
+            let Err(Failure::Usage(error)) = with_environment(line, &[]) else { panic!("{line}") };
+            assert!(error.contains("a word too many") && !error.contains("sesame"), "{error}");
+        }
+        assert!(
+            matches!(with_environment("hub --secret open sesame", &[]), Err(Failure::Usage(line)) if line.contains("after --secret"))
+        );
+    }
+
+    #[test]
+    fn a_variable_must_be_text() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let look_up = |name: &str| (name == "SLIME_SECRET").then(|| OsString::from_vec(vec![0xff]));
+        let bad = normalise(vec!["hub".into()], &Slime::get_args_info(), look_up, |_| Ok(String::new()));
+        assert!(matches!(bad, Err(Failure::Usage(line)) if line == "SLIME_SECRET is not UTF-8"));
     }
 }

@@ -8,8 +8,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::Failure;
 use super::normalise::Normalised;
 
-/// The longest secret or token in a file, in bytes, so that a wrong file name does not fill the memory.
-const MAX_SECRET: u64 = 8192;
+/// The longest file of secrets or variables, in bytes, so that a wrong file name does not fill the memory.
+const MAX_FILE: u64 = 64 * 1024;
 
 /// The secret that a flag or a file holds, without the white space around it; `None` if there is neither.
 ///
@@ -22,7 +22,7 @@ pub(super) fn read(
 ) -> Result<Option<String>, Failure> {
     let (secret, origin) = match (value, file) {
         (Some(secret), _) => {
-            if !given.is_from_environment(flag) {
+            if given.is_typed(flag) {
                 log::warn!(
                     "every user of this machine can read {flag} in the list of processes; use {flag}-file"
                 );
@@ -31,19 +31,18 @@ pub(super) fn read(
         }
         (None, Some(path)) => {
             let origin = format!("the file of {}", given.origin(&format!("{flag}-file")));
-            let read = File::open(&path).and_then(read_all);
-            let text =
-                read.map_err(|error| Failure::Runtime(format!("cannot read {origin}, {path}: {error}")))?;
+            let text = read_file(&path)
+                .map_err(|error| Failure::Runtime(format!("cannot read {origin}, {path}: {error}")))?;
             (text, origin)
         }
         (None, None) => return Ok(None),
     };
     let secret = secret.trim();
     if secret.is_empty() {
-        return Err(Failure::Usage(format!("{origin} is empty")));
+        return Err(Failure::Runtime(format!("{origin} is empty")));
     }
     if secret.contains(char::is_control) {
-        return Err(Failure::Usage(format!("{origin} must be one line of text")));
+        return Err(Failure::Runtime(format!("{origin} must be one line of text")));
     }
     Ok(Some(secret.to_owned()))
 }
@@ -55,7 +54,7 @@ pub(super) fn read_hub_secret(
     given: &Normalised,
 ) -> Result<String, Failure> {
     read(value, file, "--secret", given)?.ok_or_else(|| {
-        Failure::Usage(
+        Failure::Runtime(
             "the hub's secret is missing: use --secret-file FILE or the variable SLIME_SECRET; \
              `head -c 32 /dev/urandom | base64 > FILE` makes one"
                 .into(),
@@ -63,14 +62,19 @@ pub(super) fn read_hub_secret(
     })
 }
 
-/// A text of at most [`MAX_SECRET`] bytes.
+/// What the file of this name holds.
+pub(super) fn read_file(path: &str) -> io::Result<String> {
+    File::open(path).and_then(read_all)
+}
+
+/// A text of at most [`MAX_FILE`] bytes.
 pub(super) fn read_all(source: impl io::Read) -> io::Result<String> {
-    let mut text = String::new();
-    source.take(MAX_SECRET + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SECRET {
-        return Err(io::Error::other("it is too long for a secret"));
+    let mut bytes = Vec::new();
+    source.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 /// Random bytes from the system.

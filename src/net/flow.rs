@@ -85,7 +85,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
-                    conn.end = Some(conn.stream.end());
+                    // The error of a failed write may have been taken for it by the kernel: then nobody knows what is missing.
+                    conn.end = Some(if conn.write_failed { End::Cut } else { conn.stream.end() });
                 }
                 Ok(n) => {
                     conn.input.filled(n, &mut self.buffers);

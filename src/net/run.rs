@@ -1,10 +1,11 @@
 //! The two long-running commands: what they need, and how they are run to their end.
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::ToSocketAddrs;
 
-use log::info;
+use log::{error, info, warn};
 
 use super::Net;
 pub use super::shell::Endpoint;
@@ -14,6 +15,7 @@ use crate::config::{AgentConfig, HubConfig};
 use crate::proto::agent::Agent;
 use crate::proto::agent_token::TokenKey;
 use crate::proto::hub::Hub;
+use crate::proto::revocation::Revocations;
 
 /// What a hub needs beside its configuration.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct HubOptions {
     pub config: HubConfig,
     /// Opens agent tokens.
     pub token_key: TokenKey,
+    /// The file of the tokens that were taken back.
+    pub revoked: Option<String>,
 }
 
 /// An address to listen on.
@@ -46,22 +50,53 @@ pub struct AgentOptions {
     pub config: AgentConfig,
 }
 
+/// Descriptors beside those of clients, tunnels and upstreams: those of 32 pipes (`pipes.rs`), the standard ones, listeners, epoll,
+/// signals, name lookup, files, and connections that are being ended.
+const RESERVE: usize = 128;
+/// The largest file of revocations, in bytes: some 30,000 tokens, which a router still reads in no time.
+const MAX_REVOCATIONS: u64 = 1 << 20;
+
 /// Runs a hub until it is told to end. The exit code of the process.
 ///
 /// # Errors
-/// No address to listen on could be bound, or waiting for events failed.
+/// No address to listen on could be bound, the revocations could not be read, or waiting for events failed.
 pub fn run_hub(options: HubOptions) -> io::Result<u8> {
+    let HubOptions { listen, mut config, token_key, revoked } = options;
+    let revocations = revoked.as_deref().map(read_revocations).transpose()?;
+    fit_hub(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
     let mut listeners = Vec::new();
-    for listen in &options.listen {
+    for listen in &listen {
         listeners.append(&mut listen_on(&mut sys, listen, listeners.len())?);
     }
+    let mut beyond_loopback = false;
     for listener in &listeners {
-        info!("listening on {}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        beyond_loopback |= !address.ip().is_loopback();
+        info!("listening on {address}");
     }
-    let core = Hub::new(options.config, options.token_key, sys.now());
-    Shell::new(core, sys, listeners, Targets::default()).run()
+    if beyond_loopback && config.app_password.is_none() {
+        warn!(
+            "there is no app password: whoever reaches this hub can use its agents; set one with --app-password-file, \
+             or listen on --host 127.0.0.1"
+        );
+    }
+    let mut core = Hub::new(config, token_key, sys.now());
+    if let Some(revocations) = revocations {
+        core.set_revocations(revocations, sys.now());
+    }
+    let mut shell = Shell::new(core, sys, listeners, Targets::default());
+    if let Some(path) = revoked {
+        shell.on_reload(Box::new(move |hub, now| match read_revocations(&path) {
+            Ok(revocations) => {
+                info!("{path} was read again, rules: {}", revocations.count());
+                hub.set_revocations(revocations, now);
+            }
+            Err(error) => error!("{error}; the rules that were read before stay in force"),
+        }));
+    }
+    shell.run()
 }
 
 /// Runs the agents until they are told to end. The exit code of the process.
@@ -69,20 +104,91 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
 /// # Errors
 /// Waiting for events failed.
 pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
+    let AgentOptions { hub, upstreams, mut config } = options;
+    fit_agent(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
     let mut seed = [0; 8];
     sys::random(&mut seed)?;
-    let core = Agent::new(options.config, u64::from_ne_bytes(seed), sys.now());
-    let targets = Targets { hub: Some(options.hub), upstreams: options.upstreams };
+    let core = Agent::new(config, u64::from_ne_bytes(seed), sys.now());
+    let targets = Targets { hub: Some(hub), upstreams };
     Shell::new(core, sys, Vec::new(), targets).run()
+}
+
+/// Lowers the caps to what the process has descriptors for, and says so.
+fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) {
+    let HubConfig { max_clients, max_tunnels, .. } = *config;
+    let wanted = max_clients + max_tunnels + RESERVE;
+    let Some((got, left)) = fall_short(wanted, raise) else { return };
+    // Each keeps its share.
+    config.max_tunnels = (left * max_tunnels / (max_clients + max_tunnels)).clamp(1, max_tunnels);
+    config.max_clients = left.saturating_sub(config.max_tunnels).clamp(1, max_clients);
+    warn!(
+        "only {got} files can be open, and --max-clients {max_clients} with --max-tunnels {max_tunnels} needs {wanted}: it is {} \
+         clients and {} tunnels now; {}",
+        config.max_clients,
+        config.max_tunnels,
+        how_to_raise(wanted)
+    );
+}
+
+/// As [`fit_hub`], for an agent: each worker has a tunnel and a connection to its upstream.
+fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
+    let AgentConfig { workers, extra_upgrades, .. } = *config;
+    let upstreams = config.upstreams.len().max(1);
+    let workers_each = workers as usize + extra_upgrades as usize;
+    let wanted = upstreams * (2 * workers_each + 1) + RESERVE;
+    let Some((got, left)) = fall_short(wanted, raise) else { return };
+    let most = u32::try_from((left / upstreams).saturating_sub(1) / 2).unwrap_or(u32::MAX).max(1);
+    config.workers = workers.min(most);
+    config.extra_upgrades = extra_upgrades.min(most - config.workers);
+    warn!(
+        "only {got} files can be open, and {workers_each} workers for each upstream need {wanted}: it is {} workers and {} extra \
+         upgrades now; {}",
+        config.workers,
+        config.extra_upgrades,
+        how_to_raise(wanted)
+    );
+}
+
+/// `None` if that many descriptors can be had; else how many there are, and how many of them beyond the reserve.
+fn fall_short(wanted: usize, raise: impl FnOnce(u64) -> u64) -> Option<(usize, usize)> {
+    let got = usize::try_from(raise(wanted as u64)).unwrap_or(usize::MAX);
+    // Where there are few at all, pipes do without.
+    (got < wanted).then(|| (got, got.saturating_sub(RESERVE.min(got / 4))))
+}
+
+fn how_to_raise(wanted: usize) -> String {
+    format!("raise the limit with `ulimit -n {wanted}`, or LimitNOFILE={wanted} in the unit of systemd")
+}
+
+fn read_revocations(path: &str) -> io::Result<Revocations> {
+    let failed = |error: &dyn core::fmt::Display| {
+        io::Error::other(format!("cannot read the file of --revoked, {path}: {error}"))
+    };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_REVOCATIONS + 1).read_to_string(&mut text));
+    read.map_err(|error| failed(&error))?;
+    if text.len() as u64 > MAX_REVOCATIONS {
+        return Err(failed(&format_args!("it has more than {MAX_REVOCATIONS} bytes")));
+    }
+    Revocations::parse(&text).map_err(|error| failed(&error))
 }
 
 /// All listeners for one wish: both families where no host is named, all addresses of the name otherwise.
 fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Listener>> {
     let token = |index: usize| LISTENER_TOKENS + u32::try_from(before + index).unwrap_or(0);
     let naming = |address: &SocketAddr, error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        let hints = [
+            (io::ErrorKind::AddrInUse, "; end the program that has it, or choose another --port"),
+            (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
+            (
+                io::ErrorKind::PermissionDenied,
+                "; ports below 1024 take a privilege, so choose another --port",
+            ),
+        ];
+        let hint = hints.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint);
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))
     };
     if let Some(host) = &listen.host {
         let addresses: Vec<SocketAddr> = (host.as_str(), listen.port)
@@ -112,4 +218,56 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     listeners.push(sys.listen(v4, token(listeners.len())).map_err(|error| naming(&v4, error))?);
     Ok(listeners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Limits, OnCancel};
+
+    #[test]
+    fn a_hub_keeps_within_its_descriptors() {
+        let mut config = HubConfig::default();
+        fit_hub(&mut config, |wanted| wanted);
+        assert_eq!((config.max_clients, config.max_tunnels), (16_384, 4096));
+        fit_hub(&mut config, |_| 1024);
+        assert_eq!((config.max_clients, config.max_tunnels), (717, 179));
+        fit_hub(&mut config, |_| 10);
+        assert_eq!((config.max_clients, config.max_tunnels), (7, 1));
+    }
+
+    #[test]
+    fn an_agent_keeps_within_its_descriptors() {
+        let upstream = crate::config::Upstream {
+            agent_id: String::new(),
+            authority: String::new(),
+            base_path: String::new(),
+            authorization: None,
+        };
+        let mut config = AgentConfig {
+            token: String::new(),
+            hub_authority: String::new(),
+            hub_path: String::new(),
+            hub_authorization: None,
+            upstreams: vec![upstream.clone(), upstream],
+            workers: 200,
+            extra_upgrades: 100,
+            preserve_host: false,
+            on_cancel: OnCancel::Close,
+            health_path: None,
+            drain_timeout: crate::config::DEFAULT_DRAIN_TIMEOUT,
+            limits: Limits::default(),
+        };
+        fit_agent(&mut config, |wanted| {
+            assert_eq!(wanted, 128 + 2 * (2 * 300 + 1));
+            wanted
+        });
+        assert_eq!((config.workers, config.extra_upgrades), (200, 100));
+        fit_agent(&mut config, |_| 1024);
+        assert_eq!((config.workers, config.extra_upgrades), (200, 23));
+        fit_agent(&mut config, |_| 256);
+        assert_eq!((config.workers, config.extra_upgrades), (47, 0));
+        fit_agent(&mut config, |_| 3);
+        assert_eq!((config.workers, config.extra_upgrades), (1, 0));
+    }
 }

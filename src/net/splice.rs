@@ -11,7 +11,7 @@ use super::shell::Shell;
 use super::stream::Stream;
 use super::{Net, Pipe};
 use crate::proto::key::Key;
-use crate::proto::seam::Core;
+use crate::proto::seam::{Core, Why};
 
 /// Less than this is not worth the two more system calls that a pipe takes. Measured: below it, copying through a buffer costs less.
 const WORTH_IT: u64 = 128 * 1024;
@@ -57,7 +57,11 @@ impl<C: Core, N: Net> Shell<C, N> {
                         conn.is_bulk = unseen > WORTH_IT;
                         return Moved::None;
                     }
-                    Err(_) => return Moved::Impossible,
+                    // The error is told once, and this was the time.
+                    Err(_) => {
+                        self.fail(key, Why::Failed);
+                        return Moved::None;
+                    }
                 }
             }
         };

@@ -13,6 +13,7 @@ pub mod http1;
 pub mod hub;
 pub mod key;
 pub mod list;
+pub mod notice;
 pub mod pool;
 pub mod queue;
 pub mod revocation;

@@ -39,9 +39,10 @@ pub struct Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProfileId(usize);
 
-/// An agent, as long as the process lives: unlike a slot, never given to another one.
+/// An agent from the moment that it takes work until it takes none: unlike a slot, never given to another one. Who refuses a request
+/// is skipped for it under this name, and has another one when it is back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AgentSerial(u64);
+pub struct AgentSerial(pub u64);
 
 /// A place among the agents, valid while the agent has a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +91,37 @@ pub struct Joined {
     pub new_profile: bool,
 }
 
+/// What the log should say of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is there, for the first time since it was forgotten.
+    Joined,
+    /// It takes no more work.
+    Withdrew,
+    /// It takes work again.
+    Returned,
+}
+
+/// What [`Pool::sweep`] found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The agents that are forgotten.
+    pub gone: Vec<Gone>,
+    /// Whether a profile went with them: waiters must be sorted anew.
+    pub profile_went: bool,
+}
+
+/// An agent that is forgotten.
+#[derive(Debug)]
+pub struct Gone {
+    /// Which one it was.
+    pub serial: AgentSerial,
+    /// In words, for the log.
+    pub name: String,
+    /// How its last tunnel ended.
+    pub why: String,
+}
+
 #[derive(Debug)]
 struct Profile {
     scopes: Vec<String>,
@@ -112,6 +144,10 @@ struct Agent {
     workers: BTreeMap<u32, TunnelKey>,
     ready: usize,
     bereft: Option<Mono>,
+    /// Whether the log knows it as one that takes work; `None` if it does not know it.
+    told: Option<bool>,
+    /// How its last tunnel ended, while it has none.
+    why_bereft: String,
 }
 
 #[derive(Debug)]
@@ -146,6 +182,8 @@ impl Pool {
                     workers: BTreeMap::new(),
                     ready: 0,
                     bereft: None,
+                    told: None,
+                    why_bereft: String::new(),
                 });
                 self.by_name.insert(name, slot);
                 if let Some(profile) = self.profiles.get_mut(profile.0) {
@@ -171,16 +209,18 @@ impl Pool {
         agent.is_some_and(|agent| agent.workers.contains_key(&joining.worker))
     }
 
-    /// Takes a tunnel out. It must not be ready or idle any more.
-    pub fn leave(&mut self, slot: AgentSlot, worker: u32, tunnel: TunnelKey, now: Mono) {
+    /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.
+    pub fn leave(&mut self, slot: AgentSlot, worker: u32, tunnel: TunnelKey, why: &str, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.0) else { return };
         // A tunnel that was replaced has lost its name to the newcomer.
         if agent.workers.get(&worker) != Some(&tunnel) {
             return;
         }
         agent.workers.remove(&worker);
-        if agent.workers.is_empty() && agent.bereft.is_none() {
-            agent.bereft = Some(now);
+        if agent.workers.is_empty() {
+            agent.bereft.get_or_insert(now);
+            agent.why_bereft.clear();
+            agent.why_bereft.push_str(why);
         }
         let token = agent.token;
         if let Some(count) = self.per_token.get_mut(&token) {
@@ -195,6 +235,11 @@ impl Pool {
     pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.0) else { return };
         let Some(profile) = self.profiles.get_mut(agent.profile.0) else { return };
+        if ready && agent.ready == 0 {
+            // It may have refused what it takes now.
+            self.serial += 1;
+            agent.serial = AgentSerial(self.serial);
+        }
         for (count, bereft) in
             [(&mut agent.ready, &mut agent.bereft), (&mut profile.ready, &mut profile.bereft)]
         {
@@ -207,6 +252,17 @@ impl Pool {
                     *bereft = Some(now);
                 }
             }
+        }
+    }
+
+    /// Notes that an agent says that it takes work, or none. What is new about it, if anything is.
+    pub fn note_standing(&mut self, slot: AgentSlot, ready: bool) -> Option<News> {
+        let agent = self.agents.get_mut(slot.0)?;
+        match (agent.told.replace(ready), ready) {
+            (None, _) => Some(News::Joined),
+            (Some(true), false) => Some(News::Withdrew),
+            (Some(false), true) => Some(News::Returned),
+            (Some(true), true) | (Some(false), false) => None,
         }
     }
 
@@ -284,8 +340,8 @@ impl Pool {
                 .any(|(_, profile)| profile.has_scope(&need.scope) && !profile.paths.is_empty())
     }
 
-    /// Forgets agents that have been gone for [`REDIAL_GRACE`]. True if a profile went with them.
-    pub fn sweep(&mut self, now: Mono) -> bool {
+    /// Forgets agents that have been gone for [`REDIAL_GRACE`].
+    pub fn sweep(&mut self, now: Mono) -> Swept {
         let gone: Vec<usize> = self
             .agents
             .iter()
@@ -294,19 +350,21 @@ impl Pool {
             })
             .map(|(slot, _)| slot)
             .collect();
-        let mut profile_went = false;
+        let mut swept = Swept::default();
         for slot in gone {
+            let name = self.describe(AgentSlot(slot));
             let agent = self.agents.remove(slot);
+            swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_bereft });
             self.by_name.remove(&(agent.token, agent.id));
             if let Some(profile) = self.profiles.get_mut(agent.profile.0) {
                 profile.agents -= 1;
                 if profile.agents == 0 {
                     self.profiles.remove(agent.profile.0);
-                    profile_went = true;
+                    swept.profile_went = true;
                 }
             }
         }
-        profile_went
+        swept
     }
 
     /// When the next of the agents without a tunnel is to be forgotten.

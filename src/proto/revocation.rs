@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::agent_token::AgentToken;
+use super::agent_token::{AgentToken, TokenId, check_name};
 
 /// Tokens that were taken back.
 ///
@@ -51,13 +51,20 @@ impl Revocations {
                     all.issued_before = all.issued_before.max(seconds(time).ok_or(bad)?);
                 }
                 (Some("issued-before"), ..) => return Err(bad),
-                (Some(name), None, _) => {
-                    all.named.insert(name.to_owned());
+                (Some(word), None, _) => {
+                    let id = word.parse::<TokenId>().map(|id| id.to_string());
+                    let name = || check_name(word).map(|()| word.to_owned()).map_err(|_| bad);
+                    all.named.insert(id.or_else(|_| name())?);
                 }
                 (Some(_), Some(_), _) => return Err(bad),
             }
         }
         Ok(all)
+    }
+
+    /// How many rules there are.
+    pub fn count(&self) -> usize {
+        self.named.len() + usize::from(self.issued_before > 0)
     }
 
     /// Whether this token was taken back.
@@ -109,8 +116,9 @@ mod tests {
     #[test]
     fn rules_are_read() {
         let text =
-            "# taken back\n1b2c3d4e5f607182 # lost laptop\n\n  garage\nissued-before 2026-01-31T12:00:00Z\n";
+            "# taken back\n1B2c3d4e5f607182 # lost laptop\n\n  garage\nissued-before 2026-01-31T12:00:00Z\n";
         let rules = Revocations::parse(text).unwrap();
+        assert_eq!(rules.count(), 3);
         assert!(rules.names("1b2c3d4e5f607182", "x", u64::MAX));
         assert!(rules.names("0", "garage", u64::MAX));
         assert!(!rules.names("0", "x", 1_769_860_800));
@@ -120,9 +128,13 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        for (text, number) in
-            [("a\nb c", 2), ("issued-before", 1), ("issued-before yesterday", 1), ("issued-before 1 2", 1)]
-        {
+        for (text, number) in [
+            ("a\nb c", 2),
+            ("slime1_a/b", 1),
+            ("issued-before", 1),
+            ("issued-before yesterday", 1),
+            ("issued-before 1 2", 1),
+        ] {
             assert_eq!(Revocations::parse(text), Err(BadLine { number }));
         }
     }

@@ -46,8 +46,12 @@ pub const WORKING: &[u8] = b"HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\
 /// The upstream connection stands, so the body may come (RFC 9110 section 15.2.1). Only in answer to `Slime-Expect: connect`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What an agent says to open a tunnel.
-#[derive(Debug)]
+/// Why a token is no longer taken, in words.
+pub const TOKEN_EXPIRED: &str = "the agent token has expired; make a new one with 'slime hub register'";
+/// As [`TOKEN_EXPIRED`].
+pub const TOKEN_REVOKED: &str = "the agent token was revoked; make a new one with 'slime hub register'";
+
+/// What an agent says to open a tunnel. It holds the token, so it is never printed.
 pub struct Hello<'a> {
     /// The agent's token, sealed.
     pub token: &'a str,

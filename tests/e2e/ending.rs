@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::framing::assert_own;
-use crate::harness::{Cut, DEADLINE, Hub, RawUpstream, Rig, Server, reply, respond, wait_agents, wait_until};
+use crate::harness::{
+    Cut, DEADLINE, Hub, RawUpstream, Rig, Server, hello, join, reply, respond, wait_agents, wait_until,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -159,4 +161,34 @@ fn no_request_fails_while_agents_are_exchanged() {
     for client in clients {
         client.join().unwrap();
     }
+}
+
+#[test]
+fn revoked_tokens_are_cut_off_and_stay_out() {
+    let file = std::env::temp_dir().join(format!("slime-revoked-{}", std::process::id()));
+    std::fs::write(&file, "# nobody yet\n\n").unwrap();
+    let hub = Hub::start(&["--revoked", file.to_str().unwrap()]);
+    let (bad, good) = (hub.token(&["--name", "bad"]), hub.token(&["--name", "good"]));
+    let mut idle = join(&hub, &bad, "idle", 0);
+    let mut client = hub.client_sending("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
+    idle.request();
+    let mut busy = idle;
+    let mut idle = join(&hub, &bad, "idle-2", 0);
+    let mut kept = join(&hub, &good, "kept", 0);
+    std::fs::write(&file, "bad\n").unwrap();
+    hub.signal(Signal::HUP);
+    assert_eq!(idle.request_head().field("slime-close"), Some("revoked"));
+    idle.wait_end();
+    busy.wait_end();
+    assert_own(&client.response(), 502);
+    assert_own(&hub.client_sending(hello(&bad, "x", 0)).response(), 401);
+    let mut client = hub.client_sending(GET);
+    respond(&mut kept);
+    assert_eq!(client.response().status(), 200);
+    // All that was issued until now; nobody can come back with an old one.
+    std::fs::write(&file, "issued-before 2999-01-01T00:00:00Z\n").unwrap();
+    hub.signal(Signal::HUP);
+    assert_eq!(kept.request_head().field("slime-close"), Some("revoked"));
+    assert_own(&hub.client_sending(hello(&good, "x", 0)).response(), 401);
+    std::fs::remove_file(&file).unwrap();
 }

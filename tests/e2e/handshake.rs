@@ -27,6 +27,11 @@ fn any_implementation_can_be_an_agent() {
         assert_eq!(response.text(), "ok");
         assert_eq!(response.head.field("slime-agent-id"), Some("mine"));
     }
+    // A byte that nobody asked for ends an idle tunnel.
+    let start = std::time::Instant::now();
+    tunnel.send("x");
+    tunnel.wait_end();
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]

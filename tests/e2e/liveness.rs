@@ -24,7 +24,7 @@ fn idle_tunnels_are_asked_for_a_sign_of_life() {
         assert_eq!(beat.head.start, "OPTIONS * HTTP/1.1");
         assert_eq!(beat.head.field("slime-heartbeat"), Some("?1"));
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-        tunnel.send("HTTP/1.1 204 No Content\r\nSlime-Heartbeat: ?1\r\n\r\n");
+        tunnel.send("HTTP/1.1 204 No Content\r\n\r\n");
     }
     let mut client = hub.client_sending(GET);
     assert_eq!(respond(&mut tunnel), "/");
@@ -61,7 +61,7 @@ fn a_beat_that_is_answered_late_frees_the_tunnel() {
     let mut client = hub.client_sending(GET);
     hub.settle();
     assert!(tunnel.is_silent());
-    tunnel.send("HTTP/1.1 204 No Content\r\nSlime-Heartbeat: ?1\r\n\r\n");
+    tunnel.send("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(respond(&mut tunnel), "/");
     assert_eq!(client.response().status(), 200);
 }
@@ -70,8 +70,8 @@ fn a_beat_that_is_answered_late_frees_the_tunnel() {
 fn a_frozen_agent_gets_no_work_and_comes_back() {
     let upstream = Server::start(async |_| reply(200, "ok"));
     let hub = Hub::start(&["--heartbeat", "1"]);
-    let frozen = hub.agent(&upstream.url(), &["--agent-id", "frozen", "--heartbeat", "1"]);
-    let _other = hub.agent(&upstream.url(), &["--agent-id", "other", "--heartbeat", "1"]);
+    let frozen = hub.agent(&upstream.url(), &["--agent-id", "frozen"]);
+    let _other = hub.agent(&upstream.url(), &["--agent-id", "other"]);
     wait_agents(&hub, &["frozen", "other"]);
     frozen.signal(Signal::STOP);
     // At the latest one beat later nothing goes there; GETs that went before are retried when it is given up.
@@ -94,7 +94,7 @@ fn a_frozen_agent_gets_no_work_and_comes_back() {
 fn an_agent_that_freezes_before_the_head_is_given_up() {
     let upstream = RawUpstream::new();
     let hub = Hub::start(&["--heartbeat", "1"]);
-    let agent = hub.agent(&upstream.url(), &["--heartbeat", "1"]);
+    let agent = hub.agent(&upstream.url(), &[]);
     let mut client = hub.client_sending("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
     let mut at = upstream.accept();
     at.request();
@@ -113,10 +113,7 @@ fn an_agent_that_freezes_before_the_head_is_given_up() {
 
 #[test]
 fn a_long_wait_for_the_head_is_no_silence() {
-    let rig = Rig::raw_with(
-        &["--heartbeat", "1", "--stall-timeout", "1"],
-        &["--heartbeat", "1", "--stall-timeout", "1"],
-    );
+    let rig = Rig::raw_with(&["--heartbeat", "1", "--stall-timeout", "1"], &["--stall-timeout", "1"]);
     let (mut client, mut upstream, _) = rig.begin("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx");
     // Longer than three beats and than any progress: a job may take its time.
     std::thread::sleep(Duration::from_secs(5));
@@ -131,7 +128,7 @@ fn a_long_wait_for_the_head_is_no_silence() {
 fn an_agent_notices_a_silent_hub() {
     let hub = RawUpstream::new();
     let token = shared_token();
-    let _agent = Agent::start(&hub.address().to_string(), token, "http://127.0.0.1:9", &["--heartbeat", "1"]);
+    let _agent = Agent::start(&hub.address().to_string(), token, "http://127.0.0.1:9", &[]);
     let mut tunnel = hub.accept();
     upgrade_tunnel(&mut tunnel);
     let start = Instant::now();

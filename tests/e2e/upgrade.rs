@@ -80,7 +80,7 @@ fn an_idle_upgraded_connection_stays() {
         "1",
     ];
     let hub = Hub::start(&limits);
-    let agent_limits = ["--head-timeout", "1", "--stall-timeout", "1", "--heartbeat", "1"];
+    let agent_limits = ["--head-timeout", "1", "--stall-timeout", "1"];
     let _agent = hub.agent(&format!("http://{}", echo_server()), &agent_limits);
     let mut socket = websocket(&hub);
     for round in 0..2 {

@@ -360,7 +360,14 @@ impl Client {
         let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes - connection.taken)];
         match self.net.read(&mut connection.socket, &mut buffer) {
             // The other side of an upgraded connection is complete, this one is not yet.
-            Ok(0) if connection.is_raw() && !connection.finished && !connection.failed => Next::Wait,
+            Ok(0)
+                if connection.is_raw()
+                    && !connection.finished
+                    && !connection.failed
+                    && !connection.half_closed =>
+            {
+                Next::Wait
+            }
             Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),
             Ok(n) => {
                 connection.received += n;

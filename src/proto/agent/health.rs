@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use log::{info, warn};
+use log::Level;
 
 use super::{Agent, Upstream, UpstreamOf, WorkerState};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
@@ -178,7 +178,10 @@ impl Agent {
         if matches!(before, Verdict::Down(_)) {
             return;
         }
-        warn!("upstream {} cannot be used: {why}; asking again every second", self.authority(index));
+        let kind = ("down", u64::from(index));
+        let authority = self.authority(index).to_owned();
+        let line = format_args!("upstream {authority} cannot be used: {why}; asking again every second");
+        self.notices.say(Level::Warn, kind, now.mono, line);
         self.join_anew(index, why, now);
     }
 
@@ -193,7 +196,9 @@ impl Agent {
             Verdict::Up => {}
             Verdict::Unknown => self.join_anew(index, "", now),
             Verdict::Down(_) => {
-                info!("upstream {} can be used again", self.authority(index));
+                let authority = self.authority(index).to_owned();
+                let line = format_args!("upstream {authority} can be used again");
+                self.notices.say(Level::Info, ("up", u64::from(index)), now.mono, line);
                 self.join_anew(index, "", now);
             }
         }
@@ -206,7 +211,7 @@ impl Agent {
         }
     }
 
-    fn authority(&self, index: u16) -> &str {
+    pub(super) fn authority(&self, index: u16) -> &str {
         self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.authority)
     }
 }

@@ -2,14 +2,17 @@
 
 use core::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::{Level, debug};
 
 use super::{Agent, Random, Tunnel, TunnelOf, WorkerState};
+use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step, Target};
 use crate::proto::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::{Ask, CloseReason, Hello, PONG, Welcome, write_refusal};
+use crate::proto::tunnel::{
+    Ask, CloseReason, Hello, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, Welcome, write_refusal,
+};
 
 /// The first window of the back-off.
 const SHORTEST: u64 = 200;
@@ -212,13 +215,14 @@ impl Agent {
                 }
             }
             Ok(None) if end.is_none() => return Step::Wait,
+            Ok(None) if input.is_empty() => {
+                self.drop_tunnel(tunnel);
+                self.tunnel_lost(key, "the connection was closed without an answer", now);
+                return Step::Wait;
+            }
             Ok(None) | Err(_) => (Welcome::Other, 0, 0),
         };
-        let refused = |status| match status {
-            0 => "what answers there is not a slime hub".to_owned(),
-            401 => LOCKED.to_owned(),
-            status => format!("the hub answered {status}"),
-        };
+        let why = detail(input.get(length..).unwrap_or_default());
         match welcome {
             Welcome::Joined(pace) => {
                 self.accepted = true;
@@ -231,29 +235,50 @@ impl Agent {
                     scan: HeadScan::on_tunnel(),
                     ready,
                 };
-                info!("{} joined the hub", self.describe(key));
+                self.note_joined(key, now);
                 self.arm_worker(key);
                 self.check_readiness(key, now);
                 Step::Skip(length)
             }
             Welcome::Unauthorized if !self.accepted => {
-                error!(
-                    "the hub rejects the token: it is not one of this hub's, has expired or was revoked; print a new one with 'slime hub register'"
-                );
+                let hub = self.config.hub_authority.clone();
+                let line = format_args!("the hub at {hub} rejects the token: {}", why.unwrap_or(NOT_WANTED));
+                // All workers may hear of it in one turn.
+                self.notices.say(Level::Error, ("fatal", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.stop(key);
                 self.commands.push(Command::Exit(1));
                 Step::Wait
             }
             Welcome::Unauthorized => {
-                warn!("the hub rejects the token; asking again at the slowest rate");
+                let why = why.unwrap_or(NOT_WANTED);
+                let line =
+                    format_args!("the hub rejects the token, which is shown to it again and again: {why}");
+                self.notices.say(Level::Warn, ("rejected", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.rest_slowly(key, now);
                 Step::Wait
             }
-            Welcome::NoRoom | Welcome::Other => {
+            Welcome::NoRoom => {
+                let why = why.unwrap_or("there is no room for it, or no hub behind what answers there");
+                let line = format_args!("the hub does not take {} ({status}): {why}", self.describe(key));
+                self.notices.say(Level::Warn, ("no room", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, &refused(status), now);
+                self.rest(key, false, now);
+                Step::Wait
+            }
+            Welcome::Other => {
+                self.drop_tunnel(tunnel);
+                match status {
+                    0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
+                    401 => self.tunnel_lost(key, LOCKED, now),
+                    _ => {
+                        let why = format!(
+                            "what answers there is not a slime hub, or not on this path: status {status}"
+                        );
+                        self.tunnel_lost(key, &why, now);
+                    }
+                }
                 Step::Wait
             }
         }
@@ -338,14 +363,21 @@ impl Agent {
             WorkerState::Discarding(_) => self.next(key, now),
             WorkerState::Joined { since, .. } => {
                 let settled = now.mono.since(*since) >= SETTLED;
-                warn!("{} lost the hub: {why}", self.describe(key));
+                self.note_apart(
+                    key,
+                    Level::Warn,
+                    "lost",
+                    format_args!("lost the hub: {why}; dialling again"),
+                    now,
+                );
                 self.rest(key, settled, now);
             }
             WorkerState::Dialling { .. } | WorkerState::Joining { .. } => {
-                if worker.backoff.since.is_none() {
-                    warn!("{} cannot join the hub: {why}; trying on", self.describe(key));
-                } else {
-                    debug!("{} cannot join the hub: {why}", self.describe(key));
+                let hub = self.config.hub_authority.clone();
+                let line = format_args!("cannot join the hub at {hub}: {why}; trying on");
+                self.notices.say(Level::Warn, ("unreachable", 0), now.mono, line);
+                if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
+                    *joined = false;
                 }
                 self.rest(key, false, now);
             }
@@ -359,7 +391,16 @@ impl Agent {
 
     /// The hub closed an idle tunnel, with a reason.
     fn dismissed(&mut self, key: WorkerKey, reason: CloseReason, now: Now) {
-        info!("the hub closed the tunnel of {}: {}", self.describe(key), reason.as_str());
+        let (level, what) = match reason {
+            CloseReason::Replaced => (
+                Level::Warn,
+                "another agent with this id took the place of a worker: give each its own --agent-id, or none",
+            ),
+            CloseReason::Expired => (Level::Warn, TOKEN_EXPIRED),
+            CloseReason::Revoked => (Level::Warn, TOKEN_REVOKED),
+            CloseReason::Draining => (Level::Info, "the hub is ending; dialling until one is there again"),
+        };
+        self.note_apart(key, level, reason.as_str(), format_args!("{what}"), now);
         match reason {
             CloseReason::Replaced | CloseReason::Expired | CloseReason::Revoked => self.rest_slowly(key, now),
             CloseReason::Draining => self.rest(key, true, now),
@@ -485,10 +526,56 @@ impl Agent {
         }
     }
 
+    /// A worker has joined. The log hears of the first one of its agent.
+    fn note_joined(&mut self, key: WorkerKey, now: Now) {
+        debug!("{} joined the hub", self.describe(key));
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
+        if core::mem::replace(told, true) {
+            return;
+        }
+        let AgentConfig { hub_authority, upstreams, workers, .. } = &self.config;
+        let Some(Upstream { agent_id, authority, .. }) = upstreams.get(usize::from(index)) else { return };
+        let plural = if *workers == 1 { "worker" } else { "workers" };
+        let line = format_args!(
+            "joined the hub at {hub_authority} as {agent_id}: {workers} {plural} for upstream {authority}"
+        );
+        self.notices.say(Level::Info, ("joined", index.into()), now.mono, line);
+    }
+
+    /// A worker has lost its tunnel. The log hears of the first one of its agent.
+    fn note_apart(
+        &mut self,
+        key: WorkerKey,
+        level: Level,
+        kind: &'static str,
+        line: core::fmt::Arguments<'_>,
+        now: Now,
+    ) {
+        let worker = self.describe(key);
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
+        if core::mem::replace(told, false) {
+            self.notices.say(level, (kind, index.into()), now.mono, format_args!("{worker}: {line}"));
+        } else {
+            debug!("{worker}: {line}");
+        }
+    }
+
     /// A worker in words, for the log.
     fn describe(&self, key: WorkerKey) -> String {
         let Some(worker) = self.workers.get(key) else { return String::new() };
-        let upstream = self.config.upstreams.get(usize::from(worker.upstream));
-        format!("worker {} of {}", worker.number, upstream.map_or("", |upstream| &upstream.authority))
+        format!("worker {} of upstream {}", worker.number, self.authority(worker.upstream))
     }
+}
+
+const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
+
+/// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the head. None of ours has an
+/// escaped character.
+fn detail(body: &[u8]) -> Option<&str> {
+    const LONGEST: usize = 300;
+    let body = core::str::from_utf8(body).ok()?;
+    let (_, text) = body.split_once("\"detail\":\"")?;
+    text.split('"').next().filter(|detail| (1..=LONGEST).contains(&detail.len()) && !detail.contains('\\'))
 }

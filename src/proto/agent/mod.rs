@@ -16,13 +16,14 @@ mod serve;
 
 use core::net::SocketAddr;
 
-use log::info;
+use log::{info, warn};
 
 use self::health::Health;
 use self::link::Backoff;
 use self::serve::{Discarding, Finishing, Serving};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
+use super::notice::Notices;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
@@ -43,6 +44,9 @@ pub struct Agent {
     /// Whether the hub has ever taken the token. Before that, a refusal of it is fatal.
     accepted: bool,
     draining: Option<Mono>,
+    notices: Notices,
+    /// By index of the configured upstreams: whether the log knows its agent as one that has joined.
+    told_joined: Vec<bool>,
 }
 
 struct Worker {
@@ -136,11 +140,13 @@ impl Random {
 impl Agent {
     /// An agent that begins now. `seed` makes its jitter.
     pub fn new(config: AgentConfig, seed: u64, now: Now) -> Self {
-        let health = config.upstreams.iter().map(|_| Health::unknown(now.mono)).collect();
+        let health: Vec<_> = config.upstreams.iter().map(|_| Health::unknown(now.mono)).collect();
         let mut agent = Self {
             workers: Table::new(),
             tunnels: Table::new(),
             upstreams: Table::new(),
+            notices: Notices::default(),
+            told_joined: vec![false; health.len()],
             health,
             timers: TimerTable::default(),
             commands: Vec::new(),
@@ -246,6 +252,10 @@ impl Agent {
             && self.tunnels.is_empty();
         if done || now.mono >= until {
             self.draining = None;
+            if !done {
+                warn!("the drain timeout is over; what is left is cut off");
+            }
+            self.notices.handle_end(now.mono);
             self.commands.push(Command::Exit(u8::from(!done)));
         }
     }
@@ -346,7 +356,7 @@ impl Core for Agent {
             let worker = self.worker_of(key);
             self.tunnels.remove(key);
             if let Some(worker) = worker {
-                self.tunnel_lost(worker, "the connection failed", now);
+                self.tunnel_lost(worker, health::describe(reason), now);
             }
         } else if let Some(key) = UpstreamKey::from_key(key) {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {
@@ -367,10 +377,12 @@ impl Core for Agent {
             }
         }
         self.check_health(now);
+        self.notices.handle_timeout(now.mono);
     }
 
     fn next_timeout(&self) -> Option<Mono> {
         let mut next = self.timers.next().unwrap_or(Mono::NEVER).min(self.draining.unwrap_or(Mono::NEVER));
+        next = next.min(self.notices.next_timeout());
         for health in &self.health {
             next = next.min(health.deadline());
         }
@@ -379,6 +391,7 @@ impl Core for Agent {
 
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
+            warn!("told again to end: what is left is cut off");
             self.commands.push(Command::Exit(1));
             return;
         }

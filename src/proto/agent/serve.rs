@@ -468,6 +468,11 @@ impl Agent {
         let tunnel = serving.tunnel;
         let connection = serving.connection();
         let reusable = serving.messages.responder_is_reusable() && upstream_is_clean;
+        // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
+        let all_sent = connection
+            .and_then(|connection| self.upstreams.get(connection))
+            .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
+        let reusable = reusable && all_sent;
         self.commands.push(Command::Unpair(tunnel.into()));
         self.commands.push(Command::DropHeld(tunnel.into()));
         if let Some(connection) = connection {
@@ -699,8 +704,13 @@ impl Agent {
         let Some(serving) = self.serving(key) else { return };
         debug!("{why}");
         let tunnel = serving.tunnel;
+        let is_upgraded = serving.messages.is_upgraded();
         if let Some(connection) = serving.connection() {
             self.drop_upstream(connection);
+        }
+        // In an upgraded exchange a FIN would be the end of one direction, or no news at all.
+        if is_upgraded && self.tunnels.remove(tunnel).is_some() {
+            self.commands.push(Command::Close(tunnel.into(), Close::Reset));
         }
         self.drop_tunnel(tunnel);
         self.next(key, now);

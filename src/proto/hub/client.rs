@@ -136,7 +136,7 @@ impl Hub {
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
                     let detail = "the request head did not arrive in time";
-                    self.refuse(key, Refusal { status: 408, detail, error: None }, false, true, now);
+                    self.refuse(key, Refusal::new(408, "http_request_error", detail), false, true, now);
                 } else {
                     self.drop_client(key, Close::Now, now);
                 }
@@ -244,6 +244,7 @@ impl Hub {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(violation) = self.begin(key, bytes, out, now) {
+                    self.note_refusal(key, violation, now);
                     self.refuse(key, violation.into(), is_head(bytes), true, now);
                 }
                 Step::Skip(length)
@@ -387,6 +388,15 @@ impl Hub {
             self.arm_exchange(exchange);
         }
         Ok(())
+    }
+
+    /// Who is kept out, and for want of what, is for the operator to know; what a client does wrong is not.
+    fn note_refusal(&mut self, key: ClientKey, violation: Violation, now: Now) {
+        let Violation { status: status @ (401 | 503), detail } = violation else { return };
+        if let Some(Client { peer, .. }) = self.clients.get(key) {
+            let line = format_args!("refused a request of {peer} with {status}: {detail}");
+            self.notices.say(Level::Warn, (detail, 0), now.mono, line);
+        }
     }
 
     fn read_body(

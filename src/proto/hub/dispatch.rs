@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use log::debug;
+use log::{Level, debug};
 
 use super::{
     ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
@@ -36,8 +36,7 @@ const REFUSED: Refusal =
     Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
 const NO_RESPONSE: Refusal =
     Refusal::new(504, "http_response_timeout", "the upstream did not answer within --response-timeout");
-const BODY_LATE: Refusal =
-    Refusal { status: 408, detail: "the request body did not arrive in time", error: None };
+const BODY_LATE: Refusal = Refusal::new(408, "http_request_error", "the request body did not arrive in time");
 
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
 const MAX_LOST: u8 = 2;
@@ -52,6 +51,13 @@ impl Hub {
             self.gathering -= 1;
             // Waiting is what it does until it is matched or refused below; nobody looks in between.
             exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
+        }
+        if self.active >= self.config.concurrent {
+            let line = format_args!(
+                "{} requests are in progress, the limit of --concurrent: others wait, even if a worker is free",
+                self.active
+            );
+            self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
         }
         while self.active < self.config.concurrent {
             let Some(exchange) = self.exchanges.get(key) else { return };
@@ -126,6 +132,10 @@ impl Hub {
             responder: tunnel_key.into(),
             upto,
         });
+        if gate == Gate::Open && exchange.messages.wants_request() {
+            // Its body may have come while nobody wanted it.
+            self.commands.push(Command::Resume(exchange.client.into()));
+        }
         self.arm_exchange(key);
         self.arm_tunnel(tunnel_key);
         true
@@ -210,7 +220,9 @@ impl Hub {
         let Phase::Active { tunnel, keep, .. } = exchange.phase else { return };
         let client = exchange.client;
         self.commands.push(Command::Unpair(client.into()));
-        if exchange.messages.responder_is_reusable() && tunnel_is_clean {
+        // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken for them.
+        let all_sent = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
+        if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
             self.free_tunnel(tunnel, now);
         } else {
             self.drop_tunnel(tunnel, "its connection cannot carry another request", now);
@@ -229,6 +241,7 @@ impl Hub {
     pub(super) fn fail(&mut self, key: ExchangeKey, refusal: Refusal, now: Now) {
         let Some(exchange) = self.take(key, refusal.detail, now) else { return };
         let client = exchange.client;
+        self.note_failure(&exchange, refusal, now);
         if let Phase::Active { tunnel, .. } = exchange.phase {
             self.commands.push(Command::Unpair(client.into()));
             self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), refusal.detail, now);
@@ -250,6 +263,21 @@ impl Hub {
         }
         self.recycle(exchange.need);
         self.dispatch(now);
+    }
+
+    /// What fails on our side of the hub is for its operator to know.
+    fn note_failure(&mut self, exchange: &Exchange, refusal: Refusal, now: Now) {
+        let Refusal { status, detail, .. } = refusal;
+        if status < 500 {
+            return;
+        }
+        let agent = match exchange.phase {
+            Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).map(|tunnel| tunnel.agent),
+            Phase::Gathering { .. } | Phase::Queued { .. } => None,
+        };
+        let agent = agent.map_or_else(String::new, |slot| format!(" of agent {}", self.pool.describe(slot)));
+        let line = format_args!("a request{agent} failed with {status}: {detail}");
+        self.notices.say(Level::Warn, (detail, 0), now.mono, line);
     }
 
     /// The client is gone; its exchange goes too.
@@ -320,7 +348,7 @@ impl Hub {
                 return;
             };
             self.commands.push(Command::Unpair(exchange.client.into()));
-            self.retire_tunnel(tunnel, now);
+            self.retire_tunnel(tunnel, "its upgraded connection ended", now);
             self.end_client(exchange.client, now);
             self.recycle(exchange.need);
             self.dispatch(now);

@@ -1,8 +1,10 @@
 //! The handshake, as the hub sees it.
 
-use log::{info, warn};
+use std::collections::BTreeMap;
 
-use super::{Hub, Refusal, Standing, Tunnel, TunnelState};
+use log::{Level, debug, info};
+
+use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::key::ClientKey;
@@ -10,50 +12,60 @@ use crate::proto::pool::{AgentSlot, Joining};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{CloseReason, Hello, write_welcome};
+use crate::proto::tunnel::{CloseReason, Hello, TOKEN_EXPIRED, TOKEN_REVOKED, write_welcome};
 
 const TUNNELS_FULL: Refusal = Refusal::new(
     503,
     "connection_limit_reached",
     "the hub has all the tunnels that it takes; see --max-tunnels",
 );
-const TOKEN_BAD: &str = "the agent token is not one of this hub's; print one with 'slime hub register'";
-const TOKEN_EXPIRED: &str = "the agent token has expired; print a new one with 'slime hub register'";
-const TOKEN_REVOKED: &str = "the agent token was revoked; print a new one with 'slime hub register'";
+const TOKEN_BAD: &str =
+    "the agent token is not one of this hub's; make one with 'slime hub register' and the hub's secret";
 const WORKERS_FULL: &str = "the agent token has all the workers that it allows, over all its agents";
 
 impl Hub {
     /// A client turns out to be an agent: it becomes a tunnel, or is told why not.
     pub(super) fn join(&mut self, key: ClientKey, hello: &Hello<'_>, now: Now) {
-        if let Err(refusal) = self.try_join(key, hello, now) {
-            let peer = self.clients.get(key).map(|client| client.peer);
-            warn!(
-                "refused an agent at {}: {}",
-                peer.map_or_else(String::new, |peer| peer.to_string()),
-                refusal.detail
-            );
-            self.refuse(key, refusal, false, true, now);
+        let token = AgentToken::open(hello.token, &self.token_key).ok();
+        let Err(refusal) = self.try_join(key, hello, token.as_ref(), now) else { return };
+        if let Some(Client { peer, .. }) = self.clients.get(key) {
+            let token =
+                token.map_or_else(String::new, |token| format!(", token {} ({})", token.name, token.id));
+            let line = format_args!("refused an agent at {peer}{token}: {}", refusal.detail);
+            self.notices.say(Level::Warn, (refusal.detail, 0), now.mono, line);
         }
+        self.refuse(key, refusal, false, true, now);
     }
 
     /// Other tokens are taken back from now on: their tunnels are closed.
     pub fn set_revocations(&mut self, revocations: Revocations, now: Now) {
         self.revocations = revocations;
+        let mut closed: BTreeMap<String, usize> = BTreeMap::new();
         let all: Vec<_> = self.tunnels.iter().map(|(key, tunnel)| (key, tunnel.agent)).collect();
         for (key, agent) in all {
             if self.pool.is_revoked(agent, &self.revocations) {
+                *closed.entry(self.pool.describe(agent)).or_default() += 1;
                 self.end_tunnel(key, CloseReason::Revoked, now);
             }
         }
+        for (agent, tunnels) in closed {
+            info!("agent {agent} was revoked: {tunnels} tunnels are closed");
+        }
     }
 
-    fn try_join(&mut self, key: ClientKey, hello: &Hello<'_>, now: Now) -> Result<(), Refusal> {
-        let refusal = |status, detail| Refusal { status, detail, error: None };
-        let token = AgentToken::open(hello.token, &self.token_key).map_err(|_| refusal(401, TOKEN_BAD))?;
+    fn try_join(
+        &mut self,
+        key: ClientKey,
+        hello: &Hello<'_>,
+        token: Option<&AgentToken>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let refusal = |status, detail| Refusal::new(status, "http_request_denied", detail);
+        let token = token.ok_or(refusal(401, TOKEN_BAD))?;
         if token.expired(now.unix) {
             return Err(refusal(401, TOKEN_EXPIRED));
         }
-        if self.revocations.covers(&token) {
+        if self.revocations.covers(token) {
             return Err(refusal(401, TOKEN_REVOKED));
         }
         let Some(client) = self.clients.get(key) else { return Ok(()) };
@@ -90,6 +102,13 @@ impl Hub {
             entry.agent = joined.agent;
         }
         if let Some(old) = joined.replaced {
+            let serial = self.pool.serial(joined.agent).map_or(0, |serial| serial.0);
+            let name = self.pool.describe(joined.agent);
+            let line = format_args!(
+                "agent {name} worker {}: a new tunnel takes the place of the old one; if this goes on, two agents run with one --agent-id",
+                hello.worker
+            );
+            self.notices.say(Level::Info, ("replaced", serial), now.mono, line);
             self.replace_tunnel(old, now);
         }
         self.leave_idle(key);
@@ -98,19 +117,14 @@ impl Hub {
         let mut bytes = Vec::new();
         write_welcome(self.config.limits.heartbeat, &mut bytes);
         self.commands.push(Command::Send { key: tunnel.into(), bytes });
-        let name = self.pool.describe(joined.agent);
+        debug!("agent {} worker {} joined", self.pool.describe(joined.agent), hello.worker);
+        self.note_standing(joined.agent, hello.withdrawn, now);
         match hello.withdrawn {
             None => {
-                info!("agent {name} worker {} joined", hello.worker);
                 self.pool.set_ready(joined.agent, true, now.mono);
                 self.free_tunnel(tunnel, now);
             }
-            Some(reason) => {
-                info!(
-                    "agent {name} worker {} joined, but takes no work: {}",
-                    hello.worker,
-                    reason.escape_default()
-                );
+            Some(_) => {
                 if let Some(entry) = self.tunnels.get_mut(tunnel) {
                     entry.state = TunnelState::Free {
                         standing: Standing::Withdrawn,

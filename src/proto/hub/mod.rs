@@ -19,7 +19,7 @@ mod tunnel;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use log::{debug, info, warn};
+use log::{Level, debug, info, warn};
 use ring::hmac;
 
 use super::agent_token::TokenKey;
@@ -27,7 +27,8 @@ use super::error::Violation;
 use super::exchange::Messages;
 use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::list::{Arena, List, NodeId};
-use super::pool::{AgentSlot, Need, Pool};
+use super::notice::Notices;
+use super::pool::{AgentSlot, Gone, Need, Pool};
 use super::queue::{Arrival, DispatchQueue, Place};
 use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
@@ -70,6 +71,7 @@ pub struct Hub {
     /// When agents that left are forgotten next.
     sweep_at: Mono,
     draining: Option<Mono>,
+    notices: Notices,
 }
 
 /// The application password, kept so that comparing it takes the same time whatever is wrong with the candidate.
@@ -241,8 +243,9 @@ impl From<Violation> for Refusal {
         let Violation { status, detail } = violation;
         let error = match status {
             502 => Some("http_protocol_error"),
-            400 | 408 | 414 | 417 | 431 | 501 | 505 => Some("http_request_error"),
-            _ => None,
+            401 | 403 | 404 => Some("http_request_denied"),
+            503 => Some("connection_limit_reached"),
+            _ => Some("http_request_error"),
         };
         Self { status, detail, error }
     }
@@ -287,6 +290,7 @@ impl Hub {
             spare_needs: Vec::new(),
             sweep_at: Mono::NEVER,
             draining: None,
+            notices: Notices::default(),
         }
     }
 
@@ -345,6 +349,7 @@ impl Hub {
                 warn!("the drain timeout is over; {left} requests are cut off");
             }
             self.bid_farewell(now);
+            self.notices.handle_end(now.mono);
             self.commands.push(Command::Exit(u8::from(left > 0)));
         }
     }
@@ -369,8 +374,15 @@ pub struct Census {
 
 impl Core for Hub {
     fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key> {
-        if self.clients.len() >= self.config.max_clients && !self.evict_idle_client(now) {
-            return None;
+        if self.clients.len() >= self.config.max_clients {
+            let line = format_args!(
+                "there are {} client connections, the limit of --max-clients: idle ones are closed, else new ones",
+                self.clients.len()
+            );
+            self.notices.say(Level::Warn, ("clients", 0), now.mono, line);
+            if !self.evict_idle_client(now) {
+                return None;
+            }
         }
         let key = self.clients.insert(Client {
             peer: peer.ip().to_canonical(),
@@ -391,6 +403,10 @@ impl Core for Hub {
     }
 
     fn handle_exhausted(&mut self, now: Now) {
+        let line = format_args!(
+            "a connection waits because file descriptors or memory are used up; raise `ulimit -n` or LimitNOFILE"
+        );
+        self.notices.say(Level::Warn, ("exhausted", 0), now.mono, line);
         self.evict_idle_client(now);
     }
 
@@ -481,17 +497,22 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            let profile_went = self.pool.sweep(now.mono);
+            let swept = self.pool.sweep(now.mono);
             // Some may have left too lately to be forgotten now.
             self.sweep_at = self.pool.next_sweep().unwrap_or(Mono::NEVER);
-            if profile_went {
+            for Gone { serial, name, why } in swept.gone {
+                let line = format_args!("agent {name} left: {why}");
+                self.notices.say(Level::Info, ("left", serial.0), now.mono, line);
+            }
+            if swept.profile_went {
                 self.reclassify(now);
             }
         }
+        self.notices.handle_timeout(now.mono);
     }
 
     fn next_timeout(&self) -> Option<Mono> {
-        let own = self.sweep_at.min(self.draining.unwrap_or(Mono::NEVER));
+        let own = self.sweep_at.min(self.draining.unwrap_or(Mono::NEVER)).min(self.notices.next_timeout());
         match self.timers.next() {
             Some(next) => Some(next.min(own)),
             None => (own != Mono::NEVER).then_some(own),
@@ -500,6 +521,7 @@ impl Core for Hub {
 
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
+            warn!("told again to end: {} requests are cut off", self.exchanges.len());
             self.commands.push(Command::Exit(1));
             return;
         }

@@ -1,6 +1,6 @@
 //! The tunnel's side: responses, signs of life, and the end of a tunnel.
 
-use log::{debug, info};
+use log::{Level, debug};
 
 use super::dispatch::sign_limit;
 use super::{Direction, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
@@ -11,6 +11,7 @@ use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
 use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::pool::{AgentSlot, News, REDIAL_GRACE};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{CloseReason, Note, PING, write_farewell};
@@ -100,10 +101,9 @@ impl Hub {
                 self.leave_pool(key);
             }
             TunnelState::Busy { sign_by, exchange } if *sign_by <= now.mono => {
-                // Answered, it was replaced; it may be that its client is slow.
-                let exchange =
-                    self.exchanges.get(*exchange).filter(|exchange| exchange.messages.is_answered());
-                let client = exchange.and_then(|exchange| self.clients.get(exchange.client));
+                // While its client takes what came before, nothing is read that could be a sign. (Answered, it was replaced.)
+                let client =
+                    self.exchanges.get(*exchange).and_then(|exchange| self.clients.get(exchange.client));
                 if client.is_some_and(|client| client.send_by != Mono::NEVER) {
                     *sign_by = now.mono.after(self.config.limits.linger);
                 } else {
@@ -146,7 +146,7 @@ impl Hub {
         match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
             Some(TunnelState::Free { .. }) => {
                 self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
-                self.retire_tunnel(key, now);
+                self.retire_tunnel(key, reason.as_str(), now);
             }
             Some(TunnelState::Busy { .. }) => self.end_lost_tunnel(key, reason.as_str(), now),
             Some(TunnelState::Ending { .. }) | None => {}
@@ -178,13 +178,13 @@ impl Hub {
     }
 
     /// Lets a tunnel have what is on its way to it, then FIN. It carries nothing more.
-    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, now: Now) {
+    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
         self.withdraw(key, now);
         let limit = self.config.limits.linger;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let (agent, worker) = (tunnel.agent, tunnel.worker);
         tunnel.state = TunnelState::Ending { until: now.mono.after(limit) };
-        self.pool.leave(agent, worker, key, now.mono);
+        self.leave(agent, worker, key, why, now);
         self.commands.push(Command::Close(key.into(), Close::Linger));
         self.arm_tunnel(key);
     }
@@ -231,16 +231,32 @@ impl Hub {
     fn forget_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) -> Option<Tunnel> {
         self.withdraw(key, now);
         let tunnel = self.tunnels.remove(key)?;
-        match tunnel.state {
-            TunnelState::Free { .. } => {
-                info!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
-            }
-            TunnelState::Busy { .. } | TunnelState::Ending { .. } => {
-                debug!("agent {} worker {} left: {why}", self.pool.describe(tunnel.agent), tunnel.worker);
-            }
-        }
-        self.pool.leave(tunnel.agent, tunnel.worker, key, now.mono);
+        self.leave(tunnel.agent, tunnel.worker, key, why, now);
         Some(tunnel)
+    }
+
+    /// Takes a tunnel out of the pool. Its agent is gone if it does not come back soon.
+    fn leave(&mut self, agent: AgentSlot, worker: u32, key: TunnelKey, why: &str, now: Now) {
+        debug!("agent {} worker {worker} left: {why}", self.pool.describe(agent));
+        self.pool.leave(agent, worker, key, why, now.mono);
+    }
+
+    /// The log hears of an agent that it takes work, or why it takes none, if that is new.
+    pub(super) fn note_standing(&mut self, agent: AgentSlot, trouble: Option<&str>, now: Now) {
+        let Some(news) = self.pool.note_standing(agent, trouble.is_none()) else { return };
+        let what = match news {
+            News::Joined => "joined",
+            News::Withdrew => "withdrew",
+            News::Returned => "takes work again",
+        };
+        let why = match (news, trouble) {
+            (_, None) => String::new(),
+            (News::Joined, Some(why)) => format!(", but takes no work: {}", why.escape_default()),
+            (News::Withdrew | News::Returned, Some(why)) => format!(": {}", why.escape_default()),
+        };
+        let serial = self.pool.serial(agent).map_or(0, |serial| serial.0);
+        let name = self.pool.describe(agent);
+        self.notices.say(Level::Info, (what, serial), now.mono, format_args!("agent {name} {what}{why}"));
     }
 
     /// A tunnel that counted as ready does no more.
@@ -255,7 +271,7 @@ impl Hub {
         if was_ready {
             self.pool.set_ready(tunnel.agent, false, now.mono);
         }
-        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(crate::proto::pool::REDIAL_GRACE));
+        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(REDIAL_GRACE));
     }
 
     fn leave_pool(&mut self, key: TunnelKey) {
@@ -274,6 +290,11 @@ impl Hub {
         let TunnelState::Free { scan, unanswered, standing, .. } = &mut tunnel.state else {
             return Step::Wait;
         };
+        // Nothing but the answer to a sign of life, or a withdrawal, may come.
+        if !input.iter().zip(STATUS_LINE).all(|(byte, expected)| byte == expected) {
+            self.drop_tunnel(key, "it sent what nobody asked for", now);
+            return Step::Wait;
+        }
         let length = match scan.advance(input) {
             Ok(Some(length)) => length,
             Ok(None) => {
@@ -290,6 +311,8 @@ impl Hub {
         *scan = scan.anew();
         let mut storage = Storage::on_tunnel();
         let note = match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
+            // Any 204 is an answer: an agent need not be ours.
+            Ok(head) if head.status == 204 => Note::Alive,
             Ok(head) => Note::of(&head),
             Err(_) => Note::None,
         };
@@ -304,6 +327,8 @@ impl Hub {
             }
             Note::Refused(reason) => {
                 let why = format!("it withdrew: {}", reason.escape_default());
+                let agent = tunnel.agent;
+                self.note_standing(agent, Some(reason), now);
                 self.drop_tunnel(key, &why, now);
                 Step::Wait
             }
@@ -468,6 +493,8 @@ impl Hub {
     }
 }
 
+/// What every response begins with (RFC 9112 section 4).
+const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
 const CUT: Refusal = Refusal::new(502, "http_response_incomplete", "the response was cut off");
 const UNFRAMED: Refusal =
     Refusal::new(502, "http_protocol_error", "the agent sent a response without a length");

@@ -19,7 +19,6 @@ pub fn command(arguments: &[&str]) -> Command {
         command.env_remove(variable);
     }
     command.env("RUST_BACKTRACE", "1").args(arguments);
-    // For looking at a failure: SLIME_TEST_LOG=debug.
     if let Ok(level) = std::env::var("SLIME_TEST_LOG")
         && arguments.contains(&"run")
     {
