@@ -663,12 +663,12 @@ impl Agent {
         let Some(serving) = self.serving(key) else { return };
         debug!("{why}");
         let tunnel = serving.tunnel;
-        let is_upgraded = serving.messages.is_upgraded();
+        // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more than that.
+        let is_open = serving.messages.is_upgraded() && serving.messages.wants_response();
         if let Some(connection) = serving.connection() {
             self.drop_upstream(connection);
         }
-        // In an upgraded exchange a FIN would be the end of one direction, or no news at all.
-        if is_upgraded && self.tunnels.remove(tunnel).is_some() {
+        if is_open && self.tunnels.remove(tunnel).is_some() {
             self.commands.push(Command::Close(tunnel.into(), Close::Reset));
         }
         self.drop_tunnel(tunnel);
