@@ -580,6 +580,14 @@ impl Agent {
             self.refuse(key, index, "it does not answer", now);
             return;
         }
+        // Who takes nothing of what waits for it has a deadline of its own for that.
+        let tunnel_waits = self.tunnels.get(serving.tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
+        let connection = serving.connection().and_then(|key| self.upstreams.get(key));
+        if serving.other_by <= now.mono
+            && (tunnel_waits || connection.is_some_and(|it| it.send_by != Mono::NEVER))
+        {
+            serving.other_by = now.mono.after_coarse(self.config.limits.stall);
+        }
         if serving.other_by <= now.mono {
             self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
             return;
