@@ -8,6 +8,7 @@ use std::net::ToSocketAddrs;
 use log::{Level, error, info, log, warn};
 
 use super::Net;
+use super::notify::Notifier;
 pub use super::shell::Endpoint;
 use super::shell::{LISTENER_TOKENS, Shell, Targets};
 use super::sys::{self, Listener, Sys};
@@ -16,6 +17,7 @@ use crate::proto::agent::Agent;
 use crate::proto::agent_token::TokenKey;
 use crate::proto::hub::Hub;
 use crate::proto::revocation::Revocations;
+use crate::proto::seam::Core;
 
 /// What a hub needs beside its configuration.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
             Err(error) => error!("{error}; the rules that were read before stay in force"),
         }));
     }
-    shell.run()
+    run(shell)
 }
 
 /// Runs the agents until they are told to end. The exit code of the process.
@@ -112,7 +114,14 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     sys::random(&mut seed)?;
     let core = Agent::new(config, u64::from_ne_bytes(seed), sys.now());
     let targets = Targets { hub: Some(hub), upstreams };
-    Shell::new(core, sys, Vec::new(), targets).run()
+    run(Shell::new(core, sys, Vec::new(), targets))
+}
+
+fn run<C: Core>(mut shell: Shell<C, Sys>) -> io::Result<u8> {
+    if let Some(notifier) = Notifier::from_environment(|name| std::env::var_os(name), std::process::id()) {
+        shell.notify_by(notifier);
+    }
+    shell.run()
 }
 
 /// Lowers the caps to what the process has descriptors for, and says so.
