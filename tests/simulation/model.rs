@@ -29,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) sent: bool,
     pub(crate) left: bool,
     pub(crate) outcome: Option<Outcome>,
+    /// Body bytes that the client got.
+    pub(crate) length: usize,
     pub(crate) attempts: Vec<Attempt>,
 }
 
@@ -105,21 +107,12 @@ impl Model {
 
     /// A client is done with an exchange; `length` body bytes came.
     pub(crate) fn conclude(&mut self, exchange: usize, outcome: Outcome, length: usize) {
-        let plan = &self.exchanges[exchange];
-        let expected = plan.expected_length();
-        // After an upgrade FIN is a FIN, whatever it was meant to say.
-        let exact = plan.request != Framing::Upgrade || self.mood == Mood::Calm;
-        if outcome == Outcome::Complete && length != expected && exact {
-            self.violate(
-                exchange,
-                format!("the response ended cleanly with {length} of {expected} body bytes"),
-            );
-        }
         let fine = matches!(outcome, Outcome::Complete | Outcome::Dropped);
         if self.mood == Mood::Calm && !fine {
             self.violate(exchange, format!("{outcome:?} though nothing went wrong"));
         }
         let record = &mut self.records[exchange];
+        record.length = length;
         if record.outcome.replace(outcome).is_some() {
             self.violate(exchange, "concluded twice");
         }
@@ -142,10 +135,17 @@ impl Model {
             if record.outcome.is_none() {
                 self.violate(exchange, "its client never came to an end");
             }
-            let whole = record.attempts.iter().any(|it| it.response_ends.is_some());
-            let exact = plan.request != Framing::Upgrade || self.mood == Mood::Calm;
-            if record.outcome == Some(Outcome::Complete) && exact && !whole {
-                self.violate(exchange, "complete, though no upstream has sent all of it");
+            if record.outcome == Some(Outcome::Complete) && self.shows_truncation(world, &plan, &record) {
+                let (length, expected) = (record.length, plan.expected_length());
+                if length != expected {
+                    self.violate(
+                        exchange,
+                        format!("the response ended cleanly with {length} of {expected} body bytes"),
+                    );
+                }
+                if !record.attempts.iter().any(|it| it.response_ends.is_some()) {
+                    self.violate(exchange, "complete, though no upstream has sent all of it");
+                }
             }
             if record.attempts.len() > 1 && !plan.may_repeat() {
                 self.violate(exchange, "not repeatable, but reached an upstream twice");
@@ -164,6 +164,17 @@ impl Model {
         if let Some(hub) = rules.hub {
             self.check_left(world, hub);
             self.check_order(world, hub);
+        }
+    }
+
+    /// Whether a client could tell that something of its response is missing. It cannot after an upgrade, where FIN is a FIN
+    /// whatever it was meant to say, nor in HTTP/1.0 if the sender was killed and its kernel ended the connection for it.
+    fn shows_truncation(&self, world: &World, plan: &Exchange, record: &Record) -> bool {
+        let was_killed = record.client.is_some_and(|client| world.ends[client ^ 1].history.killed);
+        match (plan.request, plan.response) {
+            (Framing::Upgrade, _) => self.mood == Mood::Calm,
+            (_, Framing::Length) => true,
+            _ => !plan.http10 || !was_killed,
         }
     }
 
@@ -225,9 +236,15 @@ impl Model {
     }
 
     /// Requests are sent on in the order in which they were read. Those that were read in one turn have no order, nor has a
-    /// request that waited for something else: for its body, for its turn on its connection, or not at all.
+    /// request that waited for something else: for its body, for its turn on its connection, or not at all. One that may have been
+    /// on a tunnel which was lost, before all of its head had gone there, was dispatched earlier than it seems.
     fn check_order(&mut self, world: &World, hub: usize) {
         let mut order: Vec<(u64, u64, usize)> = Vec::new();
+        let of_agents = |end: usize| world.hosts[world.ends[end].process].name.starts_with("agent");
+        let lost: Vec<u64> = (0..world.ends.len())
+            .filter(|end| world.ends[*end].process == hub && of_agents(end ^ 1))
+            .filter_map(|end| world.ends[end].history.closed.map(|at| at.turn))
+            .collect();
         for (exchange, record) in self.records.iter().enumerate() {
             let plan = &self.exchanges[exchange];
             let first_of_connection = |client: usize| {
@@ -248,7 +265,9 @@ impl Model {
                 .and_then(|it| reached(&world.ends[it.end].history.written, it.begins + 1))
                 .map(|at| at.turn);
             let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends).map(|at| at.turn);
-            if let (Some(arrived), Some(dispatched)) = (arrived, dispatched) {
+            if let (Some(arrived), Some(dispatched)) = (arrived, dispatched)
+                && !lost.iter().any(|lost| (arrived..=dispatched).contains(lost))
+            {
                 order.push((arrived, dispatched, exchange));
             }
         }
