@@ -227,7 +227,6 @@ fn what_cannot_be_used_is_one_line_and_exit_code_1() {
             &[],
             "cannot read the file of --token-file",
         ),
-        ("agent --upstream https://u:hush-91c2@h".into(), &agent[..2], "--upstream: "),
         (
             "agent --upstream ftp://u:hush-91c2@h".into(),
             &agent,

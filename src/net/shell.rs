@@ -14,6 +14,7 @@ use super::accept::ListenerState;
 use super::buffer::BufferPool;
 use super::conn::{Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
+use super::handshakes::{Handshakes, STEPS};
 use super::notify::Notifier;
 use super::stream::Stream;
 use super::{Event, Net};
@@ -46,6 +47,7 @@ pub struct Shell<C: Core, N: Net> {
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     pub(super) accept_again: Option<Mono>,
     events: Vec<Event>,
+    pub(super) handshakes: Handshakes,
     /// What TLS listeners offer.
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// The targets that are reached by TLS.
@@ -56,8 +58,9 @@ pub struct Shell<C: Core, N: Net> {
     exit: Option<u8>,
 }
 
-/// What is done when the operator asks to read again what may have changed.
-pub type Reload<C> = Box<dyn FnMut(&mut C, Now)>;
+/// What is done when the operator asks to read again what may have changed. It may put something else in the place of what TLS
+/// listeners offer; connections that stand are not touched.
+pub type Reload<C> = Box<dyn FnMut(&mut C, &mut Option<Arc<ServerConfig>>, Now)>;
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// A shell around a core. Listeners are registered with the tokens from [`LISTENER_TOKENS`] on, in order.
@@ -79,6 +82,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 .into_iter()
                 .map(|listener| ListenerState { listener, is_tls: false, readable: true })
                 .collect(),
+            handshakes: Handshakes::default(),
             tls: None,
             dial_tls: Vec::new(),
             targets,
@@ -137,6 +141,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         let mut events = core::mem::take(&mut self.events);
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
+        self.handshakes.steps = STEPS;
         for event in events.drain(..) {
             self.note(event);
         }
@@ -222,7 +227,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     notifier.reloading(self.now.mono);
                 }
                 if let Some(mut reload) = self.reload.take() {
-                    reload(&mut self.core, self.now);
+                    reload(&mut self.core, &mut self.tls, self.now);
                     self.reload = Some(reload);
                 }
                 if let Some(notifier) = &mut self.notifier {
@@ -280,8 +285,19 @@ impl<C: Core, N: Net> Shell<C, N> {
     pub(super) fn drop_slot(&mut self, key: Key) {
         self.drop_pipe(key);
         match self.conns.remove(key) {
-            Some(Slot::Open(mut conn)) => conn.clear(&mut self.buffers),
-            Some(Slot::Securing(stream)) => drop(Stream::Tls(stream).into_socket(&mut self.buffers)),
+            Some(Slot::Open(mut conn)) => {
+                // RFC 8446 section 6.1: what is FIN on plain TCP is close_notify and FIN. If it has to wait, it is left out.
+                conn.stream.say_end(&mut self.buffers);
+                let _ = conn.stream.flush(&mut self.net, &mut self.buffers);
+                if let Stream::Tls(stream) = &conn.stream {
+                    self.note_handshake(stream);
+                }
+                conn.clear(&mut self.buffers);
+            }
+            Some(Slot::Securing(stream)) => {
+                self.note_handshake(&stream);
+                drop(Stream::Tls(stream).into_socket(&mut self.buffers));
+            }
             Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
         }
     }
@@ -392,7 +408,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 if let (Some(tls), Some(Slot::Open(mut conn))) = (tls, self.conns.remove(key)) {
                     conn.clear(&mut self.buffers);
                     let socket = conn.stream.into_socket(&mut self.buffers);
-                    self.secure(key, socket, &tls);
+                    self.secure(key, socket, target, &tls);
                 }
             }
             Command::Exit(code) => self.exit = Some(code),
