@@ -42,6 +42,39 @@ fn names_are_unique() {
     assert_eq!(names.len(), before);
 }
 
+/// The published classes of attacks on framing, and by what the vectors of each are known.
+#[test]
+fn every_attack_class_has_its_vectors() {
+    let names: Vec<String> = read::all().into_iter().map(|vector| vector.name).collect();
+    for (class, at_least, parts) in [
+        ("Content-Length beside Transfer-Encoding", 5, &["CL.TE", "TE.CL"] as &[&str]),
+        ("two transfer codings", 4, &["TE.TE"]),
+        ("two lengths", 5, &["CL.CL", "CL list"]),
+        ("a body that the upstream overlooks", 2, &["CL.0"]),
+        ("a length that the front overlooks", 3, &["0.CL"]),
+        ("chunked where none is expected", 2, &["TE.0"]),
+        ("obfuscated codings", 30, &["Transfer-Encoding: "]),
+        ("obfuscated lengths", 20, &["Content-Length: "]),
+        ("chunk sizes", 20, &["size", "digit", "0x", "zeros", "Unicode", "overflow"]),
+        ("chunk extensions and chunk ends", 8, &["extension", ".TERM", "TERM.", "SPILL", "after data"]),
+        ("bare line ends", 10, &["bare LF", "bare CR"]),
+        ("obsolete folding", 6, &["fold"]),
+        ("header injection", 5, &["header injection"]),
+        ("absolute-form and Host", 6, &["absolute-form"]),
+        ("a Host that is read in two ways", 20, &["Host: "]),
+        ("fields that Connection nominates", 8, &["Connection nominates"]),
+        ("response splitting", 4, &["response splitting"]),
+        ("smuggling through an upgrade", 3, &["through an upgrade", "h2c"]),
+        ("bytes before a response", 3, &["before the response", "an empty line first"]),
+        ("bytes beyond a message", 3, &["bytes after", "a second response behind"]),
+        ("trailers that frame or control", 2, &["trailers that frame"]),
+        ("bare line ends in trailers", 2, &["TRAILER.LF", "CR in a trailer"]),
+    ] {
+        let found = names.iter().filter(|name| parts.iter().any(|part| name.contains(part))).count();
+        assert!(found >= at_least, "{class}: {found} vectors, and there should be {at_least}");
+    }
+}
+
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcome {

@@ -22,7 +22,7 @@ use crate::rng::Rng;
 use crate::scheduler::{Process, Simulation};
 use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
 use crate::upstream::{PORT, Upstream};
-use crate::world::{Delivery, MILLI, SECOND, Weather};
+use crate::world::{Delivery, SECOND, Weather};
 
 const HUB_PORT: u16 = 80;
 /// The number of the token that hostile agents have.
@@ -128,7 +128,7 @@ impl Cluster {
             // In calm weather, long enough that a request which cannot be repeated never meets a closing connection.
             let idle = match mood {
                 Mood::Calm => rng.pick(&[5 * SECOND, 60 * SECOND, 100_000 * SECOND]),
-                Mood::Stormy => rng.pick(&[300 * MILLI, 5 * SECOND, 100_000 * SECOND]),
+                Mood::Stormy => rng.pick(&[SECOND, 5 * SECOND, 100_000 * SECOND]),
             };
             let rng = Rng::new(rng.next(), "upstream");
             simulation.start(net.process, Upstream::new(net, &model, idle, outages, rng));

@@ -6,7 +6,8 @@
 
 use slime::proto::seam::End;
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
+    ("attacks.txt", include_str!("attacks.txt")),
     ("requests.txt", include_str!("requests.txt")),
     ("responses.txt", include_str!("responses.txt")),
     ("bodies.txt", include_str!("bodies.txt")),

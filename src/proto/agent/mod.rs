@@ -286,7 +286,9 @@ impl Core for Agent {
 
     fn handle_insecure(&mut self, _key: Key) {}
 
-    fn handle_exhausted(&mut self, _now: Now) {}
+    fn handle_exhausted(&mut self, _now: Now) -> bool {
+        false
+    }
 
     fn handle_connected(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {

@@ -116,7 +116,7 @@ impl Hub {
             self.notices.say(Level::Info, ("replaced", serial), now.mono, line);
             self.replace_tunnel(old, now);
         }
-        self.leave_idle(key);
+        self.leave_list(key);
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
         let mut bytes = Vec::new();
