@@ -370,7 +370,7 @@ fn start_hub(
     let listener = net.listen(net.address(HUB_PORT), LISTENER_TOKENS);
     let mut shell = Shell::new(core, net.clone(), vec![listener], Targets::default());
     let file = Rc::clone(revoked);
-    shell.on_reload(Box::new(move |hub, now| {
+    shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
     let check = move |hub: &Hub| {
