@@ -31,6 +31,8 @@ pub struct HubConfig {
     pub app_password: Option<String>,
     /// Whose forwarding fields are kept.
     pub trusted_proxies: Vec<Cidr>,
+    /// The TLS port to which requests without TLS are sent on; they are served if `None`.
+    pub redirect: Option<u16>,
     /// How long after its start a hub takes every agent for connected.
     pub startup_grace: Duration,
     /// How long a draining hub waits for what it has.
@@ -50,6 +52,7 @@ impl Default for HubConfig {
             max_body: None,
             app_password: None,
             trusted_proxies: Vec::new(),
+            redirect: None,
             startup_grace: Duration::from_secs(3),
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             limits: Limits::default(),

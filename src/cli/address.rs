@@ -11,6 +11,8 @@ use crate::net::run::Endpoint;
 
 /// What `http://` means where it names no port (RFC 9110 section 4.2.1).
 pub(super) const HTTP_PORT: u16 = 80;
+/// What `https://` means where it names no port (RFC 9110 section 4.2.2).
+const HTTPS_PORT: u16 = 443;
 /// The longest host name (RFC 1035 section 2.3.4).
 const MAX_HOST: usize = 253;
 /// The longest base path: it stands before the target of every request, which has a limit of 8 KiB.
@@ -21,8 +23,10 @@ const MAX_BASE_PATH: usize = 1024;
 pub(super) struct Address {
     /// Where to connect to.
     pub(super) endpoint: Endpoint,
-    /// What the `Host` field says: the port is left out where it is that of HTTP.
+    /// What the `Host` field says: the port is left out where it is that of the scheme.
     pub(super) authority: String,
+    /// Whether it is reached by TLS: `https://`.
+    pub(super) is_tls: bool,
     /// Empty, or begins with a slash and does not end with one.
     pub(super) base_path: String,
     /// A value for `Authorization`, if the address has a user and a password.
@@ -30,13 +34,13 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host`, `host:port`, `[IPv6]:port` or `http://[user:password@]host[:port][/path]`. What names neither a scheme nor
+    /// Reads `host`, `host:port`, `[IPv6]:port` or `http[s]://[user:password@]host[:port][/path]`. What names neither a scheme nor
     /// a port has `default_port`.
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, AddressError> {
-        let (default_port, rest) = match text.split_once("://") {
-            None => (default_port, text),
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (HTTP_PORT, rest),
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(AddressError::Https),
+        let (default_port, is_tls, rest) = match text.split_once("://") {
+            None => (default_port, false, text),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (HTTP_PORT, false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (HTTPS_PORT, true, rest),
             Some(_) => return Err(AddressError::Scheme),
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -44,8 +48,9 @@ impl Address {
             authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
         let endpoint = parse_endpoint(host, default_port)?;
         Ok(Self {
-            authority: authority_of(&endpoint),
+            authority: authority_of(&endpoint, if is_tls { HTTPS_PORT } else { HTTP_PORT }),
             endpoint,
+            is_tls,
             base_path: parse_base_path(path)?,
             authorization: user.map(basic).transpose()?,
         })
@@ -55,9 +60,7 @@ impl Address {
 /// Why an address was not understood. The text shows nothing of the address, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressError {
-    /// It has a scheme that is not spoken yet.
-    Https,
-    /// It has another scheme.
+    /// It has a scheme that is not spoken.
     Scheme,
     /// User or password are not valid.
     User,
@@ -74,10 +77,7 @@ pub(super) enum AddressError {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Https => {
-                "https:// is not spoken yet; use http:// or host:port, over a network that you trust"
-            }
-            Self::Scheme => "the address must begin with http://, or be host:port",
+            Self::Scheme => "the address must begin with http:// or https://, or be host:port",
             Self::User => "user and password in the address must be percent-encoded, as user:p%40ss@host",
             Self::Host => "the address has no valid host name; write host:port or http://host:port/path",
             Self::Brackets => "an IPv6 address stands in brackets, as [::1]:8080",
@@ -120,10 +120,10 @@ fn parse_endpoint(text: &str, default_port: u16) -> Result<Endpoint, AddressErro
     Ok(Endpoint { host, port })
 }
 
-fn authority_of(endpoint: &Endpoint) -> String {
+fn authority_of(endpoint: &Endpoint, usual_port: u16) -> String {
     let Endpoint { host, port } = endpoint;
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    if *port == HTTP_PORT { host } else { format!("{host}:{port}") }
+    if *port == usual_port { host } else { format!("{host}:{port}") }
 }
 
 fn parse_base_path(path: &str) -> Result<String, AddressError> {
@@ -184,6 +184,11 @@ mod tests {
         check("http://[::1]/a", "::1", 80, "[::1]", "/a");
         check("my_service:1/v1", "my_service", 1, "my_service:1", "/v1");
         check("http://u:p@hub:81//", "hub", 81, "hub:81", "");
+        check("https://hub", "hub", 443, "hub", "");
+        check("HTTPS://hub:80/a", "hub", 80, "hub:80", "/a");
+        check("http://hub:443", "hub", 443, "hub:443", "");
+        assert!(Address::parse("https://hub", 1).is_ok_and(|address| address.is_tls));
+        assert!(Address::parse("hub:443", 1).is_ok_and(|address| !address.is_tls));
     }
 
     #[test]
@@ -204,8 +209,7 @@ mod tests {
     #[test]
     fn what_is_not_understood() {
         for (text, error) in [
-            ("https://hub", AddressError::Https),
-            ("HTTPS://hub", AddressError::Https),
+            ("https://", AddressError::Host),
             ("ftp://hub", AddressError::Scheme),
             ("://hub", AddressError::Scheme),
             ("", AddressError::Host),

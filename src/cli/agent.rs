@@ -7,7 +7,8 @@ use super::normalise::{Normalised, help_line};
 use super::secret::{hex, random, read};
 use super::values::{agent_id, health_path, items};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Upstream};
-use crate::net::run::{AgentOptions, run_agent};
+use crate::net::run::{AgentOptions, Destination, run_agent};
+use crate::net::tls::{Pin, Trust};
 use crate::proto::key::MAX_SLOTS;
 
 /// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
@@ -59,7 +60,19 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
         connect: args.connect_timeout,
         ..Limits::default()
     };
-    let endpoints = upstreams.iter().map(|upstream| upstream.endpoint.clone()).collect();
+    let hub_trust = hub_trust(args.hub_ca, args.hub_pin, given)?;
+    let hub_is = destination(&hub, hub_trust.as_ref());
+    if hub_is.trust.is_none() && hub_trust.is_some() {
+        return Err(Failure::Usage(
+            "--hub-ca and --hub-pin need an address with https://, as --hub https://HOST".into(),
+        ));
+    }
+    let upstream_trust = args.upstream_ca.map(|file| Trust::Authority(file.into()));
+    let destinations: Vec<_> =
+        upstreams.iter().map(|upstream| destination(upstream, upstream_trust.as_ref())).collect();
+    if upstream_trust.is_some() && destinations.iter().all(|upstream| upstream.trust.is_none()) {
+        return Err(Failure::Usage("--upstream-ca needs an upstream with https://".into()));
+    }
     let upstreams = upstreams.into_iter().zip(ids).map(|(address, agent_id)| Upstream {
         agent_id,
         authority: address.authority,
@@ -80,7 +93,35 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
         drain_timeout: args.drain_timeout,
         limits,
     };
-    Ok(AgentOptions { hub: hub.endpoint, upstreams: endpoints, config })
+    Ok(AgentOptions { hub: hub_is, upstreams: destinations, config })
+}
+
+/// Where an address leads. Those that are reached by TLS trust whom browsers trust, unless told otherwise.
+fn destination(address: &Address, trust: Option<&Trust>) -> Destination {
+    let trust = address.is_tls.then(|| trust.cloned().unwrap_or_default());
+    Destination { endpoint: address.endpoint.clone(), trust }
+}
+
+/// Whom to trust for a hub, if that was said.
+fn hub_trust(
+    authority: Option<String>,
+    pin: Option<String>,
+    given: &Normalised,
+) -> Result<Option<Trust>, Failure> {
+    match (authority, pin) {
+        (Some(_), Some(_)) => Err(Failure::Usage(
+            "--hub-ca and --hub-pin are two ways to know the hub; give one of them".into(),
+        )),
+        (Some(file), None) => Ok(Some(Trust::Authority(file.into()))),
+        (None, Some(pin)) => match Pin::parse(pin.trim()) {
+            Some(pin) => Ok(Some(Trust::Pin(pin))),
+            None => Err(Failure::Usage(format!(
+                "{}: a pin is sha256: and 64 hexadecimal digits, as the hub prints it at its start",
+                given.origin("--hub-pin")
+            ))),
+        },
+        (None, None) => Ok(None),
+    }
 }
 
 /// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other secret.
@@ -140,8 +181,11 @@ mod tests {
     #[test]
     fn defaults() {
         let AgentOptions { hub, upstreams, config } = agent("agent --token t --hub h --upstream u").unwrap();
-        assert_eq!(hub, Endpoint { host: "h".into(), port: 8080 });
-        assert_eq!(upstreams, [Endpoint { host: "u".into(), port: 80 }]);
+        assert_eq!(hub, Destination { endpoint: Endpoint { host: "h".into(), port: 8080 }, trust: None });
+        assert_eq!(
+            upstreams,
+            [Destination { endpoint: Endpoint { host: "u".into(), port: 80 }, trust: None }]
+        );
         assert_eq!((config.hub_authority.as_str(), config.hub_path.as_str()), ("h:8080", ""));
         assert_eq!((config.workers, config.extra_upgrades, config.preserve_host), (1, 0, false));
         assert_eq!(config.on_cancel, OnCancel::Close);
@@ -156,7 +200,7 @@ mod tests {
                     --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
                     --connect-timeout 2 --head-timeout 4 --stall-timeout 5";
         let AgentOptions { hub, upstreams, config } = agent(line).unwrap();
-        assert_eq!(hub, Endpoint { host: "h".into(), port: 80 });
+        assert_eq!(hub.endpoint, Endpoint { host: "h".into(), port: 80 });
         assert_eq!(config.hub_path, "/x");
         assert_eq!(config.hub_authorization.as_deref(), Some("Basic YTpi"));
         assert_eq!(upstreams.len(), 3);
@@ -172,13 +216,46 @@ mod tests {
         assert_eq!(times, [1, 2, 4, 5].map(Duration::from_secs));
     }
 
+    const PIN: &str = "sha256:000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";
+
+    #[test]
+    fn whom_to_trust() {
+        let trust = |line: &str| {
+            let AgentOptions { hub, upstreams, .. } = agent(&format!("agent --token t {line}")).unwrap();
+            (hub.trust, upstreams.into_iter().map(|upstream| upstream.trust).collect::<Vec<_>>())
+        };
+        let web = Some(Trust::WebRoots);
+        assert_eq!(trust("--hub https://h --upstream u,https://v"), (web.clone(), vec![None, web.clone()]));
+        let file = Some(Trust::Authority("f".into()));
+        assert_eq!(
+            trust("--hub https://h --upstream https://v --hub-ca f"),
+            (file.clone(), vec![web.clone()])
+        );
+        assert_eq!(trust("--hub https://h --upstream https://v,w --upstream-ca f"), (web, vec![file, None]));
+        let (pinned, _) = trust(&format!("--hub https://h --upstream u --hub-pin {PIN}"));
+        assert!(matches!(pinned, Some(Trust::Pin(pin)) if pin.to_string() == PIN.to_lowercase()));
+    }
+
     #[test]
     fn what_is_wrong_is_said() {
         refused("agent", "the token is missing: use --token-file");
         refused("agent --token t", "--hub is missing");
         refused("agent --token t --hub h", "--upstream is missing");
-        refused("agent --token t --hub https://h --upstream u", "--hub: https:// is not spoken yet");
-        refused("agent --token t --hub h --upstream https://u", "--upstream: https:// is not spoken yet");
+        refused("agent --token t --hub h --upstream u --hub-ca f", "need an address with https://");
+        refused(
+            "agent --token t --hub http://h --upstream https://u --hub-ca f",
+            "need an address with https://",
+        );
+        refused(
+            "agent --token t --hub https://h --upstream u --upstream-ca f",
+            "needs an upstream with https://",
+        );
+        refused(
+            "agent --token t --hub https://h --upstream u --hub-pin sha256:12",
+            "--hub-pin: a pin is sha256:",
+        );
+        let both = format!("agent --token t --hub https://h --upstream u --hub-ca f --hub-pin {PIN}");
+        refused(&both, "give one of them");
         refused("agent --token t --hub ::1 --upstream u", "brackets");
         refused("agent --token t --hub h --upstream u --agent-id a/b", "--agent-id: an agent id is");
         refused("agent --token t --hub h --upstream u --health-path x", "--health-path: a health path");

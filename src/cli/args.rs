@@ -20,7 +20,8 @@ use crate::config::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_WORKERS, HubCon
                slime hub register --secret-file secret.txt --name gpu-1 > token.txt\n\
                slime agent run --token-file token.txt --hub hub.example.org:8080 --upstream 127.0.0.1:11434",
     note = "`slime COMMAND --help` shows the flags of a command. Every flag can be given as an environment variable, --num-worker \
-            as SLIME_NUM_WORKER, and all variables in a file, --env-file. A flag comes before its variable, and that before the file."
+            as SLIME_NUM_WORKER, and all variables in a file, --env-file. A flag comes before its variable, that before the file, and that before \
+            a credential of systemd: a file that no flag names is slime_secret for --secret-file, in CREDENTIALS_DIRECTORY."
 )]
 pub(super) struct Slime {
     #[argh(subcommand)]
@@ -100,6 +101,23 @@ pub(super) struct HubRun {
     /// the port to listen on (8080)
     #[argh(option, arg_name = "port", default = "DEFAULT_PORT", from_str_fn(port))]
     pub(super) port: u16,
+
+    /// a file of certificates in PEM, the hub's own first: TLS on --port, or on --tls-port if that is given
+    #[argh(option, arg_name = "file")]
+    pub(super) tls_cert: Option<String>,
+
+    /// the file of the certificate's private key in PEM
+    #[argh(option, arg_name = "file")]
+    pub(super) tls_key: Option<String>,
+
+    /// the port to speak TLS on, while --port stays plain
+    // argh has a variable `port` here.
+    #[argh(option, arg_name = "port", from_str_fn(super::values::port))]
+    pub(super) tls_port: Option<u16>,
+
+    /// answer plain requests with a redirection to --tls-port
+    #[argh(switch)]
+    pub(super) tls_redirect: bool,
 
     /// requests in progress at once (1024)
     #[argh(option, arg_name = "n", default = "HubConfig::default().concurrent", from_str_fn(connections))]
@@ -263,10 +281,10 @@ pub(super) struct HubInspect {
     name = "run",
     usage = "[flags]",
     example = "{command_name} --token-file token.txt --hub hub.example.org --upstream 127.0.0.1:11434\n\
-               {command_name} --token-file token.txt --hub http://hub.example.org/gpu --upstream http://10.0.0.7:8000/v1 --num-worker 4\n\
+               {command_name} --token-file token.txt --hub https://hub.example.org/gpu --upstream http://10.0.0.7:8000/v1 --num-worker 4\n\
                SLIME_TOKEN=... {command_name} --hub [2001:db8::1]:8080 --upstream 127.0.0.1:8000,127.0.0.1:8001",
-    note = "Addresses are host:port, [IPv6]:port or http://[user:password@]host[:port][/path]. Without a port, --hub host means \
-            port 8080, the hub's default; --upstream host, and http:// in both, mean port 80.\n\
+    note = "Addresses are host:port, [IPv6]:port or http[s]://[user:password@]host[:port][/path]. Without a port, --hub host means \
+            port 8080, the hub's default; --upstream host, and http:// in both, mean port 80; https:// means port 443.\n\
             Durations are seconds (90, 1.5) or 1h2m3s, 250ms."
 )]
 pub(super) struct AgentRun {
@@ -285,6 +303,18 @@ pub(super) struct AgentRun {
     /// the address of the service that answers, with commas between several, each of which gets its own workers
     #[argh(option, arg_name = "address")]
     pub(super) upstream: Vec<String>,
+
+    /// a file of the authorities, in PEM, one of which must have signed the certificate of an https:// hub (those of browsers)
+    #[argh(option, arg_name = "file")]
+    pub(super) hub_ca: Option<String>,
+
+    /// the fingerprint of the certificate that an https:// hub must have, as the hub prints it: sha256:...
+    #[argh(option, arg_name = "pin")]
+    pub(super) hub_pin: Option<String>,
+
+    /// as --hub-ca, for https:// upstreams
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_ca: Option<String>,
 
     /// requests in progress at once, for each upstream (1)
     #[argh(option, arg_name = "n", default = "DEFAULT_WORKERS", from_str_fn(workers))]

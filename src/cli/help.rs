@@ -5,8 +5,20 @@ use core::fmt::Write as _;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 /// The groups, in the order in which they are shown, and the flags of all commands in theirs.
-const GROUPS: [(&str, &[&str]); 7] = [
+const GROUPS: [(&str, &[&str]); 8] = [
     ("Addresses", &["--hub", "--upstream", "--host", "--port", "--trusted-proxy"]),
+    (
+        "TLS",
+        &[
+            "--tls-cert",
+            "--tls-key",
+            "--tls-port",
+            "--tls-redirect",
+            "--hub-ca",
+            "--hub-pin",
+            "--upstream-ca",
+        ],
+    ),
     (
         "Secrets",
         &[

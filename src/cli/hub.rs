@@ -3,13 +3,13 @@
 use core::fmt::Write as _;
 
 use super::args::{HubInspect, HubRegister, HubRun};
-use super::normalise::Normalised;
+use super::normalise::{Normalised, help_line};
 use super::secret::{hex, random, read, read_all, read_hub_secret};
 use super::values::{cidr, items};
 use super::{Failure, print};
 use crate::config::{HubConfig, Limits};
 use crate::logging::{Utc, unix_time};
-use crate::net::run::{HubOptions, Listen, run_hub};
+use crate::net::run::{HubOptions, Listen, TlsFiles, run_hub};
 use crate::proto::agent_token::{
     AgentToken, ClaimError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
@@ -61,17 +61,24 @@ pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failur
 const CLOCK_IS_SET: u64 = 1_704_067_200;
 
 fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
+    let tls = tls_files(&args)?;
     let secret = read_hub_secret(args.secret, args.secret_file, given)?;
     let app_password = read(args.app_password, args.app_password_file, "--app-password", given)?;
     let origin = given.origin("--trusted-proxy");
     let trusted_proxies = items(&args.trusted_proxy).map(cidr).collect::<Result<_, _>>();
     let trusted_proxies = trusted_proxies.map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
-    let port = args.port;
-    let mut listen: Vec<Listen> =
-        items(&args.host).map(|host| Listen { host: Some(plain_host(host)), port }).collect();
-    if listen.is_empty() {
-        listen.push(Listen { host: None, port });
+    let mut hosts: Vec<Option<String>> = items(&args.host).map(|host| Some(plain_host(host))).collect();
+    if hosts.is_empty() {
+        hosts.push(None);
     }
+    // One port for all, unless there is one for TLS.
+    let ports =
+        [Some((args.port, tls.is_some() && args.tls_port.is_none())), args.tls_port.map(|port| (port, true))];
+    let listen = ports
+        .into_iter()
+        .flatten()
+        .flat_map(|(port, is_tls)| hosts.iter().map(move |host| Listen { host: host.clone(), port, is_tls }));
+    let listen = listen.collect();
     let limits = Limits {
         head: args.head_timeout,
         body: args.body_timeout,
@@ -90,11 +97,36 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         max_body: args.max_body,
         app_password,
         trusted_proxies,
+        redirect: args.tls_port.filter(|_| args.tls_redirect),
         startup_grace: args.startup_grace,
         drain_timeout: args.drain_timeout,
         limits,
     };
-    Ok(HubOptions { listen, config, token_key: TokenKey::derive(&secret), revoked: args.revoked })
+    Ok(HubOptions { listen, config, token_key: TokenKey::derive(&secret), revoked: args.revoked, tls })
+}
+
+/// What TLS is to show, if it is to be spoken.
+fn tls_files(args: &HubRun) -> Result<Option<TlsFiles>, Failure> {
+    let usage = |line: &str| Err(Failure::Usage(format!("{line}; {}", help_line("hub run"))));
+    let files = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => TlsFiles { certificate: certificate.into(), key: key.into() },
+        (Some(_), None) => return usage("--tls-cert needs --tls-key: the file of the private key"),
+        (None, Some(_)) => return usage("--tls-key needs --tls-cert: the file of the certificate"),
+        (None, None) if args.tls_port.is_some() => return usage("--tls-port needs --tls-cert and --tls-key"),
+        (None, None) if args.tls_redirect => {
+            return usage("--tls-redirect needs --tls-port, --tls-cert and --tls-key");
+        }
+        (None, None) => return Ok(None),
+    };
+    match args.tls_port {
+        None if args.tls_redirect => {
+            usage("--tls-redirect needs --tls-port: plain requests come to --port then")
+        }
+        Some(port) if port == args.port && port != 0 => {
+            usage("--tls-port is the same as --port; leave it away for TLS alone")
+        }
+        Some(_) | None => Ok(Some(files)),
+    }
 }
 
 /// An IPv6 address may stand in brackets, as it does in URLs.
@@ -217,7 +249,8 @@ mod tests {
     #[test]
     fn defaults() {
         let options = run_options("hub --secret s", &[]).unwrap();
-        assert_eq!(options.listen, [Listen { host: None, port: 8080 }]);
+        assert_eq!(options.listen, [Listen { host: None, port: 8080, is_tls: false }]);
+        assert_eq!((options.tls, options.config.redirect), (None, None));
         let (config, default) = (options.config, HubConfig::default());
         assert_eq!(config.concurrent, default.concurrent);
         assert_eq!(config.limits.response, None);
@@ -253,6 +286,38 @@ mod tests {
         ]
         .map(|time| time.as_secs());
         assert_eq!(seconds, [0, 0, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn tls_has_the_one_port_or_one_of_its_own() {
+        let ports = |line: &str| {
+            let options =
+                run_options(&format!("hub --secret s --tls-cert c --tls-key k {line}"), &[]).unwrap();
+            assert_eq!(options.tls, Some(TlsFiles { certificate: "c".into(), key: "k".into() }));
+            let ports: Vec<_> = options.listen.iter().map(|listen| (listen.port, listen.is_tls)).collect();
+            (ports, options.config.redirect)
+        };
+        assert_eq!(ports(""), (vec![(8080, true)], None));
+        assert_eq!(ports("--port 1"), (vec![(1, true)], None));
+        assert_eq!(ports("--tls-port 2"), (vec![(8080, false), (2, true)], None));
+        assert_eq!(
+            ports("--port 80 --tls-port 443 --tls-redirect"),
+            (vec![(80, false), (443, true)], Some(443))
+        );
+        assert_eq!(ports("--port 0 --tls-port 0 --host a,b").0.len(), 4);
+        for (line, reason) in [
+            ("--tls-cert c", "--tls-cert needs --tls-key"),
+            ("--tls-key k", "--tls-key needs --tls-cert"),
+            ("--tls-port 1", "--tls-port needs --tls-cert"),
+            ("--tls-redirect", "--tls-redirect needs --tls-port"),
+            ("--tls-cert c --tls-key k --tls-redirect", "--tls-redirect needs --tls-port"),
+            ("--tls-cert c --tls-key k --port 1 --tls-port 1", "the same as --port"),
+        ] {
+            let Err(Failure::Usage(error)) = run_options(&format!("hub --secret s {line}"), &[]) else {
+                panic!("{line}")
+            };
+            assert!(error.contains(reason), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustls::server::UnbufferedServerConnection;
 
 use super::Net;
 use super::conn::{Conn, Slot};
+use super::handshakes::With;
 use super::shell::Shell;
 use super::stream::{Session, Stream, TlsStream};
 use crate::proto::seam::{Closed, Core, Why};
@@ -97,7 +98,11 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         let mut conn = Conn::new(match session {
             None => Stream::Plain(socket),
-            Some(session) => Stream::Tls(Box::new(TlsStream::new(socket, session))),
+            Some(session) => {
+                self.handshake_begins(key);
+                let with = With::Client(peer.ip().to_canonical());
+                Stream::Tls(Box::new(TlsStream::new(socket, session, with)))
+            }
         });
         // Most clients have sent their request by the time they are accepted.
         conn.readable = true;

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 
 use super::Net;
 use super::conn::{Conn, Slot};
+use super::handshakes::With;
 use super::shell::Shell;
 use super::stream::{Session, Stream, TlsStream};
 use crate::proto::key::Key;
@@ -97,7 +98,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 let target = *target;
                 let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
                 match self.tls_of(target) {
-                    Some(tls) if !tls.is_later => self.secure(key, socket, &tls.clone()),
+                    Some(tls) if !tls.is_later => self.secure(key, socket, target, &tls.clone()),
                     Some(_) | None => self.opened(key, Stream::Plain(socket)),
                 }
             }
@@ -125,10 +126,10 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Begins TLS on a connection that was dialled.
-    pub(super) fn secure(&mut self, key: Key, socket: N::Socket, tls: &DialTls) {
+    pub(super) fn secure(&mut self, key: Key, socket: N::Socket, target: Target, tls: &DialTls) {
         match UnbufferedClientConnection::new(Arc::clone(&tls.config), tls.name.clone()) {
             Ok(session) => {
-                let stream = TlsStream::new(socket, Session::Client(session));
+                let stream = TlsStream::new(socket, Session::Client(session), With::Target(target));
                 self.conns.insert(key, Slot::Securing(Box::new(stream)));
                 self.check_securing(key);
             }
@@ -148,8 +149,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 let Some(Slot::Securing(stream)) = self.conns.remove(key) else { return };
                 self.opened(key, Stream::Tls(stream));
             }
-            Err(error) => {
-                warn!("TLS with {} failed: {error}", key.kind().describe());
+            Err(_) => {
                 self.drop_slot(key);
                 self.core.handle_closed(key, UNTRUSTED, self.now);
                 self.obey();

@@ -57,7 +57,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             if conn.end.is_some() || !conn.readable {
                 return;
             }
-            if budget == 0 {
+            if budget == 0 || self.is_handshake_put_off(key) {
                 self.put_off(key);
                 return;
             }
@@ -81,7 +81,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                 // The core leaves a full buffer only where it waits for something else.
                 return;
             }
-            match conn.stream.read(&mut self.net, &mut self.buffers, space) {
+            let result = conn.stream.read(&mut self.net, &mut self.buffers, space);
+            // TLS may have had to say something, of its own accord.
+            let has_pending = conn.stream.has_pending();
+            match result {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
@@ -104,12 +107,15 @@ impl<C: Core, N: Net> Shell<C, N> {
                         self.core.handle_insecure(key);
                     } else if error.kind() != io::ErrorKind::Interrupted {
                         if error.kind() == io::ErrorKind::InvalidData {
-                            debug!("TLS failed with {key:?}: {error}");
+                            debug!("{key:?} failed: {error}");
                         }
                         self.fail(key, Why::Failed);
                         return;
                     }
                 }
+            }
+            if has_pending {
+                self.tell_waiting(key);
             }
             if !self.show(key) && self.conns.get(key).is_none_or(|conn| conn.end.is_some()) {
                 return;

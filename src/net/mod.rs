@@ -9,6 +9,8 @@ pub mod buffer;
 mod conn;
 mod dial;
 mod flow;
+mod handshakes;
+pub mod notify;
 mod pipes;
 mod resolve;
 pub mod run;

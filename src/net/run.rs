@@ -4,18 +4,26 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use log::{Level, error, info, log, warn};
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
 use super::Net;
+use super::notify::Notifier;
 pub use super::shell::Endpoint;
-use super::shell::{LISTENER_TOKENS, Shell, Targets};
+use super::shell::{DialTls, LISTENER_TOKENS, Shell, Targets};
 use super::sys::{self, Listener, Sys};
+use super::tls::{self, Pin, Trust};
 use crate::config::{AgentConfig, HubConfig};
 use crate::proto::agent::Agent;
 use crate::proto::agent_token::TokenKey;
 use crate::proto::hub::Hub;
 use crate::proto::revocation::Revocations;
+use crate::proto::seam::{Core, Target};
 
 /// What a hub needs beside its configuration.
 #[derive(Debug)]
@@ -28,6 +36,17 @@ pub struct HubOptions {
     pub token_key: TokenKey,
     /// The file of the tokens that were taken back.
     pub revoked: Option<String>,
+    /// What listeners that speak TLS show.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those that lead to its authority.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// An address to listen on.
@@ -37,44 +56,68 @@ pub struct Listen {
     pub host: Option<String>,
     /// The port; 0 for one that the system chooses.
     pub port: u16,
+    /// Whether TLS is spoken there.
+    pub is_tls: bool,
 }
 
 /// What an agent process needs beside its configuration.
 #[derive(Debug)]
 pub struct AgentOptions {
     /// The hub.
-    pub hub: Endpoint,
+    pub hub: Destination,
     /// The upstreams, in the order of [`AgentConfig::upstreams`].
-    pub upstreams: Vec<Endpoint>,
+    pub upstreams: Vec<Destination>,
     /// What the core obeys.
     pub config: AgentConfig,
+}
+
+/// Where an agent connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The address.
+    pub endpoint: Endpoint,
+    /// Whom to trust there. Plain TCP, if `None`.
+    pub trust: Option<Trust>,
 }
 
 /// Descriptors beside those of clients, tunnels and upstreams: those of 32 pipes (`pipes.rs`), the standard ones, listeners, epoll,
 /// signals, name lookup, files, and connections that are being ended.
 const RESERVE: usize = 128;
+/// Sessions that are remembered of a destination: as many as rustls keeps tickets of one server.
+const SESSIONS: usize = 8;
 /// The largest file of revocations, in bytes: some 30,000 tokens, which a router still reads in no time.
 const MAX_REVOCATIONS: u64 = 1 << 20;
 
 /// Runs a hub until it is told to end. The exit code of the process.
 ///
 /// # Errors
-/// No address to listen on could be bound, the revocations could not be read, or waiting for events failed.
+/// No address to listen on could be bound, the certificate or the revocations could not be read, or waiting for events failed.
 pub fn run_hub(options: HubOptions) -> io::Result<u8> {
-    let HubOptions { listen, mut config, token_key, revoked } = options;
+    let HubOptions { listen, mut config, token_key, revoked, tls } = options;
     let revocations = revoked.as_deref().map(read_revocations).transpose()?;
     fit_hub(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
-    let mut listeners = Vec::new();
-    for listen in &listen {
-        listeners.append(&mut listen_on(&mut sys, listen, listeners.len())?);
+    let offer = tls.as_ref().map(|files| files.load(sys.now().unix)).transpose()?;
+    let (mut plain, mut secure) = (Vec::new(), Vec::new());
+    // The tokens of listeners are counted: the plain ones come first.
+    let (with_tls, without): (Vec<_>, Vec<_>) = listen.iter().partition(|listen| listen.is_tls);
+    for listen in without {
+        plain.append(&mut listen_on(&mut sys, listen, plain.len())?);
+    }
+    for listen in with_tls {
+        secure.append(&mut listen_on(&mut sys, listen, plain.len() + secure.len())?);
     }
     let mut beyond_loopback = false;
-    for listener in &listeners {
-        let address = listener.local_addr()?;
-        beyond_loopback |= !address.ip().is_loopback();
-        info!("listening on {address}");
+    for (listeners, with) in [(&plain, ""), (&secure, " with TLS")] {
+        for listener in listeners {
+            let address = listener.local_addr()?;
+            beyond_loopback |= !address.ip().is_loopback();
+            info!("listening on {address}{with}");
+        }
+    }
+    if let Some((_, pin)) = &offer {
+        info!("the pin of the certificate: agents that know no authority for it take --hub-pin {pin}");
     }
     if beyond_loopback && config.app_password.is_none() {
         warn!(
@@ -86,23 +129,36 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let Some(revocations) = revocations {
         core.set_revocations(revocations, sys.now());
     }
-    let mut shell = Shell::new(core, sys, listeners, Targets::default());
-    if let Some(path) = revoked {
-        shell.on_reload(Box::new(move |hub, now| match read_revocations(&path) {
-            Ok(revocations) => {
-                info!("{path} was read again, rules: {}", revocations.count());
-                hub.set_revocations(revocations, now);
-            }
-            Err(error) => error!("{error}; the rules that were read before stay in force"),
-        }));
+    let mut shell = Shell::new(core, sys, plain, Targets::default());
+    if let Some((offer, _)) = offer {
+        shell.add_tls_listeners(secure, offer);
     }
-    shell.run()
+    shell.on_reload(Box::new(move |hub, offer, now| {
+        if let Some(path) = &revoked {
+            match read_revocations(path) {
+                Ok(revocations) => {
+                    info!("{path} was read again, rules: {}", revocations.count());
+                    hub.set_revocations(revocations, now);
+                }
+                Err(error) => error!("{error}; the rules that were read before stay in force"),
+            }
+        }
+        match tls.as_ref().map(|files| files.load(now.unix)) {
+            Some(Ok((new, pin))) => {
+                info!("the certificate was read again; its pin is {pin}");
+                *offer = Some(new);
+            }
+            Some(Err(error)) => error!("{error}; the certificate that was read before stays in force"),
+            None => {}
+        }
+    }));
+    run(shell)
 }
 
 /// Runs the agents until they are told to end. The exit code of the process.
 ///
 /// # Errors
-/// Waiting for events failed.
+/// An authority's file could not be read, or waiting for events failed.
 pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let AgentOptions { hub, upstreams, mut config } = options;
     fit_agent(&mut config, sys::raise_nofile);
@@ -110,9 +166,54 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     sys.watch_signals()?;
     let mut seed = [0; 8];
     sys::random(&mut seed)?;
+    let secured = dial_tls(&hub, &upstreams)?;
     let core = Agent::new(config, u64::from_ne_bytes(seed), sys.now());
-    let targets = Targets { hub: Some(hub), upstreams };
-    Shell::new(core, sys, Vec::new(), targets).run()
+    let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
+    let targets = Targets { hub: Some(hub.endpoint), upstreams };
+    let mut shell = Shell::new(core, sys, Vec::new(), targets);
+    for (target, tls) in secured {
+        shell.dial_by_tls(target, tls);
+    }
+    run(shell)
+}
+
+fn run<C: Core>(mut shell: Shell<C, Sys>) -> io::Result<u8> {
+    if let Some(notifier) = Notifier::from_environment(|name| std::env::var_os(name), std::process::id()) {
+        shell.notify_by(notifier);
+    }
+    shell.run()
+}
+
+impl TlsFiles {
+    fn load(&self, unix: u64) -> io::Result<(Arc<ServerConfig>, Pin)> {
+        tls::server_config(&self.certificate, &self.key, unix).map_err(io::Error::other)
+    }
+}
+
+/// How the destinations that have TLS are dialled.
+fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Target, DialTls)>> {
+    let targets = (0..).map(Target::Upstream).zip(upstreams);
+    let mut configs: Vec<(&Trust, ClientConfig)> = Vec::new();
+    let mut all = Vec::new();
+    for (target, Destination { endpoint, trust }) in core::iter::once((Target::Hub, hub)).chain(targets) {
+        let Some(trust) = trust else { continue };
+        let known = configs.iter().find(|(known, _)| *known == trust).map(|(_, config)| config.clone());
+        let mut config = match known {
+            Some(config) => config,
+            None => {
+                let config = tls::client_config(trust).map_err(io::Error::other)?;
+                configs.push((trust, config.clone()));
+                config
+            }
+        };
+        // Each has its own: rustls tells sessions apart by name, and two services may have one name and two ports.
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let config = Arc::new(config);
+        let name = ServerName::try_from(endpoint.host.clone())
+            .map_err(|_| io::Error::other(format!("no certificate can have the name {}", endpoint.host)))?;
+        all.push((target, DialTls { config, name, is_later: false }));
+    }
+    Ok(all)
 }
 
 /// Lowers the caps to what the process has descriptors for, and says so.

@@ -14,6 +14,8 @@ use super::accept::ListenerState;
 use super::buffer::BufferPool;
 use super::conn::{Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
+use super::handshakes::{Handshakes, STEPS};
+use super::notify::Notifier;
 use super::stream::Stream;
 use super::{Event, Net};
 use crate::proto::key::Key;
@@ -45,17 +47,20 @@ pub struct Shell<C: Core, N: Net> {
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     pub(super) accept_again: Option<Mono>,
     events: Vec<Event>,
+    pub(super) handshakes: Handshakes,
     /// What TLS listeners offer.
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// The targets that are reached by TLS.
     pub(super) dial_tls: Vec<(Target, DialTls)>,
     commands: Vec<Command>,
     reload: Option<Reload<C>>,
+    notifier: Option<Notifier>,
     exit: Option<u8>,
 }
 
-/// What is done when the operator asks to read again what may have changed.
-pub type Reload<C> = Box<dyn FnMut(&mut C, Now)>;
+/// What is done when the operator asks to read again what may have changed. It may put something else in the place of what TLS
+/// listeners offer; connections that stand are not touched.
+pub type Reload<C> = Box<dyn FnMut(&mut C, &mut Option<Arc<ServerConfig>>, Now)>;
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// A shell around a core. Listeners are registered with the tokens from [`LISTENER_TOKENS`] on, in order.
@@ -77,12 +82,14 @@ impl<C: Core, N: Net> Shell<C, N> {
                 .into_iter()
                 .map(|listener| ListenerState { listener, is_tls: false, readable: true })
                 .collect(),
+            handshakes: Handshakes::default(),
             tls: None,
             dial_tls: Vec::new(),
             targets,
             commands: Vec::new(),
             accept_again: None,
             reload: None,
+            notifier: None,
             exit: None,
         }
     }
@@ -90,6 +97,11 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sees to it that `reload` is called on [`Event::Reload`].
     pub fn on_reload(&mut self, reload: Reload<C>) {
         self.reload = Some(reload);
+    }
+
+    /// Sees to it that the service manager hears what becomes of the process.
+    pub fn notify_by(&mut self, notifier: Notifier) {
+        self.notifier = Some(notifier);
     }
 
     /// Adds listeners where TLS is spoken, with the next tokens.
@@ -110,6 +122,9 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// # Errors
     /// Waiting for events failed.
     pub fn run(&mut self) -> io::Result<u8> {
+        if let Some(notifier) = &mut self.notifier {
+            notifier.ready(self.now.mono);
+        }
         loop {
             if let Some(code) = self.turn()? {
                 return Ok(code);
@@ -126,6 +141,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         let mut events = core::mem::take(&mut self.events);
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
+        self.handshakes.steps = STEPS;
         for event in events.drain(..) {
             self.note(event);
         }
@@ -144,6 +160,10 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.core.handle_batch_end(self.now);
         self.obey();
         self.ready.append(&mut self.later);
+        // Here and nowhere else: what the watchdog is to know is that turns come to their end.
+        if let Some(notifier) = &mut self.notifier {
+            notifier.end_turn(self.now.mono);
+        }
         Ok(self.exit)
     }
 
@@ -152,10 +172,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         if !self.ready.is_empty() || !self.later.is_empty() || self.may_accept() {
             return Some(self.now.mono);
         }
-        match (self.core.next_timeout(), self.accept_again) {
-            (Some(core), Some(accept)) => Some(core.min(accept)),
-            (one, other) => one.or(other),
-        }
+        let notice = self.notifier.as_ref().and_then(Notifier::next_timeout);
+        [self.core.next_timeout(), self.accept_again, notice].into_iter().flatten().min()
     }
 
     /// The core.
@@ -198,13 +216,22 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Event::Resolved { token, addresses } => self.resolved(Key::from_token(token), addresses),
             Event::Terminate => {
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.stopping(self.now.mono);
+                }
                 self.core.handle_drain(self.now);
                 self.obey();
             }
             Event::Reload => {
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.reloading(self.now.mono);
+                }
                 if let Some(mut reload) = self.reload.take() {
-                    reload(&mut self.core, self.now);
+                    reload(&mut self.core, &mut self.tls, self.now);
                     self.reload = Some(reload);
+                }
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.reloaded(self.now.mono);
                 }
                 self.obey();
             }
@@ -258,8 +285,19 @@ impl<C: Core, N: Net> Shell<C, N> {
     pub(super) fn drop_slot(&mut self, key: Key) {
         self.drop_pipe(key);
         match self.conns.remove(key) {
-            Some(Slot::Open(mut conn)) => conn.clear(&mut self.buffers),
-            Some(Slot::Securing(stream)) => drop(Stream::Tls(stream).into_socket(&mut self.buffers)),
+            Some(Slot::Open(mut conn)) => {
+                // RFC 8446 section 6.1: what is FIN on plain TCP is close_notify and FIN. If it has to wait, it is left out.
+                conn.stream.say_end(&mut self.buffers);
+                let _ = conn.stream.flush(&mut self.net, &mut self.buffers);
+                if let Stream::Tls(stream) = &conn.stream {
+                    self.note_handshake(stream);
+                }
+                conn.clear(&mut self.buffers);
+            }
+            Some(Slot::Securing(stream)) => {
+                self.note_handshake(&stream);
+                drop(Stream::Tls(stream).into_socket(&mut self.buffers));
+            }
             Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
         }
     }
@@ -370,7 +408,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 if let (Some(tls), Some(Slot::Open(mut conn))) = (tls, self.conns.remove(key)) {
                     conn.clear(&mut self.buffers);
                     let socket = conn.stream.into_socket(&mut self.buffers);
-                    self.secure(key, socket, &tls);
+                    self.secure(key, socket, target, &tls);
                 }
             }
             Command::Exit(code) => self.exit = Some(code),

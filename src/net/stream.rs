@@ -11,6 +11,8 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 
 use super::Net;
 use super::buffer::{Buffer, BufferPool, Class};
+use super::handshakes::With;
+use super::tls::explain;
 use crate::proto::seam::End;
 
 /// A socket, and what is spoken on it.
@@ -161,6 +163,11 @@ pub(super) struct TlsStream<S> {
     peer_closed: bool,
     /// We did.
     end_said: bool,
+    with: With,
+    /// Anything came at all.
+    has_received: bool,
+    /// What it failed of. rustls is not asked for anything after that.
+    failure: Option<Box<rustls::Error>>,
 }
 
 /// Either side of the protocol.
@@ -172,7 +179,7 @@ pub(super) enum Session {
 }
 
 impl<S> TlsStream<S> {
-    pub(super) fn new(socket: S, session: Session) -> Self {
+    pub(super) fn new(socket: S, session: Session, with: With) -> Self {
         Self {
             socket,
             session,
@@ -182,6 +189,28 @@ impl<S> TlsStream<S> {
             is_established: false,
             peer_closed: false,
             end_said: false,
+            with,
+            has_received: false,
+            failure: None,
+        }
+    }
+
+    /// The remote side.
+    pub(super) fn with(&self) -> With {
+        self.with
+    }
+
+    /// Whether the handshake is neither over nor given up.
+    pub(super) fn is_handshaking(&self) -> bool {
+        !self.is_established && !matches!(self.session, Session::Refused)
+    }
+
+    /// Why the handshake failed, if it ends now. That somebody connects and says nothing is no failure.
+    pub(super) fn failure(&self) -> Option<String> {
+        match &self.failure {
+            _ if !self.is_handshaking() => None,
+            Some(error) => Some(explain(error)),
+            None => self.has_received.then(|| "it was left unfinished".to_owned()),
         }
     }
 
@@ -239,16 +268,19 @@ impl<S> TlsStream<S> {
         space: &mut [u8],
     ) -> io::Result<usize> {
         loop {
+            // What waits already is sent when the socket takes more, and whoever waits for that hears of it: not from here.
+            let is_silent = self.is_established && !self.outgoing.is_empty();
             let filled = match self.process(pool, space) {
                 Ok(filled) => filled,
                 Err(error) => {
                     // The alert that tells the remote side why, as far as it can be told.
-                    let _ = self.process(pool, &mut []);
+                    let _ = self.step(pool, &mut |_, _| {});
                     let _ = self.flush(net, pool);
+                    self.failure = Some(Box::new(error.clone()));
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             };
-            match self.flush(net, pool) {
+            match if is_silent { Ok(()) } else { self.flush(net, pool) } {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -267,6 +299,7 @@ impl<S> TlsStream<S> {
             if result? == 0 {
                 return Ok(0);
             }
+            self.has_received = true;
             if self.is_plain_http() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -275,10 +308,13 @@ impl<S> TlsStream<S> {
 
     /// Processes the records that are there. How many bytes of plaintext went to `space`.
     fn process(&mut self, pool: &mut BufferPool, space: &mut [u8]) -> Result<usize, rustls::Error> {
+        if let Some(error) = &self.failure {
+            return Err(rustls::Error::clone(error));
+        }
         let mut filled = 0;
         loop {
-            let Self { session, incoming, plain, outgoing, .. } = self;
-            let mut take = |payload: &[u8], pool: &mut BufferPool| {
+            let mut plain = core::mem::take(&mut self.plain);
+            let event = self.step(pool, &mut |payload, pool| {
                 let n = payload.len().min(space.len() - filled);
                 let (now, later) = payload.split_at(n);
                 if let Some(to) = space.get_mut(filled..filled + n) {
@@ -287,24 +323,9 @@ impl<S> TlsStream<S> {
                 filled += n;
                 // What was read fits one block, so what it decrypts to does.
                 let _ = plain.append(later, pool);
-            };
-            let outcome = match session {
-                Session::Client(session) => settle::<ClientConnectionData>(
-                    session.process_tls_records(incoming.data_mut()),
-                    outgoing,
-                    pool,
-                    &mut take,
-                ),
-                Session::Server(session) => settle::<ServerConnectionData>(
-                    session.process_tls_records(incoming.data_mut()),
-                    outgoing,
-                    pool,
-                    &mut take,
-                ),
-                Session::Refused => return Ok(0),
-            };
-            self.incoming.consume(outcome.discard, pool);
-            match outcome.event? {
+            });
+            self.plain = plain;
+            match event? {
                 Event::More => {}
                 Event::PeerClosed => self.peer_closed = true,
                 Event::Established => {
@@ -314,6 +335,32 @@ impl<S> TlsStream<S> {
                 Event::Blocked => return Ok(filled),
             }
         }
+    }
+
+    /// Deals with one state of the connection.
+    fn step(
+        &mut self,
+        pool: &mut BufferPool,
+        take: &mut impl FnMut(&[u8], &mut BufferPool),
+    ) -> Result<Event, rustls::Error> {
+        let Self { session, incoming, outgoing, .. } = self;
+        let settled = match session {
+            Session::Client(session) => settle::<ClientConnectionData>(
+                session.process_tls_records(incoming.data_mut()),
+                outgoing,
+                pool,
+                take,
+            ),
+            Session::Server(session) => settle::<ServerConnectionData>(
+                session.process_tls_records(incoming.data_mut()),
+                outgoing,
+                pool,
+                take,
+            ),
+            Session::Refused => return Ok(Event::Blocked),
+        };
+        self.incoming.consume(settled.discard, pool);
+        settled.event
     }
 
     fn write<N: Net<Socket = S>>(

@@ -4,6 +4,7 @@
 //! against an authority that is named, or against a fingerprint. Errors here are whole sentences for the operator.
 
 use core::time::Duration;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, v
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, ServerConfig,
     SignatureScheme,
 };
 
@@ -108,7 +109,7 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
 ///
 /// # Errors
 /// The authority's file cannot be read or holds no certificate.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+pub fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -133,7 +134,27 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
         }
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
+}
+
+/// A failure in words for the operator.
+pub(super) fn explain(error: &Error) -> String {
+    let Error::InvalidCertificate(certificate) = error else { return error.to_string() };
+    if let CertificateError::Other(other) = certificate {
+        return other.to_string();
+    }
+    // What rustls does not say: what to do about it.
+    let hint = if *certificate == CertificateError::UnknownIssuer {
+        "; --hub-ca, --hub-pin or --upstream-ca name whom to trust"
+    } else if matches!(
+        certificate,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
+    ) {
+        "; is the clock of this machine set?"
+    } else {
+        ""
+    };
+    format!("{error}{hint}")
 }
 
 fn crypto() -> Arc<CryptoProvider> {
@@ -200,7 +221,9 @@ impl ServerCertVerifier for PinVerifier {
         if Pin::of(end_entity) == self.pin {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        let other =
+            format!("its certificate has another pin than that of --hub-pin: {}", Pin::of(end_entity));
+        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(io::Error::other(other))))))
     }
 
     fn verify_tls12_signature(

@@ -118,7 +118,7 @@ fn under_back_pressure() {
             upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
             // Until nothing more fits anywhere.
             let mut writer = upstream.writer();
-            writer.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+            writer.tcp().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
             let piece = vec![0; 1 << 20];
             while std::io::Write::write_all(&mut writer, &piece).is_ok() {}
             let start = Instant::now();

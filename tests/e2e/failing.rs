@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::framing::assert_own;
 use crate::harness::{
-    DEADLINE, Hub, Message, Pattern, RawUpstream, Rig, Server, Wire, join, reply, respond, shared_token,
+    DEADLINE, Hub, Message, Pattern, RawUpstream, Rig, Server, Wire, join, pki, reply, respond, shared_token,
     wait_agents, wait_until,
 };
 
@@ -234,7 +234,7 @@ fn free_address() -> SocketAddr {
 fn an_upstream_that_is_down_is_said_and_found_again() {
     let address = free_address();
     let hub = Hub::start(&["--startup-grace", "0"]);
-    let agent = hub.agent(&format!("http://{address}"), &[]);
+    let agent = hub.agent(&pki::url(address), &[]);
     for _ in 0..3 {
         let mut client = hub
             .client_sending("POST / HTTP/1.1\r\nHost: h\r\nSlime-Max-Wait: 1\r\nContent-Length: 1\r\n\r\nx");
@@ -263,7 +263,7 @@ fn an_upstream_that_is_down_is_said_and_found_again() {
 fn a_health_path_says_when_the_upstream_is_well() {
     let address = free_address();
     let hub = Hub::start(&["--startup-grace", "0"]);
-    let _agent = hub.agent(&format!("http://{address}/base"), &["--health-path", "/health"]);
+    let _agent = hub.agent(&pki::url(format!("{address}/base")), &["--health-path", "/health"]);
     let mut client = hub.client_sending("GET / HTTP/1.1\r\nHost: h\r\nSlime-Max-Wait: 1\r\n\r\n");
     assert!(matches!(client.response().status(), 502 | 503));
     // It can be connected to, but is still loading its model.
@@ -295,7 +295,7 @@ fn a_dead_upstream_does_not_swallow_requests_while_a_healthy_one_is_busy() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         reply(200, "healthy")
     });
-    let dead = format!("http://{}", free_address());
+    let dead = pki::url(free_address());
     let _agents = [hub.agent(&healthy.url(), &["--agent-id", "a"]), hub.agent(&dead, &["--agent-id", "b"])];
     wait_agents(&hub, &["a"]);
     let mut clients: Vec<Wire> =

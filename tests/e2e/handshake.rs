@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::framing::assert_own;
 use crate::harness::{
-    Agent, Cut, DEADLINE, Hub, Proc, RawUpstream, Rig, WELCOME, Wire, command, hello, join, register, reply,
-    shared_token, wait_until,
+    Agent, Cut, DEADLINE, Hub, Proc, RawUpstream, Rig, WELCOME, Wire, command, hello, join, pki, register,
+    reply, secure_agent, secure_hub, shared_token, wait_until,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -43,8 +43,7 @@ fn the_path_of_the_handshake_may_have_a_prefix() {
     // The agent asks for it there.
     let upstream = RawUpstream::new();
     let hub_played = RawUpstream::new();
-    let _agent =
-        Agent::start(&format!("http://{}/some/where", hub_played.address()), token, &upstream.url(), &[]);
+    let _agent = Agent::start(&format!("{}/some/where", hub_played.url()), token, &upstream.url(), &[]);
     let mut at = hub_played.accept();
     let head = at.request_head();
     assert_eq!(head.start, "GET /some/where/.slime/tunnel HTTP/1.1");
@@ -60,7 +59,7 @@ fn an_agent_serves_a_hub_that_is_played_by_the_test() {
     let upstream = RawUpstream::new();
     let hub = RawUpstream::new();
     let _agent = Agent::start(
-        &hub.address().to_string(),
+        &hub.url(),
         shared_token(),
         &upstream.url(),
         &["--num-worker", "2", "--agent-id", "named"],
@@ -225,24 +224,18 @@ fn secrets_come_from_flags_environment_and_files() {
     // `slime hub` and `slime agent` without `run` are the same commands.
     let mut start = command(&["hub", "--host", "127.0.0.1", "--port", "0", "--startup-grace", "60"]);
     start.args(["--secret-file", file]);
+    secure_hub(&mut start);
     let hub = Proc::spawn("hub", start);
     let line = hub.wait_line("listening on ");
     let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     let upstream = crate::harness::Server::start(async |_| reply(200, "ok"));
     for token in [by_flag.stdout, by_file.stdout, by_short_form.into_bytes()] {
         let token = String::from_utf8(token).unwrap();
-        let agent = Proc::spawn(
-            "agent",
-            command(&[
-                "agent",
-                "--token",
-                token.trim_end(),
-                "--hub",
-                &address,
-                "--upstream",
-                &upstream.url(),
-            ]),
-        );
+        let url = pki::url(&address);
+        let mut start =
+            command(&["agent", "--token", token.trim_end(), "--hub", &url, "--upstream", &upstream.url()]);
+        secure_agent(&mut start, &url, &upstream.url(), &[]);
+        let agent = Proc::spawn("agent", start);
         let mut client = Wire::connect(address.parse().unwrap());
         client.send("GET / HTTP/1.1\r\nHost: h\r\nSlime-Block: 1\r\n\r\n");
         assert_eq!(client.response().text(), "ok");

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::framing::assert_own;
-use crate::harness::{Cut, DEADLINE, Hub, Rig, Wire, assert_quiet, reply, respond, wait_until};
+use crate::harness::{Cut, DEADLINE, Hub, Rig, Wire, assert_quiet, reply, respond, secure_hub, wait_until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -162,6 +162,7 @@ fn running_out_of_descriptors_is_survived() {
     let slime = env!("CARGO_BIN_EXE_slime");
     command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\"", slime, "hub", "run"]);
     command.args(["--host", "127.0.0.1", "--port", "0", "--startup-grace", "60"]);
+    secure_hub(&mut command);
     let hub = Hub::run(command);
     let upstream = crate::harness::Server::start(async |_| reply(200, "ok"));
     let _agent = hub.agent(&upstream.url(), &[]);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::framing::assert_own;
 use crate::harness::{
-    Agent, DEADLINE, Hub, RawUpstream, Rig, Server, WELCOME, alone, assert_quiet, join, reply, respond,
+    Agent, DEADLINE, Hub, RawUpstream, Rig, Server, WELCOME, alone, assert_quiet, join, pki, reply, respond,
     shared_token, upgrade_tunnel, wait_agents, wait_until,
 };
 
@@ -128,7 +128,7 @@ fn a_long_wait_for_the_head_is_no_silence() {
 fn an_agent_notices_a_silent_hub() {
     let hub = RawUpstream::new();
     let token = shared_token();
-    let _agent = Agent::start(&hub.address().to_string(), token, "http://127.0.0.1:9", &[]);
+    let _agent = Agent::start(&hub.url(), token, "http://127.0.0.1:9", &[]);
     let mut tunnel = hub.accept();
     upgrade_tunnel(&mut tunnel);
     let start = Instant::now();
@@ -189,7 +189,7 @@ fn agents_may_be_started_before_their_hub() {
     let first = Hub::start(&[]);
     let (address, token) = (first.address(), first.token(&["--name", "n"]));
     drop(first);
-    let agent = Agent::start(&address.to_string(), &token, &upstream.url(), &[]);
+    let agent = Agent::start(&pki::url(address), &token, &upstream.url(), &[]);
     assert_quiet(&[&agent]);
     let hub = Hub::start_on("127.0.0.1", address.port(), &[]);
     let mut client = hub.client_sending(GET);
@@ -200,7 +200,7 @@ fn agents_may_be_started_before_their_hub() {
 fn a_token_that_is_rejected_later_makes_no_hot_loop() {
     let hub = RawUpstream::new();
     let token = shared_token();
-    let agent = Agent::start(&hub.address().to_string(), token, "http://127.0.0.1:9", &["--num-worker", "4"]);
+    let agent = Agent::start(&hub.url(), token, "http://127.0.0.1:9", &["--num-worker", "4"]);
     let mut tunnels: Vec<_> = (0..4).map(|_| hub.accept()).collect();
     for tunnel in &mut tunnels {
         upgrade_tunnel(tunnel);
@@ -227,7 +227,7 @@ fn hubs_that_refuse_or_hang_up_make_no_hot_loop() {
     {
         let hub = RawUpstream::new();
         let token = shared_token();
-        let _agent = Agent::start(&hub.address().to_string(), token, "http://127.0.0.1:9", &[]);
+        let _agent = Agent::start(&hub.url(), token, "http://127.0.0.1:9", &[]);
         let start = Instant::now();
         let mut attempts = 0;
         while start.elapsed() < Duration::from_secs(3) {
@@ -247,7 +247,7 @@ fn a_worker_is_redialled_at_once_after_work() {
     let upstream = RawUpstream::new();
     let hub = RawUpstream::new();
     let token = shared_token();
-    let _agent = Agent::start(&hub.address().to_string(), token, &upstream.url(), &[]);
+    let _agent = Agent::start(&hub.url(), token, &upstream.url(), &[]);
     let mut tunnel = hub.accept();
     upgrade_tunnel(&mut tunnel);
     let mut times = Vec::new();

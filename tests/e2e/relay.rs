@@ -1,7 +1,7 @@
 //! What passes through is what was sent: methods, targets, fields, statuses, and which fields are ours.
 
 use crate::harness::{
-    Hub, RawUpstream, Rig, Server, empty, hyper_exchange, reply, shared_token, text, ureq_agent,
+    Hub, RawUpstream, Rig, Server, empty, hyper_exchange, pki, reply, shared_token, text, ureq_agent,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -36,7 +36,7 @@ fn ureq_sends_and_reads_through() {
         reply(201, body)
     });
     let agent = ureq_agent();
-    let url = format!("http://{}/things", rig.hub.address());
+    let url = format!("{}/things", rig.hub.url());
     for round in 0..20 {
         let sent = format!("thing {round}");
         let mut response = agent.post(&url).send(&sent).unwrap();
@@ -92,7 +92,7 @@ fn host_and_forwarding_fields_are_ours() {
     let head = request.head;
     assert_eq!(head.field("host"), Some(rig.upstream.address().to_string().as_str()));
     assert_eq!(head.field("x-forwarded-for"), Some("127.0.0.1"));
-    assert_eq!(head.field("x-forwarded-proto"), Some("http"));
+    assert_eq!(head.field("x-forwarded-proto"), Some(if pki::is_tls() { "https" } else { "http" }));
     assert_eq!(head.field("x-forwarded-host"), Some("app.example:8080"));
     let via = head.all("via");
     assert!(!via.is_empty() && via.iter().all(|value| value.starts_with(b"1.1 ")), "{head:?}");
@@ -236,7 +236,7 @@ fn nothing_is_invented() {
 fn base_path_query_and_credentials_of_the_upstream_are_applied() {
     let upstream = RawUpstream::new();
     let hub = Hub::start(&[]);
-    let url = format!("http://us%65r:p%40ss@{}/base/v2/", upstream.address());
+    let url = pki::url(format!("us%65r:p%40ss@{}/base/v2/", upstream.address()));
     let _agent = hub.agent(&url, &[]);
     for (asked, given) in [("/x?y=1", "/base/v2/x?y=1"), ("/", "/base/v2/"), ("/?q", "/base/v2/?q")] {
         let mut client = hub.client_sending(format!("GET {asked} HTTP/1.1\r\nHost: h\r\n\r\n"));
@@ -282,8 +282,8 @@ fn names_are_looked_up() {
     let hub = Hub::start(&[]);
     let port = upstream.address().port();
     let token = shared_token();
-    let at = format!("localhost:{}", hub.address().port());
-    let _agent = crate::harness::Agent::start(&at, token, &format!("http://localhost:{port}"), &[]);
+    let at = pki::url(format!("localhost:{}", hub.address().port()));
+    let _agent = crate::harness::Agent::start(&at, token, &pki::url(format!("localhost:{port}")), &[]);
     let mut client = hub.client_sending("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(client.response().text(), "by name");
 }

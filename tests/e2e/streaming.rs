@@ -1,11 +1,10 @@
 //! Large and endless bodies: bit-exact, in bounded memory, piece by piece as they are produced.
 
 use std::io::Write as _;
-use std::net::TcpStream;
 use std::thread::JoinHandle;
 
 use crate::harness::{
-    Checker, DEADLINE, Pattern, Rig, Wire, body_of, hyper_exchange, reply, stream, wait_until,
+    Checker, DEADLINE, Pattern, Rig, Socket, Wire, body_of, hyper_exchange, reply, stream, wait_until,
 };
 
 const MEGABYTE: u64 = 1_000_000;
@@ -21,7 +20,7 @@ fn warm(rig: &Rig<crate::harness::RawUpstream>) -> (Wire, Wire) {
     (client, upstream)
 }
 
-fn send_in_background(mut to: TcpStream, seed: u64, total: u64, chunked: bool) -> JoinHandle<()> {
+fn send_in_background(mut to: Socket, seed: u64, total: u64, chunked: bool) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let pattern = Pattern::new(seed);
         if chunked { pattern.write_chunked_to(&mut to, total) } else { pattern.write_to(&mut to, total) }
@@ -273,7 +272,7 @@ fn a_slow_reader_slows_the_sender_down() {
 }
 
 struct Counted {
-    to: TcpStream,
+    to: Socket,
     count: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 

@@ -1,12 +1,11 @@
 //! Connections that become something else: WebSocket and others, relayed blindly, with half-close.
 
-use std::net::TcpStream;
 use std::time::Duration;
 
 use tungstenite::{Message, WebSocket};
 
 use crate::framing::assert_own;
-use crate::harness::{Cut, Hub, Pattern, RawUpstream, Rig, Wire, respond};
+use crate::harness::{Cut, Hub, Pattern, RawUpstream, Rig, Socket, Wire, pki, respond};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -21,6 +20,7 @@ fn echo_server() -> std::net::SocketAddr {
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
                 // A connection without a request is the agent's look whether somebody is there.
+                let Ok(stream) = Socket::accept(stream) else { return };
                 let Ok(mut socket) = tungstenite::accept(stream) else { return };
                 while let Ok(message) = socket.read() {
                     if message.is_text() || message.is_binary() {
@@ -33,9 +33,8 @@ fn echo_server() -> std::net::SocketAddr {
     address
 }
 
-fn websocket(hub: &Hub) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(hub.address()).unwrap();
-    stream.set_read_timeout(Some(crate::harness::DEADLINE)).unwrap();
+fn websocket(hub: &Hub) -> WebSocket<Socket> {
+    let stream = Socket::connect(hub.address());
     let (socket, response) = tungstenite::client(format!("ws://{}/chat", hub.address()), stream).unwrap();
     assert_eq!(response.status(), 101);
     socket
@@ -44,7 +43,7 @@ fn websocket(hub: &Hub) -> WebSocket<TcpStream> {
 #[test]
 fn websockets_carry_small_and_large_messages() {
     let hub = Hub::start(&[]);
-    let _agent = hub.agent(&format!("http://{}", echo_server()), &[]);
+    let _agent = hub.agent(&pki::url(echo_server()), &[]);
     let mut socket = websocket(&hub);
     for round in 0..200 {
         let text = Message::text(format!("message {round}"));
@@ -81,7 +80,7 @@ fn an_idle_upgraded_connection_stays() {
     ];
     let hub = Hub::start(&limits);
     let agent_limits = ["--head-timeout", "1", "--stall-timeout", "1"];
-    let _agent = hub.agent(&format!("http://{}", echo_server()), &agent_limits);
+    let _agent = hub.agent(&pki::url(echo_server()), &agent_limits);
     let mut socket = websocket(&hub);
     for round in 0..2 {
         std::thread::sleep(Duration::from_secs(4 * round));

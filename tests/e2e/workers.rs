@@ -2,14 +2,14 @@
 //! never gets a second request before the first has ended or its connection was closed.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Cut, DEADLINE, Hub, Wire, peek, wait_until};
+use crate::harness::{Cut, DEADLINE, Hub, Socket, Wire, pki, wait_until};
 
 /// An upstream that watches the rule. Each request says in its target how it is to be answered.
 struct Sentinel {
@@ -20,7 +20,7 @@ struct Sentinel {
 #[derive(Default)]
 struct State {
     /// The connections with a request that has not ended.
-    busy: Mutex<HashMap<usize, TcpStream>>,
+    busy: Mutex<HashMap<usize, Socket>>,
     requests: AtomicUsize,
     complete: AtomicUsize,
     /// How many requests may be in flight at once.
@@ -39,14 +39,14 @@ impl Sentinel {
         std::thread::spawn(move || {
             for (id, stream) in listener.incoming().flatten().enumerate() {
                 let state = Arc::clone(&shared);
-                std::thread::spawn(move || state.serve(id, stream));
+                std::thread::spawn(move || Socket::accept(stream).map(|socket| state.serve(id, socket)));
             }
         });
         Self { address, state }
     }
 
     fn url(&self) -> String {
-        format!("http://{}", self.address)
+        pki::url(self.address)
     }
 
     #[track_caller]
@@ -60,9 +60,9 @@ impl Sentinel {
 }
 
 impl State {
-    fn serve(&self, id: usize, stream: TcpStream) {
-        let handle = stream.try_clone().unwrap();
-        let mut wire = Wire::new(stream);
+    fn serve(&self, id: usize, stream: Socket) {
+        let handle = stream.clone();
+        let mut wire = Wire::over(stream);
         while let Ok(head) = wire.try_request_head() {
             let target = head.target().to_owned();
             // Only once nothing is left to be read does a look at the socket tell whether its other end is gone.
@@ -85,7 +85,7 @@ impl State {
     }
 
     /// A request has come: every other one must have ended, or its connection must be closed.
-    fn begin(&self, id: usize, handle: &TcpStream, target: &str) {
+    fn begin(&self, id: usize, handle: &Socket, target: &str) {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let mut busy = self.busy.lock().unwrap();
         let open = busy.values().filter(|other| is_open(other)).count();
@@ -93,7 +93,7 @@ impl State {
             let fault = format!("{target} came while {open} requests were in progress");
             self.faults.lock().unwrap().push(fault);
         }
-        busy.insert(id, handle.try_clone().unwrap());
+        busy.insert(id, handle.clone());
     }
 
     /// Answers as the target says; `Err` when the connection ended meanwhile.
@@ -117,8 +117,8 @@ impl State {
 }
 
 /// Whether the remote side has not closed it.
-fn is_open(stream: &TcpStream) -> bool {
-    match peek(stream) {
+fn is_open(stream: &Socket) -> bool {
+    match stream.peek() {
         Ok(read) => read > 0,
         Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
     }
@@ -239,6 +239,7 @@ fn the_sentinel_notices_a_second_request() {
     assert_eq!(second.response().text(), "/slow");
     sentinel.assert_kept();
     let mut third = Wire::connect(sentinel.address);
+    third.socket().handshake().unwrap();
     let streaming = "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n";
     second.send(streaming);
     second.response_head("GET");

@@ -31,6 +31,9 @@ const SILENCE: f64 = 4.5;
 const LOCKED: &str =
     "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
 
+/// What is said about a redirection.
+const MOVED: &str = "what answers there points to another address; should --hub begin with https://?";
+
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
 #[derive(Default)]
 pub(super) struct Backoff {
@@ -272,6 +275,7 @@ impl Agent {
                 match status {
                     0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
                     401 => self.tunnel_lost(key, LOCKED, now),
+                    301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
                     _ => {
                         let why = format!(
                             "what answers there is not a slime hub, or not on this path: status {status}"

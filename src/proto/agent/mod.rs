@@ -176,15 +176,17 @@ impl Agent {
         agent
     }
 
-    /// What there is, for tests: tunnels, upstream connections, and workers that serve.
-    pub fn census(&self) -> (usize, usize, usize) {
-        let serving =
-            |worker: &Worker| matches!(worker.state, WorkerState::Serving(_) | WorkerState::Finishing(_));
-        (
-            self.tunnels.len(),
-            self.upstreams.len(),
-            self.workers.iter().filter(|(_, worker)| serving(worker)).count(),
-        )
+    /// What there is, for tests.
+    pub fn census(&self) -> Census {
+        let count = |is_meant: fn(&WorkerState) -> bool| {
+            self.workers.iter().filter(|(_, worker)| is_meant(&worker.state)).count()
+        };
+        Census {
+            tunnels: self.tunnels.len(),
+            upstreams: self.upstreams.len(),
+            idle: count(|state| matches!(state, WorkerState::Joined { .. })),
+            serving: count(|state| matches!(state, WorkerState::Serving(_) | WorkerState::Finishing(_))),
+        }
     }
 
     fn arm_worker(&mut self, key: WorkerKey) {
@@ -261,6 +263,19 @@ impl Agent {
             self.commands.push(Command::Exit(u8::from(!done)));
         }
     }
+}
+
+/// How many of each there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Connections to the hub.
+    pub tunnels: usize,
+    /// Connections to upstreams.
+    pub upstreams: usize,
+    /// Workers whose tunnel has joined and carries nothing.
+    pub idle: usize,
+    /// Workers that are busy with a request.
+    pub serving: usize,
 }
 
 impl Core for Agent {

@@ -14,6 +14,8 @@ pub struct Reply<'a> {
     pub error: Option<&'a str>,
     /// After how many seconds another attempt is worth it.
     pub retry_after: Option<u32>,
+    /// Where a 308 leads (RFC 9110 section 15.4.9).
+    pub location: Option<&'a str>,
     /// The challenge of a 401 (RFC 9110 section 11.6.1).
     pub challenge: Option<&'a str>,
     /// Whether the connection is closed after it.
@@ -32,6 +34,7 @@ impl<'a> Reply<'a> {
             detail,
             error: None,
             retry_after: None,
+            location: None,
             challenge: None,
             close: true,
             head_only: false,
@@ -62,6 +65,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
         put::decimal(out, u64::from(seconds));
         out.extend_from_slice(b"\r\n");
     }
+    if let Some(location) = reply.location {
+        put::field(out, "Location", location.as_bytes());
+    }
     if let Some(challenge) = reply.challenge {
         put::field(out, "WWW-Authenticate", challenge.as_bytes());
     }
@@ -84,6 +90,7 @@ pub const fn reason(status: u16) -> &'static str {
         102 => "Processing",
         200 => "OK",
         204 => "No Content",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

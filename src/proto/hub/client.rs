@@ -28,6 +28,8 @@ use crate::proto::tunnel::{CHALLENGE, Hello};
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const TOO_LARGE: Violation =
     Violation { status: 413, detail: "the request body is larger than this hub takes" };
+/// The port that `https://` means without another one (RFC 9110 section 4.2.2).
+const HTTPS_PORT: u16 = 443;
 /// The longest `Slime-Max-Wait`, in seconds: a year.
 const MAX_WAIT: f64 = 31_536_000.0;
 
@@ -184,6 +186,36 @@ impl Hub {
         }
     }
 
+    /// Sends a client that spoke without TLS to the port where it is spoken. Agents too: a token is not for everybody's eyes.
+    fn redirect(
+        &mut self,
+        key: ClientKey,
+        head: &RequestHead<'_, '_>,
+        port: u16,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let authority = head.authority();
+        // The colons of an IPv6 address stand in brackets.
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            Some(_) | None => authority,
+        };
+        let path = head.path_and_query();
+        if host.is_empty() || path == "*" {
+            return Err(Violation { status: 400, detail: "this hub speaks HTTPS, on another port" });
+        }
+        let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
+        let location = format!("https://{host}{port}{path}");
+        let detail = "this hub speaks HTTPS on another port, which Location names";
+        let reply =
+            Reply { location: Some(&location), head_only: head.method.is_head(), ..Reply::new(308, detail) };
+        let mut bytes = Vec::new();
+        reply::write(&reply, &mut bytes);
+        self.commands.push(Command::Send { key: key.into(), bytes });
+        self.end_client(key, now);
+        Ok(())
+    }
+
     /// Lets the client have what is on its way to it, then FIN, and reads no more requests.
     pub(super) fn end_client(&mut self, key: ClientKey, now: Now) {
         self.leave_list(key);
@@ -287,6 +319,11 @@ impl Hub {
                 status: 400,
                 detail: "this port speaks HTTPS: write https:// instead of http://",
             });
+        }
+        if let Some(port) = self.config.redirect
+            && self.clients.get(key).is_some_and(|client| client.transport == Transport::Plain)
+        {
+            return self.redirect(key, &head, port, now);
         }
         if path::is_reserved(head.path()) {
             if Hello::is_meant(&head) {

@@ -310,6 +310,12 @@ impl Hub {
         }
     }
 
+    /// Whether a request waits although there are a worker that could serve it and a permit: never between two turns. For tests.
+    pub fn has_overlooked(&self) -> bool {
+        let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
+        self.active < self.config.concurrent && self.queue.first_served(find).is_some()
+    }
+
     fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let until = match client.state {

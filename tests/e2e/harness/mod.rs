@@ -2,23 +2,29 @@
 
 mod body;
 mod client;
+#[allow(dead_code, reason = "the tests without TLS need some of it")]
+pub mod pki;
 mod process;
 mod rig;
 mod server;
+#[allow(dead_code, reason = "the tests without TLS need some of it")]
+mod socket;
 mod tunnel;
 mod turn;
 mod upstream;
+#[allow(dead_code, reason = "the tests without TLS need some of it")]
 mod wire;
 
 pub use body::{Checker, Pattern};
 pub use client::{hyper_exchange, text, ureq_agent};
 pub use process::{Proc, assert_quiet};
-pub use rig::{Agent, Hub, Rig, command, register, shared_token, wait_agents};
+pub use rig::{Agent, Hub, Rig, command, register, secure_agent, secure_hub, shared_token, wait_agents};
 pub use server::{Request, Server, body_of, empty, full, reply, stream};
+pub use socket::Socket;
 pub use tunnel::{WELCOME, hello, join, respond, upgrade_tunnel};
 pub use turn::alone;
 pub use upstream::RawUpstream;
-pub use wire::{Cut, Head, Message, Wire, peek};
+pub use wire::{Cut, Head, Message, Wire};
 
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use super::server::{Reply, Request};
-use super::{Message, Proc, RawUpstream, Server, Wire, wait_until};
+use super::{Message, Proc, RawUpstream, Server, Wire, pki, wait_until};
 
 /// What every hub of the tests is started with.
 const SECRET: &str = "a secret of the tests";
@@ -49,7 +49,9 @@ impl Hub {
             arguments.extend(["--startup-grace", "60"]);
         }
         arguments.extend(flags);
-        Self::run(command(&arguments))
+        let mut command = command(&arguments);
+        secure_hub(&mut command);
+        Self::run(command)
     }
 
     /// Starts one by a command that is ready but for the secret.
@@ -66,6 +68,11 @@ impl Hub {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its address as a URL.
+    pub fn url(&self) -> String {
+        pki::url(self.address)
     }
 
     /// A connection of an application.
@@ -106,7 +113,7 @@ impl Hub {
 
     #[track_caller]
     pub fn agent_with(&self, token: &str, upstream: &str, flags: &[&str]) -> Agent {
-        Agent::start(&self.address.to_string(), token, upstream, flags)
+        Agent::start(&pki::url(self.address), token, upstream, flags)
     }
 
     /// Restarts it at the same address, after it was killed.
@@ -136,10 +143,12 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// With `https://` it trusts the authority of the tests, unless told otherwise.
     pub fn start(hub: &str, token: &str, upstream: &str, flags: &[&str]) -> Self {
         let mut arguments = vec!["agent", "run", "--hub", hub, "--upstream", upstream];
         arguments.extend(flags);
         let mut command = command(&arguments);
+        secure_agent(&mut command, hub, upstream, flags);
         command.env("SLIME_TOKEN", token);
         Self { process: Proc::spawn("agent", command) }
     }
@@ -232,6 +241,24 @@ impl<U> Rig<U> {
         // Some are kept for the next large body, as a rule fewer than these.
         assert!(self.hub.pipes() < 40 && self.agent.pipes() < 40, "pipes are left");
         super::process::assert_quiet(&[&self.hub, &self.agent]);
+    }
+}
+
+/// What a hub's command needs where this build of the tests has TLS.
+pub fn secure_hub(command: &mut Command) {
+    if pki::is_tls() {
+        let identity = pki::identity();
+        command.arg("--tls-cert").arg(&identity.certificate).arg("--tls-key").arg(&identity.key);
+    }
+}
+
+/// Lets an agent trust the authority of the tests, where it has to and its flags say nothing else.
+pub fn secure_agent(command: &mut Command, hub: &str, upstream: &str, flags: &[&str]) {
+    if hub.starts_with("https:") && !flags.iter().any(|flag| flag.starts_with("--hub-")) {
+        command.arg("--hub-ca").arg(pki::authority().file());
+    }
+    if upstream.contains("https:") && !flags.contains(&"--upstream-ca") {
+        command.arg("--upstream-ca").arg(pki::authority().file());
     }
 }
 

@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
+use tokio_rustls::rustls::ALL_VERSIONS;
+
+use super::pki;
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Request = hyper::Request<Incoming>;
@@ -72,7 +76,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        pki::url(self.address)
     }
 
     /// Connections so far on which a request came.
@@ -144,10 +148,16 @@ where
                 }
             });
             // The end of a connection, in whatever way, is what many tests are about.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades()
-                .await;
+            if pki::is_tls() {
+                let acceptor =
+                    tokio_rustls::TlsAcceptor::from(pki::server_config(pki::identity(), ALL_VERSIONS));
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let connection = Builder::new().serve_connection(TokioIo::new(stream), service);
+                let _ = connection.with_upgrades().await;
+            } else {
+                let connection = Builder::new().serve_connection(TokioIo::new(stream), service);
+                let _ = connection.with_upgrades().await;
+            }
         });
     }
 }

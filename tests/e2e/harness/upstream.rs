@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{DEADLINE, Wire};
+use super::{DEADLINE, Socket, Wire, pki};
 
 /// Accepts connections and hands them to the test.
 pub struct RawUpstream {
@@ -37,9 +37,14 @@ impl RawUpstream {
                 }
                 let (sender, count) = (sender.clone(), Arc::clone(&count));
                 std::thread::spawn(move || {
-                    if matches!(stream.peek(&mut [0]), Ok(1)) {
+                    if !matches!(stream.peek(&mut [0]), Ok(1)) {
+                        return;
+                    }
+                    // With TLS all of them have a handshake.
+                    let Ok(socket) = Socket::accept(stream) else { return };
+                    if socket.wait_byte() {
                         count.fetch_add(1, Ordering::SeqCst);
-                        let _ = sender.send(Wire::new(stream));
+                        let _ = sender.send(Wire::over(socket));
                     }
                 });
             }
@@ -52,7 +57,7 @@ impl RawUpstream {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        pki::url(self.address)
     }
 
     /// The next connection on which something has arrived.

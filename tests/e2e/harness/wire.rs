@@ -7,11 +7,11 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::DEADLINE;
+use super::{DEADLINE, Socket};
 
 /// A connection and what was read from it ahead of time.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Socket,
     buffer: Vec<u8>,
     state: BodyState,
     trailers: Vec<(String, Vec<u8>)>,
@@ -56,13 +56,16 @@ pub struct Message {
 impl Wire {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
-        Self::new(TcpStream::connect(address).unwrap_or_else(|error| panic!("connect {address}: {error}")))
+        Self::over(Socket::connect(address))
     }
 
-    pub fn new(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    /// Without TLS, whatever this build of the tests has elsewhere.
+    #[track_caller]
+    pub fn connect_plain(address: SocketAddr) -> Self {
+        Self::over(Socket::plain(TcpStream::connect(address).unwrap()))
+    }
+
+    pub fn over(stream: Socket) -> Self {
         Self { stream, buffer: Vec::new(), state: BodyState::Done, trailers: Vec::new() }
     }
 
@@ -77,8 +80,13 @@ impl Wire {
     }
 
     /// A second handle, to write while another thread reads.
-    pub fn writer(&self) -> TcpStream {
-        self.stream.try_clone().unwrap()
+    pub fn writer(&self) -> Socket {
+        self.stream.clone()
+    }
+
+    /// The socket itself.
+    pub fn socket(&self) -> &Socket {
+        &self.stream
     }
 
     /// FIN, unless the remote side has ended the connection already.
@@ -88,7 +96,7 @@ impl Wire {
 
     /// RST.
     pub fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
+        self.stream.reset_at_drop();
     }
 
     /// Reads a head. Panics if the connection ends first.
@@ -302,7 +310,7 @@ impl Wire {
     pub fn closed_after(&mut self, time: Duration) -> Result<(), Cut> {
         // A time limit of the socket would be rounded up to whole ticks of the kernel.
         std::thread::sleep(time);
-        let peeked = peek(&self.stream);
+        let peeked = self.stream.peek();
         match peeked {
             Ok(0) => Err(Cut::Eof),
             Ok(_) => Ok(()),
@@ -313,13 +321,13 @@ impl Wire {
 
     /// Whether nothing has arrived that was not read, and the connection stands.
     pub fn is_silent(&mut self) -> bool {
-        let peeked = peek(&self.stream);
+        let peeked = self.stream.peek();
         self.buffer.is_empty() && matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Whether something has arrived that was not read.
     pub fn has_bytes(&mut self) -> bool {
-        let peeked = peek(&self.stream);
+        let peeked = self.stream.peek();
         !self.buffer.is_empty() || matches!(peeked, Ok(1))
     }
 
@@ -487,12 +495,6 @@ impl Message {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
-}
-
-/// Looks whether there is a byte, without waiting for one.
-pub fn peek(stream: &TcpStream) -> io::Result<usize> {
-    use rustix::net::{RecvFlags, recv};
-    Ok(recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
 }
 
 #[track_caller]

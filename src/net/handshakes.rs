@@ -1,0 +1,142 @@
+//! TLS handshakes: how many may be under way, and what is said of those that fail.
+//!
+//! Their time is the core's affair: a connection whose request head does not come in time goes, and so does one that was dialled and
+//! does not stand in time.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use core::fmt::Display;
+use core::time::Duration;
+
+use log::warn;
+
+use super::Net;
+use super::conn::Conns;
+use super::shell::Shell;
+use super::stream::{Stream, TlsStream};
+use crate::proto::key::Key;
+use crate::proto::seam::{Closed, Core, Target, Why};
+use crate::proto::timer::Mono;
+
+/// Handshakes of clients under way at once: as many as a busy hub has when all its agents come back. The oldest one makes room for
+/// another: it has stalled, as a rule. Each holds some 20 KiB.
+const MOST: usize = 1024;
+/// Steps of handshakes in one turn: each costs up to a signature, a millisecond on a server and many on a router, which other
+/// connections must not wait for.
+pub(super) const STEPS: usize = 8;
+/// Of one peer there is one line in this time.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Peers that are remembered for that. What others do is counted.
+const PEERS: usize = 64;
+
+/// Whom TLS is spoken with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum With {
+    Client(IpAddr),
+    Target(Target),
+}
+
+/// The handshakes of a shell.
+#[derive(Default)]
+pub(super) struct Handshakes {
+    /// Those of clients, in the order in which they began. Some may be over.
+    under_way: VecDeque<Key>,
+    /// How many more steps this turn may have.
+    pub(super) steps: usize,
+    /// Peers of whom there was a line, in the order of these lines.
+    told: VecDeque<Told>,
+    /// Failures with peers that were too many to be remembered.
+    others: u64,
+}
+
+struct Told {
+    with: With,
+    at: Mono,
+    /// Failures since.
+    more: u64,
+}
+
+impl Handshakes {
+    /// Says that a handshake failed, or counts it.
+    fn fail(&mut self, with: With, name: &dyn Display, why: &dyn Display, now: Mono) {
+        let mut more = 0;
+        while let Some(told) = self.told.pop_front_if(|told| now.since(told.at) >= PAUSE) {
+            if told.with == with {
+                more = told.more;
+            } else {
+                self.others += told.more;
+            }
+        }
+        if let Some(told) = self.told.iter_mut().find(|told| told.with == with) {
+            told.more += 1;
+        } else if self.told.len() >= PEERS {
+            self.others += 1;
+        } else {
+            self.told.push_back(Told { with, at: now, more: 0 });
+            let others = core::mem::take(&mut self.others);
+            match (more, others) {
+                (0, 0) => warn!("TLS with {name} failed: {why}"),
+                (more, 0) => warn!("TLS with {name} failed: {why} (and {more} times before)"),
+                (more, others) => {
+                    warn!(
+                        "TLS with {name} failed: {why} (and {more} times before, and {others} times with others)"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl<C: Core, N: Net> Shell<C, N> {
+    /// A handshake with a client begins. If there are too many, the oldest one ends.
+    pub(super) fn handshake_begins(&mut self, key: Key) {
+        let mut under_way = core::mem::take(&mut self.handshakes.under_way);
+        if under_way.len() >= MOST {
+            under_way.retain(|key| is_under_way(&self.conns, *key));
+        }
+        if under_way.len() >= MOST
+            && let Some(oldest) = under_way.pop_front()
+        {
+            self.drop_slot(oldest);
+            self.core.handle_closed(oldest, Closed { why: Why::Failed, written: false }, self.now);
+            self.obey();
+        }
+        under_way.push_back(key);
+        self.handshakes.under_way = under_way;
+    }
+
+    /// A connection with TLS goes. If its handshake was not over, that is noted.
+    pub(super) fn note_handshake(&mut self, stream: &TlsStream<N::Socket>) {
+        let Some(why) = stream.failure() else { return };
+        match stream.with() {
+            With::Client(address) => self.handshakes.fail(stream.with(), &address, &why, self.now.mono),
+            With::Target(target) => {
+                let Some(endpoint) = self.targets.get(target) else { return };
+                let name = format_args!("{}:{}", endpoint.host, endpoint.port);
+                self.handshakes.fail(stream.with(), &name, &why, self.now.mono);
+            }
+        }
+    }
+
+    /// Whether this connection is in a handshake, whose next step must wait for the next turn.
+    pub(super) fn is_handshake_put_off(&mut self, key: Key) -> bool {
+        if !is_under_way(&self.conns, key) {
+            return false;
+        }
+        match self.handshakes.steps.checked_sub(1) {
+            Some(left) => {
+                self.handshakes.steps = left;
+                false
+            }
+            None => true,
+        }
+    }
+}
+
+fn is_under_way<S>(conns: &Conns<S>, key: Key) -> bool {
+    conns.get(key).is_some_and(|conn| match &conn.stream {
+        Stream::Plain(_) => false,
+        Stream::Tls(stream) => stream.is_handshaking(),
+    })
+}
