@@ -13,6 +13,7 @@ mod handshakes;
 mod pipes;
 mod resolve;
 pub mod run;
+pub mod self_signed;
 pub mod shell;
 mod signals;
 mod splice;
