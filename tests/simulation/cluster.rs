@@ -309,6 +309,7 @@ fn agent_config(number: usize, workers: u32, upstreams: usize) -> AgentConfig {
         hub_authority: HUB_NAME.into(),
         hub_path: String::new(),
         hub_authorization: None,
+        proxy: None,
         upstreams: (0..upstreams).map(upstream).collect(),
         workers,
         extra_upgrades: 0,
