@@ -9,6 +9,8 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -391,6 +393,51 @@ fn the_order_of_sources() {
         "{err}"
     );
     assert!(!err.contains("PATH"), "{err}");
+}
+
+#[test]
+fn credentials_are_files_that_are_named_nowhere() {
+    let folder = Folder::new("credentials");
+    folder.file("slime_secret", SECRET);
+    folder.file("slime_app-password", PASSWORD);
+    folder.file("slime_revoked", "nobody\n");
+    let directory = format!("CREDENTIALS_DIRECTORY={}", folder.0.display());
+    let hub = Hub::start(&[], &[&directory]);
+    assert!(get(&hub.address, "").starts_with("HTTP/1.1 401"));
+    let fields = format!("Slime-App-Password: {PASSWORD}\r\nSlime-Block: 0\r\n");
+    assert!(get(&hub.address, &fields).starts_with("HTTP/1.1 503"));
+    hub.signal(Signal::HUP);
+    hub.wait_line("/slime_revoked was read again, rules: 1");
+    // The last source of all: a line of a file comes before it.
+    let env_file = folder.file("env", "SLIME_SECRET=from env file\n");
+    let (code, token, err) = run(&["hub", "register", "--env-file", &env_file], &[&directory]);
+    assert_eq!(code, 0, "{err}");
+    let inspected = |environment: &[&str]| run(&["hub", "inspect", token.trim()], environment);
+    assert_eq!(inspected(&["SLIME_SECRET=from env file", &directory]).0, 0);
+    assert_eq!(inspected(&[&directory]).0, 1);
+
+    for (content, says) in [
+        (" \n", "the file of the credential slime_token is empty"),
+        ("two\nlines", "the file of the credential slime_token must be one line of text"),
+    ] {
+        folder.file("slime_token", content);
+        fails("agent --hub h --upstream u", &[&directory], 1, says);
+    }
+    fs::remove_file(folder.path("slime_token")).unwrap();
+    fails("agent --hub h --upstream u", &[&directory], 1, "the token is missing: use --token-file");
+    fs::create_dir(folder.path("slime_token")).unwrap();
+    fails(
+        "agent --hub h --upstream u",
+        &[&directory],
+        1,
+        "cannot read the file of the credential slime_token, ",
+    );
+    fails(
+        "hub",
+        &["CREDENTIALS_DIRECTORY=/nonexistent"],
+        1,
+        "the hub's secret is missing: use --secret-file",
+    );
 }
 
 #[test]
@@ -834,6 +881,106 @@ fn the_first_signal_drains_and_the_second_one_ends() {
     assert!(hub.log().contains("the drain timeout is over; 1 requests are cut off"), "{}", hub.log());
 }
 
+// ---- The service manager ----
+
+#[test]
+fn the_service_manager_is_told_what_becomes_of_a_hub() {
+    let folder = Folder::new("notify");
+    let fifo = folder.file("revoked", "");
+    // By a path, too long for a socket in some folders that tests are built in.
+    let path = std::env::temp_dir().join(format!("slime-notify-{}", std::process::id()));
+    let manager = Manager::at(&SocketAddr::from_pathname(&path).unwrap());
+    let named = format!("NOTIFY_SOCKET={}", path.display());
+    let hub = Hub::start(&["--revoked", &fifo], &["SLIME_SECRET=s", &named, "WATCHDOG_USEC=300000"]);
+    manager.wait("READY=1");
+    for _ in 0..3 {
+        // Twice in each period at least: the margin is for the machine.
+        assert!(manager.wait("WATCHDOG=1") < Duration::from_secs(5));
+    }
+    fs::remove_file(&path).unwrap();
+    hub.wait_line("the service manager at NOTIFY_SOCKET cannot be told anything: No such file");
+    drop((hub, manager));
+
+    let (manager, named) = Manager::new("hub");
+    let hub = Hub::start(&["--revoked", &fifo], &["SLIME_SECRET=s", &named, "WATCHDOG_USEC=300000"]);
+    manager.wait("READY=1");
+    manager.wait("WATCHDOG=1");
+    // A loop that hangs is silent: this one waits for somebody who writes into the pipe.
+    fs::remove_file(&fifo).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
+    hub.signal(Signal::HUP);
+    manager.wait("RELOADING=1\nMONOTONIC_USEC=");
+    assert_eq!(manager.hear(Duration::from_secs(1)), None);
+    fs::write(&fifo, "somebody\n").unwrap();
+    assert_eq!(manager.hear(DEADLINE).as_deref(), Some("READY=1"));
+    manager.wait("WATCHDOG=1");
+    assert_eq!(hub.stop(), 0);
+    manager.wait("STOPPING=1");
+}
+
+#[test]
+fn the_service_manager_is_told_what_becomes_of_an_agent() {
+    let hub = Hub::start(&[], &[&format!("SLIME_SECRET={SECRET}")]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (manager, named) = Manager::new("agent");
+    let line = format!("agent --hub {} --upstream {}", hub.address, silent.local_addr().unwrap());
+    let token = format!("SLIME_TOKEN={}", register(SECRET, &[]));
+    // Its own number is what nobody knows but a process itself.
+    let mut command = Command::new("sh");
+    command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\"", SLIME]).args(words(&line));
+    let agent = Process::spawn(clean(&mut command, &[&token, &named, "WATCHDOG_USEC=300000"]));
+    manager.wait("READY=1");
+    agent.wait_line("joined");
+    manager.wait("WATCHDOG=1");
+    agent.signal(Signal::HUP);
+    manager.wait("RELOADING=1");
+    manager.wait("READY=1");
+    // Also while it drains.
+    let _application = send(&hub.address, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let _job = loop {
+        let (mut stream, _) = silent.accept().unwrap();
+        if stream.read(&mut [0; 1024]).unwrap() > 0 {
+            break stream;
+        }
+    };
+    agent.signal(Signal::TERM);
+    manager.wait("STOPPING=1");
+    manager.wait("WATCHDOG=1");
+    manager.wait("WATCHDOG=1");
+}
+
+#[test]
+fn a_service_manager_that_cannot_be_told_stops_nothing() {
+    // The watchdog is another process's.
+    let (manager, named) = Manager::new("other");
+    let hub = Hub::start(&[], &["SLIME_SECRET=s", &named, "WATCHDOG_USEC=1000", "WATCHDOG_PID=1"]);
+    manager.wait("READY=1");
+    assert!(get(&hub.address, "Slime-Block: 0\r\n").starts_with("HTTP/1.1 503"));
+    assert_eq!(hub.stop(), 0);
+    assert_eq!(manager.hear(DEADLINE).as_deref(), Some("STOPPING=1"));
+
+    for (socket, micros, says) in [
+        (named.as_str(), "soon", "WATCHDOG_USEC is not a whole number above zero"),
+        (
+            "NOTIFY_SOCKET=relative",
+            "1",
+            "NOTIFY_SOCKET cannot be used, so the service manager is told nothing: ",
+        ),
+        (
+            "NOTIFY_SOCKET=/nonexistent/socket",
+            "1",
+            "the service manager at NOTIFY_SOCKET cannot be told anything: No such",
+        ),
+    ] {
+        let hub = Hub::start(&[], &["SLIME_SECRET=s", socket, &format!("WATCHDOG_USEC={micros}")]);
+        hub.wait_line(says);
+        assert!(get(&hub.address, "Slime-Block: 0\r\n").starts_with("HTTP/1.1 503"));
+        assert_eq!(hub.stop(), 0);
+        assert_eq!(hub.log().matches("NOTIFY_SOCKET").count(), usize::from(micros == "1"), "{}", hub.log());
+    }
+}
+
 // ---- The log ----
 
 #[test]
@@ -995,6 +1142,9 @@ fn command(args: &[&str], environment: &[&str]) -> Command {
 }
 
 fn clean<'a>(command: &'a mut Command, environment: &[&str]) -> &'a mut Command {
+    for key in ["CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+        command.env_remove(key);
+    }
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SLIME_")) {
         command.env_remove(key);
     }
@@ -1150,6 +1300,41 @@ impl Drop for Process {
                 assert!(!log.contains(secret), "a secret in the log:\n{log}");
             }
         }
+    }
+}
+
+/// A service manager that listens.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    /// Behind an abstract socket, and the variable that names it.
+    fn new(name: &str) -> (Self, String) {
+        let name = format!("slime-cli-{name}-{}", std::process::id());
+        (Self::at(&SocketAddr::from_abstract_name(&name).unwrap()), format!("NOTIFY_SOCKET=@{name}"))
+    }
+
+    fn at(address: &SocketAddr) -> Self {
+        Self(UnixDatagram::bind_addr(address).unwrap())
+    }
+
+    /// The next message, if there is one within this time.
+    fn hear(&self, within: Duration) -> Option<String> {
+        self.0.set_read_timeout(Some(within)).unwrap();
+        let mut buffer = [0; 1024];
+        let n = self.0.recv(&mut buffer).ok()?;
+        Some(text(&buffer[..n]))
+    }
+
+    /// Waits for a message that begins so. How long it took.
+    #[track_caller]
+    fn wait(&self, wanted: &str) -> Duration {
+        let start = Instant::now();
+        let mut heard = Vec::new();
+        while !heard.last().is_some_and(|message: &String| message.starts_with(wanted)) {
+            assert!(start.elapsed() < DEADLINE, "no {wanted} in {heard:?}");
+            heard.extend(self.hear(DEADLINE));
+        }
+        start.elapsed()
     }
 }
 

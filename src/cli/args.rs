@@ -20,7 +20,8 @@ use crate::config::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_WORKERS, HubCon
                slime hub register --secret-file secret.txt --name gpu-1 > token.txt\n\
                slime agent run --token-file token.txt --hub hub.example.org:8080 --upstream 127.0.0.1:11434",
     note = "`slime COMMAND --help` shows the flags of a command. Every flag can be given as an environment variable, --num-worker \
-            as SLIME_NUM_WORKER, and all variables in a file, --env-file. A flag comes before its variable, and that before the file."
+            as SLIME_NUM_WORKER, and all variables in a file, --env-file. A flag comes before its variable, that before the file, and that before \
+            a credential of systemd: a file that no flag names is slime_secret for --secret-file, in CREDENTIALS_DIRECTORY."
 )]
 pub(super) struct Slime {
     #[argh(subcommand)]

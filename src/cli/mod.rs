@@ -20,6 +20,7 @@ mod values;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use argh::{ArgsInfo as _, FromArgs as _};
@@ -79,7 +80,10 @@ fn parse_words(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<(Slime, Normalised), Failure> {
     let info = Slime::get_args_info();
-    let given = normalise(args, &info, environment, secret::read_file)?;
+    let given = normalise(args, &info, environment, secret::read_file, |path| {
+        // What cannot be looked at is there: reading it says why.
+        Path::new(path).try_exists().unwrap_or(true)
+    })?;
     let words: Vec<&str> = given.args.iter().map(String::as_str).collect();
     if words.is_empty() {
         return Err(Failure::Usage(format!("which command? hub, agent, demo or version; {}", help_line(""))));

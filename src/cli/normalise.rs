@@ -8,6 +8,8 @@
 //! - a flag that is not given is taken from the environment, `--num-worker` from `SLIME_NUM_WORKER`, and after that from the
 //!   file of `--env-file`, which holds the same variables ([`super::env_file`]). An empty variable is none. `--x` and `--x-file`
 //!   are two ways to give one value: one of them on the command line silences both variables, and one of those both lines of the file;
+//! - a file that is named nowhere (`--x-file`, and every other flag that names one) is the credential `slime_x` in the folder that
+//!   `CREDENTIALS_DIRECTORY` names, if there is one: systemd.exec(5), `LoadCredential=`;
 //! - variables that container platforms make up for a service named `slime` are ignored, with a notice.
 //!
 //! Which flags there are it asks argh. What the values mean it does not know.
@@ -38,6 +40,7 @@ pub(super) struct Normalised {
 enum Layer {
     Environment,
     EnvFile,
+    Credential,
 }
 
 impl Normalised {
@@ -46,6 +49,7 @@ impl Normalised {
         let layer = self.outside.iter().find(|(name, _)| name == flag).map(|(_, layer)| layer);
         match (layer, &self.env_file) {
             (None, _) => flag.to_owned(),
+            (Some(Layer::Credential), _) => format!("the credential {}", credential(flag)),
             (Some(Layer::EnvFile), Some(file)) => format!("{} in {file}", variable(flag)),
             (Some(Layer::Environment | Layer::EnvFile), _) => variable(flag),
         }
@@ -82,14 +86,17 @@ impl Normalised {
 }
 
 const ENV_FILE: &str = "--env-file";
+/// The folder of the credentials that a service manager hands over.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// Brings a command line, without the program's name, into the form that argh reads. `environment` looks up a variable,
-/// `read` reads a file of a given name.
+/// `read` reads a file of a given name, `exists` says whether there is one.
 pub(super) fn normalise(
     args: Vec<String>,
     info: &CommandInfoWithArgs,
     environment: impl Fn(&str) -> Option<OsString>,
     read: impl Fn(&str) -> io::Result<String>,
+    exists: impl Fn(&str) -> bool,
 ) -> Result<Normalised, Failure> {
     let mut args = args.into_iter().peekable();
     if args.next_if(|first| first == "--version" || first == "-V").is_some() {
@@ -112,15 +119,22 @@ pub(super) fn normalise(
         Some(Ok(value)) => Ok(Some(value)),
         Some(Err(_)) => Err(Failure::Usage(format!("{variable} is not UTF-8"))),
     };
-    fill(&mut normal, &mut given, info, Layer::Environment, look_up)?;
+    fill(&mut normal, &mut given, info, Layer::Environment, |flag| look_up(&variable(flag.long)))?;
     if let Some(file) = normal.env_file.clone() {
         let text = read(&file).map_err(|error| {
             Failure::Runtime(format!("cannot read the file of {ENV_FILE}, {file}: {error}"))
         })?;
         let lines = env_file::parse(&text).map_err(|error| Failure::Runtime(format!("{file}, {error}")))?;
         note_unknown(&mut normal, root, &file, &lines);
-        fill(&mut normal, &mut given, info, Layer::EnvFile, |variable| {
-            Ok(lines.iter().rev().find(|(key, _)| key == variable).map(|(_, value)| value.clone()))
+        fill(&mut normal, &mut given, info, Layer::EnvFile, |flag| {
+            let variable = variable(flag.long);
+            Ok(lines.iter().rev().find(|(key, _)| *key == variable).map(|(_, value)| value.clone()))
+        })?;
+    }
+    if let Some(folder) = look_up(CREDENTIALS)?.filter(|folder| !folder.is_empty()) {
+        fill(&mut normal, &mut given, info, Layer::Credential, |flag| {
+            let path = format!("{folder}/{}", credential(flag.long));
+            Ok(Some(path).filter(|path| names_a_file(flag) && exists(path)))
         })?;
     }
     Ok(normal)
@@ -181,7 +195,7 @@ fn fill(
     given: &mut Vec<String>,
     info: &CommandInfoWithArgs,
     layer: Layer,
-    look_up: impl Fn(&str) -> Result<Option<String>, Failure>,
+    look_up: impl Fn(&FlagInfo<'_>) -> Result<Option<String>, Failure>,
 ) -> Result<(), Failure> {
     let missing: Vec<&FlagInfo<'_>> = info
         .flags
@@ -190,9 +204,9 @@ fn fill(
         .filter(|flag| !given.iter().any(|name| base(name) == base(flag.long)))
         .collect();
     for flag in missing {
-        let variable = variable(flag.long);
-        let Some(value) = look_up(&variable)?.filter(|value| !value.is_empty()) else { continue };
+        let Some(value) = look_up(flag)?.filter(|value| !value.is_empty()) else { continue };
         if layer == Layer::Environment && is_made_up(flag.long, &value) {
+            let variable = variable(flag.long);
             normal.notices.push(format!(
                 "{variable} is ignored: it looks like a variable that a container platform makes up; {} says it, too",
                 flag.long
@@ -281,6 +295,15 @@ pub(super) fn variable(flag: &str) -> String {
     format!("{PREFIX}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
+/// The credential of a flag that names a file, as systemd calls the file `secret` in a folder that it was told to load as `slime`.
+fn credential(flag: &str) -> String {
+    format!("slime_{}", base(flag).trim_start_matches('-'))
+}
+
+fn names_a_file(flag: &FlagInfo<'_>) -> bool {
+    matches!(flag.kind, FlagInfoKind::Option { arg_name: "file" })
+}
+
 /// A flag that does not exist, with one that does and begins or ends alike.
 fn unknown(info: &CommandInfoWithArgs, name: &str) -> String {
     let likeness = |flag: &FlagInfo<'_>| {
@@ -308,10 +331,12 @@ mod tests {
         let look_up = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         };
-        normalise(args, &Slime::get_args_info(), look_up, |name| {
+        let read = |name: &str| {
             assert_eq!(name, "f");
             Ok(file.to_owned())
-        })
+        };
+        let exists = |name: &str| matches!(name, "/c/slime_secret" | "/c/slime_revoked" | "/c/slime_port");
+        normalise(args, &Slime::get_args_info(), look_up, read, exists)
     }
 
     fn with_environment(line: &str, environment: &[(&str, &str)]) -> Result<Normalised, Failure> {
@@ -456,6 +481,25 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_is_a_file_that_is_named_nowhere() {
+        let args = |line: &str, environment: &[(&str, &str)], file: &str| {
+            let environment = [&[("CREDENTIALS_DIRECTORY", "/c")], environment].concat();
+            with(line, &environment, file).unwrap().args[2..].join(" ")
+        };
+        let revoked = "--revoked /c/slime_revoked";
+        assert_eq!(args("hub", &[], ""), format!("--secret-file /c/slime_secret {revoked}"));
+        assert_eq!(args("hub --secret x", &[], ""), format!("--secret x {revoked}"));
+        assert_eq!(args("hub --revoked r", &[("SLIME_SECRET", "e")], ""), "--revoked r --secret e");
+        let line = "hub --revoked r --env-file f";
+        assert_eq!(args(line, &[], "SLIME_SECRET=l"), format!("{line} --secret l")[4..]);
+        assert_eq!(args("agent", &[], ""), "");
+        let hub = with_environment("hub", &[("CREDENTIALS_DIRECTORY", "/c")]).unwrap();
+        assert_eq!(hub.origin("--secret-file"), "the credential slime_secret");
+        assert!(!hub.is_typed("--secret-file"));
+        assert_eq!(with_environment("hub", &[("CREDENTIALS_DIRECTORY", "")]).unwrap().args, ["hub", "run"]);
+    }
+
+    #[test]
     fn what_container_platforms_make_up_is_ignored() {
         let environment = [("SLIME_PORT", "tcp://10.0.0.1:8080"), ("SLIME_NAME", "/app/slime")];
         let hub = with_environment("hub", &environment).unwrap();
@@ -487,7 +531,8 @@ mod tests {
     fn a_variable_must_be_text() {
         use std::os::unix::ffi::OsStringExt as _;
         let look_up = |name: &str| (name == "SLIME_SECRET").then(|| OsString::from_vec(vec![0xff]));
-        let bad = normalise(vec!["hub".into()], &Slime::get_args_info(), look_up, |_| Ok(String::new()));
+        let read = |_: &str| Ok(String::new());
+        let bad = normalise(vec!["hub".into()], &Slime::get_args_info(), look_up, read, |_| false);
         assert!(matches!(bad, Err(Failure::Usage(line)) if line == "SLIME_SECRET is not UTF-8"));
     }
 }

@@ -10,6 +10,7 @@ mod conn;
 mod dial;
 mod flow;
 mod handshakes;
+pub mod notify;
 mod pipes;
 mod resolve;
 pub mod run;

@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::Net;
+use super::notify::Notifier;
 pub use super::shell::Endpoint;
 use super::shell::{DialTls, LISTENER_TOKENS, Shell, Targets};
 use super::sys::{self, Listener, Sys};
@@ -22,7 +23,7 @@ use crate::proto::agent::Agent;
 use crate::proto::agent_token::TokenKey;
 use crate::proto::hub::Hub;
 use crate::proto::revocation::Revocations;
-use crate::proto::seam::Target;
+use crate::proto::seam::{Core, Target};
 
 /// What a hub needs beside its configuration.
 #[derive(Debug)]
@@ -162,7 +163,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
             None => {}
         }
     }));
-    shell.run()
+    run(shell)
 }
 
 /// Runs the agents until they are told to end. The exit code of the process.
@@ -185,6 +186,13 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     for (target, mut tls) in secured {
         tls.is_later = target == Target::Hub && has_proxy;
         shell.dial_by_tls(target, tls);
+    }
+    run(shell)
+}
+
+fn run<C: Core>(mut shell: Shell<C, Sys>) -> io::Result<u8> {
+    if let Some(notifier) = Notifier::from_environment(|name| std::env::var_os(name), std::process::id()) {
+        shell.notify_by(notifier);
     }
     shell.run()
 }

@@ -15,6 +15,7 @@ use super::buffer::BufferPool;
 use super::conn::{Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
 use super::handshakes::{Handshakes, STEPS};
+use super::notify::Notifier;
 use super::stream::Stream;
 use super::{Event, Net};
 use crate::proto::key::Key;
@@ -53,6 +54,7 @@ pub struct Shell<C: Core, N: Net> {
     pub(super) dial_tls: Vec<(Target, DialTls)>,
     commands: Vec<Command>,
     reload: Option<Reload<C>>,
+    notifier: Option<Notifier>,
     exit: Option<u8>,
 }
 
@@ -87,6 +89,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             commands: Vec::new(),
             accept_again: None,
             reload: None,
+            notifier: None,
             exit: None,
         }
     }
@@ -94,6 +97,11 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Sees to it that `reload` is called on [`Event::Reload`].
     pub fn on_reload(&mut self, reload: Reload<C>) {
         self.reload = Some(reload);
+    }
+
+    /// Sees to it that the service manager hears what becomes of the process.
+    pub fn notify_by(&mut self, notifier: Notifier) {
+        self.notifier = Some(notifier);
     }
 
     /// Adds listeners where TLS is spoken, with the next tokens.
@@ -114,6 +122,9 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// # Errors
     /// Waiting for events failed.
     pub fn run(&mut self) -> io::Result<u8> {
+        if let Some(notifier) = &mut self.notifier {
+            notifier.ready(self.now.mono);
+        }
         loop {
             if let Some(code) = self.turn()? {
                 return Ok(code);
@@ -149,6 +160,10 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.core.handle_batch_end(self.now);
         self.obey();
         self.ready.append(&mut self.later);
+        // Here and nowhere else: what the watchdog is to know is that turns come to their end.
+        if let Some(notifier) = &mut self.notifier {
+            notifier.end_turn(self.now.mono);
+        }
         Ok(self.exit)
     }
 
@@ -157,10 +172,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         if !self.ready.is_empty() || !self.later.is_empty() || self.may_accept() {
             return Some(self.now.mono);
         }
-        match (self.core.next_timeout(), self.accept_again) {
-            (Some(core), Some(accept)) => Some(core.min(accept)),
-            (one, other) => one.or(other),
-        }
+        let notice = self.notifier.as_ref().and_then(Notifier::next_timeout);
+        [self.core.next_timeout(), self.accept_again, notice].into_iter().flatten().min()
     }
 
     /// The core.
@@ -203,13 +216,22 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Event::Resolved { token, addresses } => self.resolved(Key::from_token(token), addresses),
             Event::Terminate => {
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.stopping(self.now.mono);
+                }
                 self.core.handle_drain(self.now);
                 self.obey();
             }
             Event::Reload => {
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.reloading(self.now.mono);
+                }
                 if let Some(mut reload) = self.reload.take() {
                     reload(&mut self.core, &mut self.tls, self.now);
                     self.reload = Some(reload);
+                }
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.reloaded(self.now.mono);
                 }
                 self.obey();
             }

@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::pipes::Pipes;
 use super::resolve::Resolver;
@@ -281,6 +282,13 @@ fn set_stream_options(socket: impl AsFd) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
 fn instant() -> Instant {
     Instant::now()
+}
+
+/// Microseconds on the clock of this machine that everybody shares (`CLOCK_MONOTONIC`), for messages to other processes.
+pub fn monotonic_micros() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let whole = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000);
+    whole.saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1000)
 }
 
 /// Seconds since 1970; zero on a clock before that.

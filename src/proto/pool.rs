@@ -144,6 +144,8 @@ struct Agent {
     workers: BTreeMap<u32, TunnelKey>,
     ready: usize,
     bereft: Option<Mono>,
+    /// Whether an exchange may remember it, under its serial, as having refused.
+    has_refused: bool,
     /// Whether the log knows it as one that takes work; `None` if it does not know it.
     told: Option<bool>,
     /// How its last tunnel ended, while it has none.
@@ -182,6 +184,7 @@ impl Pool {
                     workers: BTreeMap::new(),
                     ready: 0,
                     bereft: None,
+                    has_refused: false,
                     told: None,
                     why_bereft: String::new(),
                 });
@@ -200,13 +203,13 @@ impl Pool {
         Some(Joined { agent: AgentSlot(slot), replaced, new_profile })
     }
 
-    /// Whether a tunnel of this name is there, to be replaced.
-    pub fn has(&self, joining: &Joining<'_>) -> bool {
+    /// The tunnel of this name, which would be replaced.
+    pub fn find(&self, joining: &Joining<'_>) -> Option<TunnelKey> {
         let agent = self
             .by_name
             .get(&(joining.token, joining.agent_id.to_owned()))
             .and_then(|slot| self.agents.get(*slot));
-        agent.is_some_and(|agent| agent.workers.contains_key(&joining.worker))
+        agent?.workers.get(&joining.worker).copied()
     }
 
     /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.
@@ -235,8 +238,9 @@ impl Pool {
     pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.0) else { return };
         let Some(profile) = self.profiles.get_mut(agent.profile.0) else { return };
-        if ready && agent.ready == 0 {
-            // It may have refused what it takes now.
+        if ready && agent.has_refused {
+            // It takes now what it refused.
+            agent.has_refused = false;
             self.serial += 1;
             agent.serial = AgentSerial(self.serial);
         }
@@ -392,7 +396,14 @@ impl Pool {
             .is_some_and(|agent| revocations.names(&agent.token.to_string(), &agent.token_name, agent.issued))
     }
 
-    /// The agent that an exchange remembers as having refused it.
+    /// Notes that an agent refused an exchange, which remembers it under this serial until the agent says again that it takes work.
+    pub fn refuse(&mut self, slot: AgentSlot) -> Option<AgentSerial> {
+        let agent = self.agents.get_mut(slot.0)?;
+        agent.has_refused = true;
+        Some(agent.serial)
+    }
+
+    /// What tells an agent from those that had its slot before.
     pub fn serial(&self, slot: AgentSlot) -> Option<AgentSerial> {
         self.agents.get(slot.0).map(|agent| agent.serial)
     }

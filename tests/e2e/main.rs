@@ -28,5 +28,6 @@ mod proxy;
 mod queue;
 mod relay;
 mod streaming;
+mod trust;
 mod upgrade;
 mod workers;

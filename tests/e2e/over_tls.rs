@@ -28,5 +28,6 @@ mod queue;
 mod relay;
 mod streaming;
 mod tls;
+mod trust;
 mod upgrade;
 mod workers;

@@ -10,6 +10,8 @@ pub(crate) struct History {
     /// When the process was told that the remote side has ended, by an event or by a call.
     pub(crate) told_end: Option<Moment>,
     pub(crate) closed: Option<Moment>,
+    /// The process was killed while it had this connection.
+    pub(crate) killed: bool,
 }
 
 /// A point in a run: the turn of some process, and the system call.

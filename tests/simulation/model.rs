@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use slime::config::AgentConfig;
+
 use crate::history::{History, Moment, Sighting};
 use crate::http::{Way, body_byte};
-use crate::plan::{Exchange, Framing, Mood};
+use crate::plan::{Exchange, Fault, Framing, Mood};
+use crate::setting::Setting;
 use crate::world::World;
 
 pub(crate) type Shared = Rc<RefCell<Model>>;
@@ -29,6 +32,8 @@ pub(crate) struct Record {
     pub(crate) sent: bool,
     pub(crate) left: bool,
     pub(crate) outcome: Option<Outcome>,
+    /// Body bytes that the client got.
+    pub(crate) length: usize,
     pub(crate) attempts: Vec<Attempt>,
 }
 
@@ -105,21 +110,12 @@ impl Model {
 
     /// A client is done with an exchange; `length` body bytes came.
     pub(crate) fn conclude(&mut self, exchange: usize, outcome: Outcome, length: usize) {
-        let plan = &self.exchanges[exchange];
-        let expected = plan.expected_length();
-        // After an upgrade FIN is a FIN, whatever it was meant to say.
-        let exact = plan.request != Framing::Upgrade || self.mood == Mood::Calm;
-        if outcome == Outcome::Complete && length != expected && exact {
-            self.violate(
-                exchange,
-                format!("the response ended cleanly with {length} of {expected} body bytes"),
-            );
-        }
         let fine = matches!(outcome, Outcome::Complete | Outcome::Dropped);
         if self.mood == Mood::Calm && !fine {
             self.violate(exchange, format!("{outcome:?} though nothing went wrong"));
         }
         let record = &mut self.records[exchange];
+        record.length = length;
         if record.outcome.replace(outcome).is_some() {
             self.violate(exchange, "concluded twice");
         }
@@ -136,16 +132,23 @@ impl Model {
     }
 
     /// The invariants over a run that has ended.
-    pub(crate) fn check_end(&mut self, world: &World, rules: &Rules) {
+    pub(crate) fn check_end(&mut self, world: &World, rules: &Rules<'_>) {
         for exchange in 0..self.records.len() {
             let (record, plan) = (self.records[exchange].clone(), self.exchanges[exchange].clone());
             if record.outcome.is_none() {
                 self.violate(exchange, "its client never came to an end");
             }
-            let whole = record.attempts.iter().any(|it| it.response_ends.is_some());
-            let exact = plan.request != Framing::Upgrade || self.mood == Mood::Calm;
-            if record.outcome == Some(Outcome::Complete) && exact && !whole {
-                self.violate(exchange, "complete, though no upstream has sent all of it");
+            if record.outcome == Some(Outcome::Complete) && self.shows_truncation(world, &plan, &record) {
+                let (length, expected) = (record.length, plan.expected_length());
+                if length != expected {
+                    self.violate(
+                        exchange,
+                        format!("the response ended cleanly with {length} of {expected} body bytes"),
+                    );
+                }
+                if !record.attempts.iter().any(|it| it.response_ends.is_some()) {
+                    self.violate(exchange, "complete, though no upstream has sent all of it");
+                }
             }
             if record.attempts.len() > 1 && !plan.may_repeat() {
                 self.violate(exchange, "not repeatable, but reached an upstream twice");
@@ -156,26 +159,42 @@ impl Model {
                 record.outcome
                 && !record.attempts.is_empty()
                 && !(status == 503 && plan.may_repeat())
+                // These say what they like.
+                && !matches!(plan.fault, Some(Fault::Garbage))
+                && !rules.hostile_agents
             {
                 self.violate(exchange, format!("refused with {status}, but reached an upstream"));
             }
         }
         self.check_workers(world, rules);
+        self.check_scopes(world, rules);
         if let Some(hub) = rules.hub {
             self.check_left(world, hub);
             self.check_order(world, hub);
         }
     }
 
+    /// Whether a client could tell that something of its response is missing. It cannot after an upgrade, where FIN is a FIN
+    /// whatever it was meant to say, nor in HTTP/1.0 if the sender was killed and its kernel ended the connection for it.
+    fn shows_truncation(&self, world: &World, plan: &Exchange, record: &Record) -> bool {
+        let was_killed = record.client.is_some_and(|client| world.ends[client ^ 1].history.killed);
+        match (plan.request, plan.response) {
+            (Framing::Upgrade, _) => self.mood == Mood::Calm,
+            (_, Framing::Length) => true,
+            _ => !plan.http10 || !was_killed,
+        }
+    }
+
     /// No upstream has more requests in flight than it has workers.
-    fn check_workers(&mut self, world: &World, rules: &Rules) {
+    fn check_workers(&mut self, world: &World, rules: &Rules<'_>) {
         let Some(workers) = rules.workers else { return };
         let mut changes: Vec<(usize, usize, Moment, bool, usize)> = Vec::new();
         for (exchange, record) in self.records.iter().enumerate() {
-            if self.exchanges[exchange].request == Framing::Upgrade && rules.extra_upgrades {
-                continue;
-            }
             for attempt in &record.attempts {
+                let extra = rules.agent(world, attempt).is_some_and(|(_, agent)| agent.extra_upgrades > 0);
+                if self.exchanges[exchange].request == Framing::Upgrade && extra {
+                    continue;
+                }
                 let (upstream, agent) = (&world.ends[attempt.end], &world.ends[attempt.end ^ 1]);
                 let Some(begins) = reached(&agent.history.written, attempt.begins + 1) else { continue };
                 let ends = flight_end(&agent.history, attempt);
@@ -209,6 +228,18 @@ impl Model {
         }
     }
 
+    /// Requests go to agents whose tokens permit it.
+    fn check_scopes(&mut self, world: &World, rules: &Rules<'_>) {
+        let Some(setting) = rules.setting else { return };
+        for exchange in 0..self.records.len() {
+            let record = &self.records[exchange];
+            let agents = record.attempts.iter().filter_map(|attempt| rules.agent(world, attempt));
+            if agents.into_iter().any(|(number, _)| !setting.permits(number, &self.exchanges[exchange])) {
+                self.violate(exchange, "served by an agent whose token does not permit it");
+            }
+        }
+    }
+
     /// A request whose client the hub knew to have left was not sent.
     fn check_left(&mut self, world: &World, hub: usize) {
         for sighting in world.sightings.iter().filter(|it| world.ends[it.end].process == hub) {
@@ -225,15 +256,23 @@ impl Model {
     }
 
     /// Requests are sent on in the order in which they were read. Those that were read in one turn have no order, nor has a
-    /// request that waited for something else: for its body, for its turn on its connection, or not at all.
+    /// request that waited for something else: for its body, for its turn on its connection, or not at all. One that may have been
+    /// on a tunnel which was lost, before all of its head had gone there, was dispatched earlier than it seems.
     fn check_order(&mut self, world: &World, hub: usize) {
         let mut order: Vec<(u64, u64, usize)> = Vec::new();
+        let of_agents = |end: usize| world.hosts[world.ends[end].process].name.starts_with("agent");
+        let lost: Vec<u64> = (0..world.ends.len())
+            .filter(|end| world.ends[*end].process == hub && of_agents(end ^ 1))
+            .filter_map(|end| world.ends[end].history.closed.map(|at| at.turn))
+            .collect();
         for (exchange, record) in self.records.iter().enumerate() {
             let plan = &self.exchanges[exchange];
             let first_of_connection = |client: usize| {
                 self.records.iter().position(|other| other.client == Some(client)) == Some(exchange)
             };
-            let (Some(client), Framing::None, "") = (record.client, plan.request, plan.field) else {
+            let (Some(client), Framing::None, "", None) =
+                (record.client, plan.request, plan.field, plan.scope)
+            else {
                 continue;
             };
             if !first_of_connection(client) {
@@ -248,7 +287,9 @@ impl Model {
                 .and_then(|it| reached(&world.ends[it.end].history.written, it.begins + 1))
                 .map(|at| at.turn);
             let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends).map(|at| at.turn);
-            if let (Some(arrived), Some(dispatched)) = (arrived, dispatched) {
+            if let (Some(arrived), Some(dispatched)) = (arrived, dispatched)
+                && !lost.iter().any(|lost| (arrived..=dispatched).contains(lost))
+            {
                 order.push((arrived, dispatched, exchange));
             }
         }
@@ -263,14 +304,27 @@ impl Model {
 }
 
 /// What holds for what stands between clients and upstreams.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rules {
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rules<'a> {
     /// The process of the hub, if it is one.
     pub(crate) hub: Option<usize>,
     /// Requests that one agent may have in flight at one upstream.
     pub(crate) workers: Option<usize>,
-    /// Whether upgraded connections count beside them.
-    pub(crate) extra_upgrades: bool,
+    /// How hub and agents are set up, if these they are.
+    pub(crate) setting: Option<&'a Setting>,
+    /// The processes of the agents, in the order of their settings.
+    pub(crate) agents: &'a [usize],
+    /// Whether there are agents that answer what they like.
+    pub(crate) hostile_agents: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// The agent that made an attempt: its number, and its configuration.
+    fn agent(&self, world: &World, attempt: &Attempt) -> Option<(usize, &'a AgentConfig)> {
+        let process = world.ends[attempt.end ^ 1].process;
+        let number = self.agents.iter().position(|agent| *agent == process)?;
+        Some((number, &self.setting?.agents.get(number)?.config))
+    }
 }
 
 /// When a total was reached.

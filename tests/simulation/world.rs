@@ -485,6 +485,7 @@ impl World {
     /// The process is gone; the kernel closes what it had.
     pub(crate) fn kill_process(&mut self, process: usize) {
         for end in self.hosts[process].ends.clone() {
+            self.ends[end].history.killed = true;
             self.close(end);
         }
         for listener in 0..self.listeners.len() {

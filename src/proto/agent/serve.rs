@@ -584,6 +584,14 @@ impl Agent {
             self.refuse(key, index, "it does not answer", now);
             return;
         }
+        // Who takes nothing of what waits for it has a deadline of its own for that.
+        let tunnel_waits = self.tunnels.get(serving.tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
+        let connection = serving.connection().and_then(|key| self.upstreams.get(key));
+        if serving.other_by <= now.mono
+            && (tunnel_waits || connection.is_some_and(|it| it.send_by != Mono::NEVER))
+        {
+            serving.other_by = now.mono.after_coarse(self.config.limits.stall);
+        }
         if serving.other_by <= now.mono {
             self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
             return;
@@ -667,12 +675,12 @@ impl Agent {
         let Some(serving) = self.serving(key) else { return };
         debug!("{why}");
         let tunnel = serving.tunnel;
-        let is_upgraded = serving.messages.is_upgraded();
+        // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more than that.
+        let is_open = serving.messages.is_upgraded() && serving.messages.wants_response();
         if let Some(connection) = serving.connection() {
             self.drop_upstream(connection);
         }
-        // In an upgraded exchange a FIN would be the end of one direction, or no news at all.
-        if is_upgraded && self.tunnels.remove(tunnel).is_some() {
+        if is_open && self.tunnels.remove(tunnel).is_some() {
             self.commands.push(Command::Close(tunnel.into(), Close::Reset));
         }
         self.drop_tunnel(tunnel);

@@ -200,13 +200,15 @@ impl Hub {
             }
             Phase::Active { response_by, .. } if *response_by <= now.mono => self.fail(key, NO_RESPONSE, now),
             Phase::Active { body_by, tunnel, .. } if *body_by <= now.mono => {
-                if exchange.messages.is_upgraded() {
-                    self.fail(key, LOST, now);
-                } else if self.tunnels.get(*tunnel).is_some_and(|tunnel| tunnel.send_by != Mono::NEVER) {
-                    // Not the client's doing: the tunnel takes nothing, and has its own deadline for that.
+                let is_upgraded = exchange.messages.is_upgraded();
+                let tunnel_waits = self.tunnels.get(*tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
+                let client_waits =
+                    self.clients.get(exchange.client).is_some_and(|it| it.send_by != Mono::NEVER);
+                if tunnel_waits || is_upgraded && client_waits {
+                    // Who takes nothing of what waits for it has a deadline of its own for that.
                     *body_by = now.mono.after_coarse(self.config.limits.stall);
                 } else {
-                    self.fail(key, BODY_LATE, now);
+                    self.fail(key, if is_upgraded { LOST } else { BODY_LATE }, now);
                 }
             }
             Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => {}
@@ -258,8 +260,11 @@ impl Hub {
             }
             // A clean end would say that this was all of it (RFC 9112 section 8).
             Response::Body { .. } if delimited_by_close(&exchange) => self.reset_client(client, now),
-            Response::Upgraded { .. } => self.reset_client(client, now),
-            Response::Body { .. } => self.end_client(client, now),
+            Response::Upgraded { outbound_ended: false, .. } => self.reset_client(client, now),
+            // The end of this direction has been sent; what is on its way must not be taken back.
+            Response::Upgraded { outbound_ended: true, .. } | Response::Body { .. } => {
+                self.end_client(client, now)
+            }
         }
         self.recycle(exchange.need);
         self.dispatch(now);
@@ -309,7 +314,7 @@ impl Hub {
 
     /// An agent refused an exchange: its upstream has seen nothing of it.
     pub(super) fn refused(&mut self, key: ExchangeKey, agent: AgentSlot, now: Now) {
-        let serial = self.pool.serial(agent);
+        let serial = self.pool.refuse(agent);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         exchange.need.refused.extend(serial);
         if !exchange.held.whole || exchange.messages.has_interim() {
@@ -377,7 +382,7 @@ impl Hub {
 
     fn reset_client(&mut self, key: ClientKey, now: Now) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.state = ClientState::Ending { until: now.mono };
+            client.state = ClientState::Ending { place: None, until: now.mono };
         }
         self.drop_client(key, Close::Reset, now);
     }

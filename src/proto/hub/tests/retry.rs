@@ -113,6 +113,29 @@ fn an_agent_that_refused_gets_the_same_request_again_only_once_it_is_back() {
 }
 
 #[test]
+fn an_agent_that_refused_is_back_also_while_its_other_workers_are_busy() {
+    let mut pair = Setup::hub_only().start();
+    let first = pair.raw_agent_called(&token(1), "a", 0, None);
+    let busy = pair.raw_agent_called(&token(1), "a", 1, None);
+    let clients = [pair.client(), pair.client()];
+    let patient = GET.replace("\r\n\r\n", "\r\nSlime-Block: 1\r\n\r\n");
+    for client in clients {
+        pair.send(client, &patient);
+    }
+    assert!(pair.got(busy).contains("GET /x"));
+    pair.send(first, REFUSAL);
+    assert_eq!(pair.hub.core.census().queued, 1);
+    let again = pair.raw_agent_called(&token(1), "a", 0, None);
+    assert!(pair.got(again).contains("GET /x"));
+    pair.send(again, OK);
+    pair.send(busy, OK);
+    for client in clients {
+        assert!(pair.got(client).starts_with("HTTP/1.1 200"));
+    }
+    pair.assert_quiet(0);
+}
+
+#[test]
 fn a_withdrawal_that_crosses_a_request_refuses_it() {
     // The agent had written the refusal before the request came: the bytes are the same, and so is the meaning.
     let mut pair = Setup::hub_only().start();
