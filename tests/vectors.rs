@@ -16,20 +16,17 @@ use slime::proto::http1::rewrite::{
     ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
     response_to_hub,
 };
-use slime::proto::seam::End;
 
+#[path = "vectors/read.rs"]
+mod read;
 #[path = "../src/proto/testing/split.rs"]
 mod testing;
 
-const FILES: [(&str, &str); 3] = [
-    ("requests.txt", include_str!("vectors/requests.txt")),
-    ("responses.txt", include_str!("vectors/responses.txt")),
-    ("bodies.txt", include_str!("vectors/bodies.txt")),
-];
+use read::{Direction, Vector};
 
 #[test]
 fn every_vector_gets_its_verdict() {
-    let vectors: Vec<Vector> = FILES.iter().flat_map(|(file, text)| parse(file, text)).collect();
+    let vectors = read::all();
     assert!(vectors.len() >= 120, "{} vectors", vectors.len());
     let failures: Vec<String> = vectors.iter().filter_map(|vector| vector.check().err()).collect();
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), vectors.len(), failures.join("\n"));
@@ -37,31 +34,45 @@ fn every_vector_gets_its_verdict() {
 
 #[test]
 fn names_are_unique() {
-    let mut names: Vec<String> = FILES
-        .iter()
-        .flat_map(|(file, text)| parse(file, text))
-        .map(|vector| format!("{:?} {}", vector.direction, vector.name))
-        .collect();
+    let mut names: Vec<String> =
+        read::all().iter().map(|vector| format!("{:?} {}", vector.direction, vector.name)).collect();
     names.sort();
     let before = names.len();
     names.dedup();
     assert_eq!(names.len(), before);
 }
 
-struct Vector {
-    name: String,
-    direction: Direction,
-    raw: Vec<u8>,
-    end: Option<End>,
-    verdict: String,
-    forwarded: Option<Vec<u8>>,
-    left: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Request,
-    Response { to_head: bool },
+/// The published classes of attacks on framing, and by what the vectors of each are known.
+#[test]
+fn every_attack_class_has_its_vectors() {
+    let names: Vec<String> = read::all().into_iter().map(|vector| vector.name).collect();
+    for (class, at_least, parts) in [
+        ("Content-Length beside Transfer-Encoding", 5, &["CL.TE", "TE.CL"] as &[&str]),
+        ("two transfer codings", 4, &["TE.TE"]),
+        ("two lengths", 5, &["CL.CL", "CL list"]),
+        ("a body that the upstream overlooks", 2, &["CL.0"]),
+        ("a length that the front overlooks", 3, &["0.CL"]),
+        ("chunked where none is expected", 2, &["TE.0"]),
+        ("obfuscated codings", 30, &["Transfer-Encoding: "]),
+        ("obfuscated lengths", 20, &["Content-Length: "]),
+        ("chunk sizes", 20, &["size", "digit", "0x", "zeros", "Unicode", "overflow"]),
+        ("chunk extensions and chunk ends", 8, &["extension", ".TERM", "TERM.", "SPILL", "after data"]),
+        ("bare line ends", 10, &["bare LF", "bare CR"]),
+        ("obsolete folding", 6, &["fold"]),
+        ("header injection", 5, &["header injection"]),
+        ("absolute-form and Host", 6, &["absolute-form"]),
+        ("a Host that is read in two ways", 20, &["Host: "]),
+        ("fields that Connection nominates", 8, &["Connection nominates"]),
+        ("response splitting", 4, &["response splitting"]),
+        ("smuggling through an upgrade", 3, &["through an upgrade", "h2c"]),
+        ("bytes before a response", 3, &["before the response", "an empty line first"]),
+        ("bytes beyond a message", 3, &["bytes after", "a second response behind"]),
+        ("trailers that frame or control", 2, &["trailers that frame"]),
+        ("bare line ends in trailers", 2, &["TRAILER.LF", "CR in a trailer"]),
+    ] {
+        let found = names.iter().filter(|name| parts.iter().any(|part| name.contains(part))).count();
+        assert!(found >= at_least, "{class}: {found} vectors, and there should be {at_least}");
+    }
 }
 
 /// What became of a message.
@@ -402,83 +413,4 @@ fn decoded(chunks: &[u8]) -> Vec<u8> {
         rest = &rest[n..];
     }
     data
-}
-
-fn parse(file: &str, text: &str) -> Vec<Vector> {
-    let mut vectors: Vec<Vector> = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let at = format!("{file}:{}", number + 1);
-        let (key, value) = line.split_at(line.len().min(2));
-        match (key, vectors.last_mut()) {
-            ("", _) | ("# " | "#", _) => {}
-            ("==", _) => {
-                let (direction, name) = value.trim().split_once(": ").expect(&at);
-                let direction = match direction {
-                    "request" => Direction::Request,
-                    "response" => Direction::Response { to_head: false },
-                    "response to HEAD" => Direction::Response { to_head: true },
-                    other => panic!("{at}: {other}"),
-                };
-                vectors.push(Vector {
-                    name: format!("{file}: {name}"),
-                    direction,
-                    raw: Vec::new(),
-                    end: None,
-                    verdict: String::new(),
-                    forwarded: None,
-                    left: Vec::new(),
-                });
-            }
-            ("> ", Some(vector)) => vector.raw.extend(unescape(value, &at)),
-            ("* ", Some(vector)) => {
-                let (times, text) = value.split_once(' ').expect(&at);
-                vector.raw.extend(unescape(text, &at).repeat(times.parse().expect(&at)));
-            }
-            ("$ ", Some(vector)) => {
-                vector.end = Some(match value {
-                    "end" => End::Clean,
-                    "cut" => End::Cut,
-                    other => panic!("{at}: {other}"),
-                });
-            }
-            ("= ", Some(vector)) => vector.verdict = value.to_owned(),
-            ("< ", Some(vector)) => {
-                let ours = match value.strip_prefix("OURS").map(str::trim) {
-                    Some("") => "Slime-Agent-Id: gpu-1\\r\\nVia: 1.1 slime\\r\\n".to_owned(),
-                    Some(host) => format!(
-                        "X-Forwarded-For: 192.0.2.7\\r\\nX-Forwarded-Proto: http\\r\\nX-Forwarded-Host: {host}\\r\\nVia: 1.1 slime\\r\\n"
-                    ),
-                    None => value.to_owned(),
-                };
-                vector.forwarded.get_or_insert_default().extend(unescape(&ours, &at));
-            }
-            ("+ ", Some(vector)) => vector.left.extend(unescape(value, &at)),
-            _ => panic!("{at}: {line}"),
-        }
-    }
-    vectors
-}
-
-fn unescape(text: &str, at: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        if character != '\\' {
-            bytes.extend(character.to_string().bytes());
-            continue;
-        }
-        match characters.next() {
-            Some('r') => bytes.push(b'\r'),
-            Some('n') => bytes.push(b'\n'),
-            Some('t') => bytes.push(b'\t'),
-            Some('s') => bytes.push(b' '),
-            Some('\\') => bytes.push(b'\\'),
-            Some('x') => {
-                let digits: String = characters.by_ref().take(2).collect();
-                bytes.push(u8::from_str_radix(&digits, 16).expect(at));
-            }
-            other => panic!("{at}: escape {other:?}"),
-        }
-    }
-    bytes
 }

@@ -1,5 +1,6 @@
 //! Connections that are accepted.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
@@ -40,10 +41,25 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
+    /// What accept(2) says, unless it has said that none waits.
+    fn accept_from(&mut self, index: usize) -> Option<io::Result<(N::Socket, SocketAddr)>> {
+        let state = self.listeners.get_mut(index).filter(|state| state.readable)?;
+        Some(self.net.accept(&mut state.listener))
+    }
+
     /// Accepts one connection from this listener. False if there is none at present.
     fn accept_one(&mut self, index: usize) -> bool {
-        let Some(state) = self.listeners.get_mut(index).filter(|state| state.readable) else { return false };
-        let (mut socket, peer) = match self.net.accept(&mut state.listener) {
+        let Some(mut result) = self.accept_from(index) else { return false };
+        if result.as_ref().is_err_and(is_of_process) {
+            // With one connection less the one that waits can be had at once: there may be many, and somebody good behind them.
+            let made_room = self.core.handle_exhausted(self.now);
+            self.obey();
+            if made_room && let Some(again) = self.accept_from(index) {
+                result = again;
+            }
+        }
+        let Some(state) = self.listeners.get_mut(index) else { return false };
+        let (mut socket, peer) = match result {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 state.readable = false;
@@ -54,8 +70,6 @@ impl<C: Core, N: Net> Shell<C, N> {
             Err(error) => {
                 debug!("cannot accept: {error}");
                 self.accept_again = Some(self.now.mono.after(ACCEPT_PAUSE));
-                self.core.handle_exhausted(self.now);
-                self.obey();
                 return false;
             }
         };
@@ -96,6 +110,11 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.list(key);
         true
     }
+}
+
+/// Whether accept(2) failed for want of descriptors or memory.
+fn is_of_process(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::WouldBlock && !is_of_connection(error)
 }
 
 /// Whether accept(2) failed for the connection that it would have returned, not for want of anything of ours.

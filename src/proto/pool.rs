@@ -203,13 +203,13 @@ impl Pool {
         Some(Joined { agent: AgentSlot(slot), replaced, new_profile })
     }
 
-    /// Whether a tunnel of this name is there, to be replaced.
-    pub fn has(&self, joining: &Joining<'_>) -> bool {
+    /// The tunnel of this name, which would be replaced.
+    pub fn find(&self, joining: &Joining<'_>) -> Option<TunnelKey> {
         let agent = self
             .by_name
             .get(&(joining.token, joining.agent_id.to_owned()))
             .and_then(|slot| self.agents.get(*slot));
-        agent.is_some_and(|agent| agent.workers.contains_key(&joining.worker))
+        agent?.workers.get(&joining.worker).copied()
     }
 
     /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.

@@ -33,8 +33,8 @@ pub trait Core {
     /// On a connection where TLS should be spoken the remote side began with plain HTTP. It will be read, and answered, in plain text.
     fn handle_insecure(&mut self, key: Key);
 
-    /// The descriptors or buffers of the process ran out while accepting. The core may close what it can spare.
-    fn handle_exhausted(&mut self, now: Now);
+    /// The descriptors or buffers of the process ran out while accepting. The core may close what it can spare; whether it did.
+    fn handle_exhausted(&mut self, now: Now) -> bool;
 
     /// A connection that was asked for by [`Command::Dial`] stands.
     fn handle_connected(&mut self, key: Key, now: Now);

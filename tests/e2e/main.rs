@@ -27,5 +27,6 @@ mod messages;
 mod queue;
 mod relay;
 mod streaming;
+mod trust;
 mod upgrade;
 mod workers;

@@ -10,7 +10,7 @@ use slime::proto::timer::Mono;
 use crate::calls::{SimNet, Socket};
 use crate::http::{Head, Part, Reader, Role, Way, body};
 use crate::model::{Outcome, Shared};
-use crate::plan::{Exchange, Framing, How, Pace, Session, When};
+use crate::plan::{Exchange, Fault, Framing, How, Pace, Session, When};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::world::{MILLI, Micros, SECOND};
@@ -427,9 +427,7 @@ impl Client {
                     }
                 }
                 Err(error) => {
-                    if !matches!(plan.fault, Some(crate::plan::Fault::Garbage)) {
-                        self.model.borrow_mut().violate(exchange, error);
-                    }
+                    self.model.borrow_mut().violate(exchange, error);
                     return Next::Over(Outcome::Cut);
                 }
             }
@@ -454,6 +452,8 @@ impl Client {
                 model.records[plan.id].sent = false;
                 connection.head = Some(head);
             }
+            // What an upstream makes up is its own.
+            102..=199 if matches!(plan.fault, Some(Fault::Garbage)) => {}
             102..=199 => model.violate(plan.id, format!("a {} reached the client", head.status())),
             status => {
                 if head.exchange().is_some() && status != plan.status {

@@ -2,50 +2,64 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use slime::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream as UpstreamConfig};
+use slime::net::Event;
 use slime::net::shell::{Endpoint, LISTENER_TOKENS, Shell, Targets};
-use slime::proto::agent::Agent;
-use slime::proto::agent_token::{AgentToken, TokenId, TokenKey};
+use slime::proto::agent::{Agent, Census};
+use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
+use slime::proto::revocation::Revocations;
 use slime::proto::seam::Core;
 use slime::proto::timer::Mono;
 
 use crate::calls::SimNet;
 use crate::client::Client;
 use crate::for_each_seed;
+use crate::hostile::{Guise, Hostile};
 use crate::model::{Model, Outcome, Rules, Shared};
 use crate::plan::{Mood, draw_sessions};
 use crate::rng::Rng;
 use crate::scheduler::{Process, Simulation};
+use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
 use crate::upstream::{PORT, Upstream};
-use crate::world::{Delivery, MILLI, SECOND, Weather};
+use crate::world::{Delivery, SECOND, Weather};
 
 const HUB_PORT: u16 = 80;
-const HUB_NAME: &str = "hub.example";
+/// The number of the token that hostile agents have.
+const HOSTILE: usize = 99;
 
 /// The shell as a process. What it is about can be looked into from outside.
-struct Node<C: Core>(Handle<C>);
+struct Node<C: Core> {
+    shell: Handle<C>,
+    /// Says what must not be, if it is, between two turns.
+    check: Check<C>,
+    model: Shared,
+}
 
+type Check<C> = Box<dyn Fn(&C) -> Option<String>>;
 type Handle<C> = Rc<RefCell<Shell<C, SimNet>>>;
 
 impl<C: Core> Process for Node<C> {
     fn turn(&mut self) -> Option<u8> {
-        self.0.borrow_mut().turn().unwrap()
+        let exit = self.shell.borrow_mut().turn().unwrap();
+        if let Some(violation) = (self.check)(self.shell.borrow().core()) {
+            let violations = &mut self.model.borrow_mut().violations;
+            if !violations.contains(&violation) {
+                violations.push(violation);
+            }
+        }
+        exit
     }
 
     fn next_timeout(&self) -> Option<Mono> {
-        self.0.borrow().next_timeout()
+        self.shell.borrow().next_timeout()
     }
 }
 
-/// An agent's place, and how it is started there.
+/// An agent's place, and where it dials to from there.
 struct AgentPlace {
     net: SimNet,
-    config: AgentConfig,
-    upstreams: Vec<Endpoint>,
+    targets: Targets,
 }
 
 /// What came of a run.
@@ -62,32 +76,15 @@ struct Cluster {
     model: Shared,
     mood: Mood,
     rng: Rng,
+    setting: Setting,
+    /// The file of `--revoked`.
+    revoked: Rc<RefCell<String>>,
     hub_net: SimNet,
     hub: Handle<Hub>,
     agents: Vec<(AgentPlace, Handle<Agent>)>,
     clients: Vec<usize>,
-}
-
-/// Deriving it is slow on purpose; its value does not matter.
-fn token_key() -> &'static TokenKey {
-    static KEY: OnceLock<TokenKey> = OnceLock::new();
-    KEY.get_or_init(|| TokenKey::derive("secret"))
-}
-
-fn token() -> &'static str {
-    static TOKEN: OnceLock<String> = OnceLock::new();
-    TOKEN.get_or_init(|| {
-        let token = AgentToken {
-            id: TokenId::new([1; 8]),
-            name: "simulated".into(),
-            issued: 0,
-            expires: None,
-            scopes: Vec::new(),
-            scope_paths: Vec::new(),
-            max_workers: None,
-        };
-        token.seal(token_key(), [7; 12]).unwrap()
-    })
+    hostile: Vec<usize>,
+    hostile_agents: bool,
 }
 
 impl Cluster {
@@ -99,6 +96,15 @@ impl Cluster {
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let mut simulation = Simulation::new(seed, weather);
 
+        let upstreams: Vec<_> =
+            (0..rng.length(1, 3)).map(|n| simulation.net(&format!("upstream{n}"))).collect();
+        let endpoints: Vec<Endpoint> = upstreams
+            .iter()
+            .map(|net| Endpoint { host: net.address(0).ip().to_string(), port: PORT })
+            .collect();
+        let agents = rng.length(1, 3);
+        let setting = Setting::draw(mood, agents, &endpoints, &mut rng);
+
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
         for _ in 0..rng.length(1, 6) {
             let first = exchanges.len();
@@ -106,14 +112,12 @@ impl Cluster {
             exchanges.extend(more);
             sessions.push(these);
         }
+        setting.adapt(mood, &mut exchanges, &mut rng);
         let model = Model::new(mood, exchanges);
 
-        let upstreams: Vec<_> =
-            (0..rng.length(1, 3)).map(|n| simulation.net(&format!("upstream{n}"))).collect();
         let hub_net = simulation.net("hub");
         let address = hub_net.address(0).ip();
         simulation.world.borrow_mut().names.insert(HUB_NAME.into(), vec![address]);
-        let mut endpoints = Vec::new();
         for net in upstreams {
             let outages = if mood == Mood::Stormy && rng.chance(200) {
                 let from = simulation.now() + rng.within(0, 10 * SECOND);
@@ -124,33 +128,64 @@ impl Cluster {
             // In calm weather, long enough that a request which cannot be repeated never meets a closing connection.
             let idle = match mood {
                 Mood::Calm => rng.pick(&[5 * SECOND, 60 * SECOND, 100_000 * SECOND]),
-                Mood::Stormy => rng.pick(&[300 * MILLI, 5 * SECOND, 100_000 * SECOND]),
+                Mood::Stormy => rng.pick(&[SECOND, 5 * SECOND, 100_000 * SECOND]),
             };
-            endpoints.push(Endpoint { host: net.address(0).ip().to_string(), port: PORT });
             let rng = Rng::new(rng.next(), "upstream");
             simulation.start(net.process, Upstream::new(net, &model, idle, outages, rng));
         }
-        let hub = start_hub(&mut simulation, &hub_net);
-        let workers = u32::try_from(rng.within(1, 3)).unwrap();
-        let mut agents = Vec::new();
-        for number in 0..rng.length(1, 3) {
-            let place = AgentPlace {
-                net: simulation.net(&format!("agent{number}")),
-                config: agent_config(number, workers, endpoints.len()),
-                upstreams: endpoints.clone(),
-            };
-            let shell = start_agent(&mut simulation, &place, rng.next());
-            agents.push((place, shell));
-        }
+        let revoked = Rc::default();
+        let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);
+        let agents = (0..agents)
+            .map(|number| {
+                let hub = Endpoint { host: HUB_NAME.into(), port: HUB_PORT };
+                let place = AgentPlace {
+                    net: simulation.net(&format!("agent{number}")),
+                    targets: Targets { hub: Some(hub), upstreams: endpoints.clone() },
+                };
+                let shell = start_agent(&mut simulation, &place, &setting, number, &model, rng.next());
+                (place, shell)
+            })
+            .collect();
+        let to = hub_net.address(HUB_PORT);
         let mut clients = Vec::new();
         for (number, sessions) in sessions.into_iter().enumerate() {
             let net = simulation.net(&format!("client{number}"));
             clients.push(net.process);
             let rng = Rng::new(rng.next(), "client");
-            let to = hub_net.address(HUB_PORT);
             simulation.start(net.process, Client::new(net, &model, to, sessions, rng));
         }
-        Self { simulation, model, mood, rng, hub_net, hub, agents, clients }
+        let mut hostile = Vec::new();
+        let mut hostile_agents = false;
+        if rng.chance(400) {
+            for number in 0..rng.length(1, 3) {
+                let is_agent = mood == Mood::Stormy && rng.chance(300);
+                let guise = if is_agent {
+                    hostile_agents = true;
+                    Guise::Agent(plain_token(HOSTILE).seal(token_key(), [9; 12]).unwrap())
+                } else {
+                    Guise::Client
+                };
+                let name = if is_agent { "agent" } else { "client" };
+                let net = simulation.net(&format!("{name}-hostile{number}"));
+                hostile.push(net.process);
+                let rng = Rng::new(rng.next(), "hostile");
+                simulation.start(net.process, Hostile::new(net, guise, to, rng));
+            }
+        }
+        Self {
+            simulation,
+            model,
+            mood,
+            rng,
+            setting,
+            revoked,
+            hub_net,
+            hub,
+            agents,
+            clients,
+            hostile,
+            hostile_agents,
+        }
     }
 
     fn run(mut self) -> Report {
@@ -162,7 +197,7 @@ impl Cluster {
             }
         }
         let end = self.simulation.now() + 100_000 * SECOND;
-        let clients = self.clients.clone();
+        let clients: Vec<usize> = self.clients.iter().chain(&self.hostile).copied().collect();
         let done = |it: &Simulation| clients.iter().all(|client| it.exit_code(*client).is_some());
         if !self.simulation.run_until(end, done) {
             self.model.borrow_mut().violations.push("the clients never came to an end".into());
@@ -171,18 +206,27 @@ impl Cluster {
         let end = self.simulation.now() + 2000 * SECOND;
         self.simulation.world.borrow_mut().weather = Weather::default();
         self.simulation.run_until(end, |_| false);
-        // Signs of life own blocks while they are on their way.
+        // Signs of life own blocks while they are on their way, and agents that are not let in try again.
         let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
-        let is_quiet = |_: &Simulation| {
-            hub.borrow().census().1 + agents.iter().map(|(_, agent)| agent.borrow().census().1).sum::<usize>()
-                == 0
+        let is_quiet = |it: &Simulation| {
+            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
+            let at_agents: usize = running.map(|(_, agent)| agent.borrow().census().1).sum();
+            hub.borrow().core().census().clients + hub.borrow().census().1 + at_agents == 0
         };
         self.simulation.run_until(end + 60 * SECOND, is_quiet);
         self.check_rest();
         let world = self.simulation.world.borrow();
         let mut model = self.model.borrow_mut();
-        let workers = self.agents.first().map(|(place, _)| place.config.workers as usize);
-        model.check_end(&world, &Rules { hub: Some(self.hub_net.process), workers, extra_upgrades: false });
+        let workers = self.setting.agents.first().map(|agent| agent.config.workers as usize);
+        let agents: Vec<usize> = self.agents.iter().map(|(place, _)| place.net.process).collect();
+        let rules = Rules {
+            hub: Some(self.hub_net.process),
+            workers,
+            setting: Some(&self.setting),
+            agents: &agents,
+            hostile_agents: self.hostile_agents,
+        };
+        model.check_end(&world, &rules);
         if !model.violations.is_empty() {
             model.describe();
         }
@@ -194,11 +238,10 @@ impl Cluster {
     fn disturb(&mut self) {
         let index = self.rng.length(0, self.agents.len() - 1);
         let agent = self.agents[index].0.net.process;
-        match self.rng.within(0, 4) {
+        match self.rng.within(0, 6) {
             0 => {
                 self.simulation.kill(self.hub_net.process);
-                self.pass_some_time();
-                self.hub = start_hub(&mut self.simulation, &self.hub_net);
+                self.restart_hub();
             }
             1 => {
                 self.simulation.kill(agent);
@@ -212,25 +255,54 @@ impl Cluster {
                 let time = self.rng.within(0, 100 * SECOND);
                 self.simulation.freeze(self.hub_net.process, time);
             }
-            _ => {
-                let now = self.simulation.now();
-                let told = Delivery::Told(agent, slime::net::Event::Terminate);
-                self.simulation.world.borrow_mut().deliver_at(now, told);
-                let ended = |it: &Simulation| it.exit_code(agent).is_some();
-                if !self.simulation.run_until(now + 5000 * SECOND, ended) {
-                    self.model.borrow_mut().violations.push("an agent never ended its drain".into());
-                }
-                self.simulation.kill(agent);
+            4 => {
+                self.drain(agent, "an agent");
                 self.restart(index);
             }
+            5 => {
+                self.drain(self.hub_net.process, "the hub");
+                self.restart_hub();
+            }
+            _ => {
+                let name = self.setting.agents[index].token.name.clone();
+                self.revoke(name);
+                self.pass_some_time();
+                self.revoke(String::new());
+            }
         }
+    }
+
+    /// SIGTERM, and what follows from it.
+    fn drain(&mut self, process: usize, name: &str) {
+        let now = self.simulation.now();
+        let told = Delivery::Told(process, Event::Terminate);
+        self.simulation.world.borrow_mut().deliver_at(now, told);
+        let ended = |it: &Simulation| it.exit_code(process).is_some();
+        if !self.simulation.run_until(now + 5000 * SECOND, ended) {
+            self.model.borrow_mut().violations.push(format!("{name} never ended its drain"));
+        }
+        self.simulation.kill(process);
+    }
+
+    /// The hub reads the file of tokens that were taken back, which says this now.
+    fn revoke(&mut self, rules: String) {
+        *self.revoked.borrow_mut() = rules;
+        let now = self.simulation.now();
+        let told = Delivery::Told(self.hub_net.process, Event::Reload);
+        self.simulation.world.borrow_mut().deliver_at(now, told);
+    }
+
+    fn restart_hub(&mut self) {
+        self.pass_some_time();
+        let Self { simulation, hub_net, setting, revoked, model, .. } = self;
+        self.hub = start_hub(simulation, hub_net, setting, revoked, model);
     }
 
     fn restart(&mut self, index: usize) {
         self.pass_some_time();
         let seed = self.rng.next();
         let (place, shell) = &mut self.agents[index];
-        *shell = start_agent(&mut self.simulation, place, seed);
+        *shell = start_agent(&mut self.simulation, place, &self.setting, index, &self.model, seed);
     }
 
     fn pass_some_time(&mut self) {
@@ -248,17 +320,23 @@ impl Cluster {
         }
         let mut tunnels = 0;
         let mut blocks = vec![("hub".to_owned(), hub.census().1)];
-        for (place, agent) in &self.agents {
+        let now = self.simulation.now();
+        let expected = |number| self.setting.tunnels(number, now);
+        let has_room = (0..self.agents.len()).map(expected).sum::<usize>() <= self.setting.hub.max_tunnels;
+        for (number, (place, agent)) in self.agents.iter().enumerate() {
+            // Who finds its token rejected at once does not go on.
+            if self.simulation.exit_code(place.net.process).is_some() {
+                continue;
+            }
             let agent = agent.borrow();
-            let (joined, upstreams, serving) = agent.core().census();
+            let Census { idle: joined, upstreams, serving, .. } = agent.core().census();
             tunnels += joined;
-            let workers = place.config.workers as usize * place.upstreams.len();
-            if serving > 0 || upstreams > workers {
+            if serving > 0 || upstreams > place.targets.upstreams.len() * 5 {
                 violations
                     .push(format!("left at an agent: {serving} serving, {upstreams} upstream connections"));
             }
-            if joined != workers {
-                violations.push(format!("an agent has {joined} tunnels for {workers} workers"));
+            if has_room && joined != expected(number) {
+                violations.push(format!("an agent has {joined} tunnels, not {}", expected(number)));
             }
             blocks.push((place.net.world.borrow().hosts[place.net.process].name.clone(), agent.census().1));
         }
@@ -276,48 +354,66 @@ impl Cluster {
     }
 }
 
-fn start_hub(simulation: &mut Simulation, net: &SimNet) -> Handle<Hub> {
-    let config = HubConfig::default();
+fn start_hub(
+    simulation: &mut Simulation,
+    net: &SimNet,
+    setting: &Setting,
+    revoked: &Rc<RefCell<String>>,
+    model: &Shared,
+) -> Handle<Hub> {
+    let config = setting.hub.clone();
+    let (concurrent, depth) = (config.concurrent, config.queue_depth);
+    let (clients, tunnels) = (config.max_clients, config.max_tunnels);
     let now = net.world.borrow().now();
-    let core = Hub::new(config, TokenKey::clone(token_key()), now);
+    let mut core = Hub::new(config, TokenKey::clone(token_key()), now);
+    core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
     let listener = net.listen(net.address(HUB_PORT), LISTENER_TOKENS);
-    let shell = Shell::new(core, net.clone(), vec![listener], Targets::default());
-    let shell = Rc::new(RefCell::new(shell));
-    simulation.start(net.process, Node(Rc::clone(&shell)));
-    shell
-}
-
-fn start_agent(simulation: &mut Simulation, place: &AgentPlace, seed: u64) -> Handle<Agent> {
-    let now = place.net.world.borrow().now();
-    let core = Agent::new(place.config.clone(), seed, now);
-    let hub = Endpoint { host: HUB_NAME.into(), port: HUB_PORT };
-    let targets = Targets { hub: Some(hub), upstreams: place.upstreams.clone() };
-    let shell = Rc::new(RefCell::new(Shell::new(core, place.net.clone(), Vec::new(), targets)));
-    simulation.start(place.net.process, Node(Rc::clone(&shell)));
-    shell
-}
-
-fn agent_config(number: usize, workers: u32, upstreams: usize) -> AgentConfig {
-    let upstream = |index| UpstreamConfig {
-        agent_id: format!("agent{number}-{index}"),
-        authority: "upstream.example".into(),
-        base_path: String::new(),
-        authorization: None,
+    let mut shell = Shell::new(core, net.clone(), vec![listener], Targets::default());
+    let file = Rc::clone(revoked);
+    shell.on_reload(Box::new(move |hub, _, now| {
+        hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
+    }));
+    let check = move |hub: &Hub| {
+        let census = hub.census();
+        // Who comes back from a lost tunnel has a place, however full the queue is.
+        let waiting = (census.gathering + census.queued).saturating_sub(concurrent);
+        let within = census.active <= concurrent
+            && waiting <= depth
+            && census.clients <= clients
+            && census.tunnels <= tunnels;
+        if !within {
+            return Some(format!("beyond a cap of the hub: {census:?}"));
+        }
+        hub.has_overlooked()
+            .then(|| "a request waits, though a worker that could serve it is free".to_owned())
     };
-    AgentConfig {
-        token: token().into(),
-        hub_authority: HUB_NAME.into(),
-        hub_path: String::new(),
-        hub_authorization: None,
-        upstreams: (0..upstreams).map(upstream).collect(),
-        workers,
-        extra_upgrades: 0,
-        preserve_host: false,
-        on_cancel: OnCancel::Close,
-        health_path: None,
-        drain_timeout: Duration::from_secs(600),
-        limits: Limits::default(),
-    }
+    let shell = Rc::new(RefCell::new(shell));
+    let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
+    simulation.start(net.process, node);
+    shell
+}
+
+fn start_agent(
+    simulation: &mut Simulation,
+    place: &AgentPlace,
+    setting: &Setting,
+    number: usize,
+    model: &Shared,
+    seed: u64,
+) -> Handle<Agent> {
+    let now = place.net.world.borrow().now();
+    let config = setting.agents[number].config.clone();
+    let most = (config.workers + config.extra_upgrades) as usize * config.upstreams.len();
+    let core = Agent::new(config, seed, now);
+    let shell = Shell::new(core, place.net.clone(), Vec::new(), place.targets.clone());
+    let shell = Rc::new(RefCell::new(shell));
+    let check = move |agent: &Agent| {
+        let serving = agent.census().serving;
+        (serving > most).then(|| format!("an agent of {most} workers serves {serving} requests"))
+    };
+    let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
+    simulation.start(place.net.process, node);
+    shell
 }
 
 fn check(seed: u64, mood: Mood) {

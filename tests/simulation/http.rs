@@ -184,7 +184,7 @@ impl Reader {
                 self.framing(&head)?.unwrap_or(State::Length(0))
             }
             Role::Responses => {
-                if !head.start.starts_with("HTTP/1.") || !(100..600).contains(&head.status()) {
+                if !head.start.starts_with("HTTP/1.") || !(100..1000).contains(&head.status()) {
                     return Err(format!("bad status line {:?}", head.start));
                 }
                 let framing = self.framing(&head)?;
@@ -245,10 +245,9 @@ impl Reader {
             return if self.bytes.len() > 100_000 { Err("a line without end".into()) } else { Ok(None) };
         };
         let line: Vec<u8> = self.bytes.drain(..end + 2).take(end).collect();
-        match String::from_utf8(line) {
-            Ok(line) if !line.contains(['\r', '\n', '\0']) => Ok(Some(line)),
-            other => Err(format!("bad line {other:?}")),
-        }
+        // Bytes beyond ASCII are opaque (RFC 9110 section 5.5).
+        let line: String = line.into_iter().map(char::from).collect();
+        if line.contains(['\r', '\n', '\0']) { Err(format!("bad line {line:?}")) } else { Ok(Some(line)) }
     }
 
     /// Lines up to an empty one, all at once.

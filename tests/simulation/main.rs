@@ -1,6 +1,7 @@
 //! Hub and agents on a simulated network: one thread, a virtual clock, and a seed from which everything follows.
 //!
 //! - `world`, `calls`, `history`: the network; `scheduler`: the processes and the clock;
+//! - `setting`: how hub and agents are set up; `hostile`: peers that mean no good;
 //! - `plan`, `client`, `upstream`, `http`: what applications and upstreams do, written apart from the code under test;
 //! - `model`: what must be true of a run, whatever happened in it;
 //! - `network`, `scripts` (with `relay`): tests of all that; `cluster`: the tests of the real hub and agents.
@@ -15,6 +16,7 @@ mod calls;
 mod client;
 mod cluster;
 mod history;
+mod hostile;
 mod http;
 mod model;
 mod network;
@@ -23,7 +25,10 @@ mod relay;
 mod rng;
 mod scheduler;
 mod scripts;
+mod setting;
 mod upstream;
+#[path = "../vectors/read.rs"]
+mod vectors;
 mod world;
 
 /// Runs seeds one after the other. Failing ones are named; `SLIME_KEEP_GOING=1` goes on after the first.

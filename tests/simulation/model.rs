@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use slime::config::AgentConfig;
+
 use crate::history::{History, Moment, Sighting};
 use crate::http::{Way, body_byte};
-use crate::plan::{Exchange, Framing, Mood};
+use crate::plan::{Exchange, Fault, Framing, Mood};
+use crate::setting::Setting;
 use crate::world::World;
 
 pub(crate) type Shared = Rc<RefCell<Model>>;
@@ -129,7 +132,7 @@ impl Model {
     }
 
     /// The invariants over a run that has ended.
-    pub(crate) fn check_end(&mut self, world: &World, rules: &Rules) {
+    pub(crate) fn check_end(&mut self, world: &World, rules: &Rules<'_>) {
         for exchange in 0..self.records.len() {
             let (record, plan) = (self.records[exchange].clone(), self.exchanges[exchange].clone());
             if record.outcome.is_none() {
@@ -156,11 +159,15 @@ impl Model {
                 record.outcome
                 && !record.attempts.is_empty()
                 && !(status == 503 && plan.may_repeat())
+                // These say what they like.
+                && !matches!(plan.fault, Some(Fault::Garbage))
+                && !rules.hostile_agents
             {
                 self.violate(exchange, format!("refused with {status}, but reached an upstream"));
             }
         }
         self.check_workers(world, rules);
+        self.check_scopes(world, rules);
         if let Some(hub) = rules.hub {
             self.check_left(world, hub);
             self.check_order(world, hub);
@@ -179,14 +186,15 @@ impl Model {
     }
 
     /// No upstream has more requests in flight than it has workers.
-    fn check_workers(&mut self, world: &World, rules: &Rules) {
+    fn check_workers(&mut self, world: &World, rules: &Rules<'_>) {
         let Some(workers) = rules.workers else { return };
         let mut changes: Vec<(usize, usize, Moment, bool, usize)> = Vec::new();
         for (exchange, record) in self.records.iter().enumerate() {
-            if self.exchanges[exchange].request == Framing::Upgrade && rules.extra_upgrades {
-                continue;
-            }
             for attempt in &record.attempts {
+                let extra = rules.agent(world, attempt).is_some_and(|(_, agent)| agent.extra_upgrades > 0);
+                if self.exchanges[exchange].request == Framing::Upgrade && extra {
+                    continue;
+                }
                 let (upstream, agent) = (&world.ends[attempt.end], &world.ends[attempt.end ^ 1]);
                 let Some(begins) = reached(&agent.history.written, attempt.begins + 1) else { continue };
                 let ends = flight_end(&agent.history, attempt);
@@ -216,6 +224,18 @@ impl Model {
                 let name = &world.hosts[upstream].name;
                 self.violations
                     .push(format!("{in_flight:?} in flight at {name}, which has {workers} workers"));
+            }
+        }
+    }
+
+    /// Requests go to agents whose tokens permit it.
+    fn check_scopes(&mut self, world: &World, rules: &Rules<'_>) {
+        let Some(setting) = rules.setting else { return };
+        for exchange in 0..self.records.len() {
+            let record = &self.records[exchange];
+            let agents = record.attempts.iter().filter_map(|attempt| rules.agent(world, attempt));
+            if agents.into_iter().any(|(number, _)| !setting.permits(number, &self.exchanges[exchange])) {
+                self.violate(exchange, "served by an agent whose token does not permit it");
             }
         }
     }
@@ -250,7 +270,9 @@ impl Model {
             let first_of_connection = |client: usize| {
                 self.records.iter().position(|other| other.client == Some(client)) == Some(exchange)
             };
-            let (Some(client), Framing::None, "") = (record.client, plan.request, plan.field) else {
+            let (Some(client), Framing::None, "", None) =
+                (record.client, plan.request, plan.field, plan.scope)
+            else {
                 continue;
             };
             if !first_of_connection(client) {
@@ -282,14 +304,27 @@ impl Model {
 }
 
 /// What holds for what stands between clients and upstreams.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rules {
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rules<'a> {
     /// The process of the hub, if it is one.
     pub(crate) hub: Option<usize>,
     /// Requests that one agent may have in flight at one upstream.
     pub(crate) workers: Option<usize>,
-    /// Whether upgraded connections count beside them.
-    pub(crate) extra_upgrades: bool,
+    /// How hub and agents are set up, if these they are.
+    pub(crate) setting: Option<&'a Setting>,
+    /// The processes of the agents, in the order of their settings.
+    pub(crate) agents: &'a [usize],
+    /// Whether there are agents that answer what they like.
+    pub(crate) hostile_agents: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// The agent that made an attempt: its number, and its configuration.
+    fn agent(&self, world: &World, attempt: &Attempt) -> Option<(usize, &'a AgentConfig)> {
+        let process = world.ends[attempt.end ^ 1].process;
+        let number = self.agents.iter().position(|agent| *agent == process)?;
+        Some((number, &self.setting?.agents.get(number)?.config))
+    }
 }
 
 /// When a total was reached.

@@ -1,9 +1,15 @@
 //! What the applications and upstreams of a run are going to do, drawn from its seed.
 
 use crate::history::{METHODS, marker};
+use crate::hostile;
 use crate::http::{Way, body, chunked};
 use crate::rng::Rng;
 use crate::world::{MILLI, Micros, SECOND};
+
+/// Waits for as long as its application does.
+pub(crate) const PATIENT: &str = "Slime-Block: 1\r\n";
+
+const HOUR: Micros = 3600 * SECOND;
 
 /// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +54,13 @@ pub(crate) enum When {
 /// What an upstream does wrong.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    /// Says nothing at all.
+    /// Says nothing for a long time, and then closes the connection.
     Silence,
     /// Drops the connection after so many bytes of the request body.
     DropRequest(usize, How),
     /// Drops the connection after so many bytes of the response.
     CutResponse(usize, How),
-    /// Answers something that is not HTTP.
+    /// Answers what nobody should.
     Garbage,
 }
 
@@ -68,8 +74,11 @@ pub(crate) struct Exchange {
     pub(crate) request_length: usize,
     pub(crate) expect: bool,
     pub(crate) idempotency_key: bool,
-    /// A further field line for the hub, or nothing.
+    /// A further field line for the hub that says how long to wait, or nothing.
     pub(crate) field: &'static str,
+    /// Which agents it is for.
+    pub(crate) scope: Option<&'static str>,
+    pub(crate) password: Option<&'static str>,
     pub(crate) leave: Option<(When, How)>,
     pub(crate) write_pace: Option<Pace>,
     pub(crate) read_pace: Option<Pace>,
@@ -142,6 +151,8 @@ impl Exchange {
             expect: !http10 && !upgrade && request_length > 0 && rng.chance(200),
             idempotency_key: method == "POST" && rng.chance(200),
             field: "",
+            scope: None,
+            password: None,
             leave: None,
             write_pace: draw_pace(request_length, mood, rng),
             read_pace: draw_pace(response_length, mood, rng),
@@ -167,8 +178,7 @@ impl Exchange {
     }
 
     fn storm(&mut self, rng: &mut Rng) {
-        self.field =
-            rng.pick(&["", "", "", "Slime-Block: 0\r\n", "Slime-Block: 1\r\n", "Slime-Max-Wait: 5\r\n"]);
+        self.field = rng.pick(&["", "", "", "Slime-Block: 0\r\n", PATIENT, "Slime-Max-Wait: 5\r\n"]);
         self.early_close = rng.chance(300);
         if rng.chance(100) {
             self.close = Some(false);
@@ -232,6 +242,14 @@ impl Exchange {
         } else {
             head += &marker(*id);
         }
+        if let Some(scope) = self.scope {
+            head += &format!("Slime-Scope: {scope}\r\n");
+        }
+        match self.password {
+            Some(password) if rng.chance(500) => head += &format!("Authorization: Bearer {password}\r\n"),
+            Some(password) => head += &format!("Slime-App-Password: {password}\r\n"),
+            None => {}
+        }
         if self.expect {
             head += "Expect: 100-continue\r\n";
         }
@@ -263,7 +281,7 @@ impl Exchange {
     pub(crate) fn response_bytes(&self, http10: bool, rng: &mut Rng) -> Vec<u8> {
         let Self { id, status, .. } = self;
         if matches!(self.fault, Some(Fault::Garbage)) {
-            return rng.pick(&["SSH-2.0-none\r\n\r\n", "\r\n\r\n\r\n", "HTTP/1.1 20x OK\r\n\r\n"]).into();
+            return hostile::response(rng);
         }
         let answers = marker(*id).replace("x-exchange", "x-answers");
         let mut head = String::new();
@@ -316,7 +334,12 @@ pub(crate) fn draw_sessions(
     let mut open = false;
     for exchange in &mut exchanges {
         if !open {
-            let pause = rng.pick(&[0, 0, MILLI, 100 * MILLI, 3 * SECOND]);
+            let hours = mood == Mood::Stormy && rng.chance(10);
+            let pause = if hours {
+                rng.within(HOUR, 10 * HOUR)
+            } else {
+                rng.pick(&[0, 0, MILLI, 100 * MILLI, 3 * SECOND])
+            };
             sessions.push(Session { pause, exchanges: Vec::new(), pipelined: rng.chance(250) });
         }
         if let Some(session) = sessions.last_mut() {

@@ -11,10 +11,14 @@ use crate::model::{Attempt, Shared};
 use crate::plan::{Exchange, Fault, Framing, How};
 use crate::rng::Rng;
 use crate::scheduler::Process;
+use crate::setting::PASSWORD;
 use crate::world::{MILLI, Micros, SECOND};
 
 /// The port of all upstreams.
 pub(crate) const PORT: u16 = 8000;
+
+/// How long an upstream says nothing before it drops the connection.
+const SILENCE: Micros = 300 * SECOND;
 
 pub(crate) struct Upstream {
     net: SimNet,
@@ -266,6 +270,11 @@ impl Upstream {
             if parts[0] != plan.method || parts[1] != target {
                 model.violate(id, format!("asked as {:?}", head.start));
             }
+            let ours = head.fields.iter().find(|(name, _)| name.starts_with("slime-"));
+            let password = head.fields.iter().find(|(_, value)| value.contains(PASSWORD));
+            if let Some(field) = ours.or(password) {
+                model.violate(id, format!("{field:?} reached an upstream"));
+            }
             if plan.request == Framing::Upgrade {
                 connection.reader.become_raw();
             }
@@ -313,7 +322,9 @@ impl Upstream {
                 return false;
             }
             Some(Fault::Silence) => {
-                connection.over |= connection.ended;
+                let until = *serving.answer_at.get_or_insert(now + SILENCE);
+                connection.over |= connection.ended || until <= now;
+                self.wake_at(until);
                 return false;
             }
             Some(Fault::DropRequest(..) | Fault::CutResponse(..) | Fault::Garbage) | None => {}

@@ -176,15 +176,17 @@ impl Agent {
         agent
     }
 
-    /// What there is, for tests: tunnels, upstream connections, and workers that serve.
-    pub fn census(&self) -> (usize, usize, usize) {
-        let serving =
-            |worker: &Worker| matches!(worker.state, WorkerState::Serving(_) | WorkerState::Finishing(_));
-        (
-            self.tunnels.len(),
-            self.upstreams.len(),
-            self.workers.iter().filter(|(_, worker)| serving(worker)).count(),
-        )
+    /// What there is, for tests.
+    pub fn census(&self) -> Census {
+        let count = |is_meant: fn(&WorkerState) -> bool| {
+            self.workers.iter().filter(|(_, worker)| is_meant(&worker.state)).count()
+        };
+        Census {
+            tunnels: self.tunnels.len(),
+            upstreams: self.upstreams.len(),
+            idle: count(|state| matches!(state, WorkerState::Joined { .. })),
+            serving: count(|state| matches!(state, WorkerState::Serving(_) | WorkerState::Finishing(_))),
+        }
     }
 
     fn arm_worker(&mut self, key: WorkerKey) {
@@ -263,6 +265,19 @@ impl Agent {
     }
 }
 
+/// How many of each there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Connections to the hub.
+    pub tunnels: usize,
+    /// Connections to upstreams.
+    pub upstreams: usize,
+    /// Workers whose tunnel has joined and carries nothing.
+    pub idle: usize,
+    /// Workers that are busy with a request.
+    pub serving: usize,
+}
+
 impl Core for Agent {
     fn handle_accepted(&mut self, _peer: SocketAddr, _is_tls: bool, _now: Now) -> Option<Key> {
         debug_assert!(false, "an agent accepts nobody");
@@ -271,7 +286,9 @@ impl Core for Agent {
 
     fn handle_insecure(&mut self, _key: Key) {}
 
-    fn handle_exhausted(&mut self, _now: Now) {}
+    fn handle_exhausted(&mut self, _now: Now) -> bool {
+        false
+    }
 
     fn handle_connected(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {

@@ -132,7 +132,7 @@ impl Hub {
             ClientState::Waiting { until, scan, .. } if *until <= now.mono && sends && !scan.is_begun() => {
                 *until = now.mono.after_coarse(limits.idle);
             }
-            ClientState::Ending { until } if *until <= now.mono && sends => {
+            ClientState::Ending { until, .. } if *until <= now.mono && sends => {
                 *until = now.mono.after(limits.linger);
             }
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
@@ -144,7 +144,7 @@ impl Hub {
                 }
             }
             // Not by a reset: it would take back what the kernel has yet to send.
-            ClientState::Ending { until } if *until <= now.mono => self.drop_client(key, Close::Now, now),
+            ClientState::Ending { until, .. } if *until <= now.mono => self.drop_client(key, Close::Now, now),
             ClientState::Waiting { .. } | ClientState::Ending { .. } | ClientState::Exchange(_) => {}
         }
         self.arm_client(key);
@@ -152,7 +152,7 @@ impl Hub {
 
     /// Makes the client wait for its next request head.
     pub(super) fn await_head(&mut self, key: ClientKey, limit: Duration, now: Now) {
-        let place = self.idle.push_back(&mut self.idle_nodes, key);
+        let place = self.idle.push_back(&mut self.client_nodes, key);
         if let Some(client) = self.clients.get_mut(key) {
             client.state = ClientState::Waiting {
                 place,
@@ -218,9 +218,11 @@ impl Hub {
 
     /// Lets the client have what is on its way to it, then FIN, and reads no more requests.
     pub(super) fn end_client(&mut self, key: ClientKey, now: Now) {
-        self.leave_idle(key);
+        self.leave_list(key);
         let Some(client) = self.clients.get_mut(key) else { return };
-        client.state = ClientState::Ending { until: now.mono.after(self.config.limits.linger) };
+        let place = self.ending.push_back(&mut self.client_nodes, key);
+        client.state =
+            ClientState::Ending { place: Some(place), until: now.mono.after(self.config.limits.linger) };
         self.commands.push(Command::Close(key.into(), Close::Linger));
         self.arm_client(key);
     }
@@ -234,7 +236,7 @@ impl Hub {
 
     /// Forgets the client. False if it was gone already.
     pub(super) fn client_left(&mut self, key: ClientKey, now: Now) -> bool {
-        self.leave_idle(key);
+        self.leave_list(key);
         let Some(client) = self.clients.remove(key) else { return false };
         if let ClientState::Exchange(exchange) = client.state {
             self.abandon(exchange, "the client left", now);
@@ -242,10 +244,16 @@ impl Hub {
         true
     }
 
-    pub(super) fn leave_idle(&mut self, key: ClientKey) {
-        if let Some(Client { state: ClientState::Waiting { place, .. }, .. }) = self.clients.get(key) {
-            self.idle.remove(&mut self.idle_nodes, *place);
-        }
+    /// Takes the client out of the list in which it stands, if it stands in one.
+    pub(super) fn leave_list(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        match client.state {
+            ClientState::Waiting { place, .. } => self.idle.remove(&mut self.client_nodes, place),
+            ClientState::Ending { place: Some(place), .. } => {
+                self.ending.remove(&mut self.client_nodes, place)
+            }
+            ClientState::Ending { place: None, .. } | ClientState::Exchange(_) => None,
+        };
     }
 
     fn read_head(
@@ -404,7 +412,7 @@ impl Hub {
         let Some(exchange) = self.exchanges.insert(exchange) else {
             return Err(Violation { status: 503, detail: "the hub is full; try again later" });
         };
-        self.leave_idle(key);
+        self.leave_list(key);
         if let Some(client) = self.clients.get_mut(key) {
             client.state = ClientState::Exchange(exchange);
         }

@@ -382,7 +382,7 @@ impl Hub {
 
     fn reset_client(&mut self, key: ClientKey, now: Now) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.state = ClientState::Ending { until: now.mono };
+            client.state = ClientState::Ending { place: None, until: now.mono };
         }
         self.drop_client(key, Close::Reset, now);
     }

@@ -7,7 +7,7 @@ use log::{Level, debug, info};
 use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
-use crate::proto::key::ClientKey;
+use crate::proto::key::{ClientKey, TunnelKey};
 use crate::proto::pool::{AgentSlot, Joining};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
@@ -80,8 +80,13 @@ impl Hub {
             scope_paths: &token.scope_paths,
             max_workers: token.max_workers,
         };
-        if self.tunnels.len() >= self.config.max_tunnels && !self.pool.has(&joining) {
-            return Err(TUNNELS_FULL);
+        if self.tunnels.len() >= self.config.max_tunnels {
+            // The one whose place it takes makes room at once, unless a request is on it.
+            let is_free = |key: &TunnelKey| {
+                self.tunnels.get(*key).is_some_and(|it| matches!(it.state, TunnelState::Free { .. }))
+            };
+            let old = self.pool.find(&joining).filter(is_free).ok_or(TUNNELS_FULL)?;
+            self.drop_tunnel(old, CloseReason::Replaced.as_str(), now);
         }
         let tunnel = self.tunnels.insert(Tunnel {
             // Replaced below, before anybody looks.
@@ -111,7 +116,7 @@ impl Hub {
             self.notices.say(Level::Info, ("replaced", serial), now.mono, line);
             self.replace_tunnel(old, now);
         }
-        self.leave_idle(key);
+        self.leave_list(key);
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
         let mut bytes = Vec::new();

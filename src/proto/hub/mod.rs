@@ -59,7 +59,10 @@ pub struct Hub {
     commands: Vec<Command>,
     /// Clients that are between two requests, the longest idle first. Some may still be taking their last response.
     idle: List,
-    idle_nodes: Arena<ClientKey>,
+    /// Clients in [`ClientState::Ending`], the first of them first.
+    ending: List,
+    /// Of `idle` and `ending`.
+    client_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
     active: usize,
     /// Exchanges in [`Phase::Gathering`].
@@ -120,7 +123,7 @@ enum ClientState {
     /// In an exchange.
     Exchange(ExchangeKey),
     /// The last response is being sent, then FIN.
-    Ending { until: Mono },
+    Ending { place: Option<NodeId>, until: Mono },
 }
 
 struct Tunnel {
@@ -283,7 +286,8 @@ impl Hub {
             timers: TimerTable::default(),
             commands: Vec::new(),
             idle: List::default(),
-            idle_nodes: Arena::default(),
+            ending: List::default(),
+            client_nodes: Arena::default(),
             active: 0,
             gathering: 0,
             arrivals: 0,
@@ -306,10 +310,16 @@ impl Hub {
         }
     }
 
+    /// Whether a request waits although there are a worker that could serve it and a permit: never between two turns. For tests.
+    pub fn has_overlooked(&self) -> bool {
+        let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
+        self.active < self.config.concurrent && self.queue.first_served(find).is_some()
+    }
+
     fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let until = match client.state {
-            ClientState::Waiting { until, .. } | ClientState::Ending { until } => until,
+            ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
             ClientState::Exchange(_) => Mono::NEVER,
         };
         self.timers.arm(&mut client.armed, key.into(), until.min(client.send_by));
@@ -341,7 +351,7 @@ impl Hub {
         if !late && !self.exchanges.is_empty() {
             return;
         }
-        while self.evict_idle_client(now) {}
+        while self.evict(|hub| &hub.idle, now) {}
         if late || self.clients.is_empty() {
             self.draining = None;
             let left = self.exchanges.len();
@@ -380,7 +390,7 @@ impl Core for Hub {
                 self.clients.len()
             );
             self.notices.say(Level::Warn, ("clients", 0), now.mono, line);
-            if !self.evict_idle_client(now) {
+            if !self.make_room(now) {
                 return None;
             }
         }
@@ -390,7 +400,7 @@ impl Core for Hub {
             armed: Armed::default(),
             left: false,
             send_by: Mono::NEVER,
-            state: ClientState::Ending { until: Mono::NEVER },
+            state: ClientState::Ending { place: None, until: Mono::NEVER },
         })?;
         self.await_head(key, self.config.limits.head, now);
         Some(key.into())
@@ -402,12 +412,12 @@ impl Core for Hub {
         }
     }
 
-    fn handle_exhausted(&mut self, now: Now) {
+    fn handle_exhausted(&mut self, now: Now) -> bool {
         let line = format_args!(
             "a connection waits because file descriptors or memory are used up; raise `ulimit -n` or LimitNOFILE"
         );
         self.notices.say(Level::Warn, ("exhausted", 0), now.mono, line);
-        self.evict_idle_client(now);
+        self.make_room(now)
     }
 
     fn handle_connected(&mut self, _key: Key, _now: Now) {
@@ -549,13 +559,19 @@ impl Core for Hub {
 }
 
 impl Hub {
-    /// Closes the client that has been idle the longest. False if none is idle.
-    fn evict_idle_client(&mut self, now: Now) -> bool {
+    /// Closes the client that can be spared best: the one that has been idle the longest, else one that has its last response and
+    /// is only waited for. False if all the others want something.
+    fn make_room(&mut self, now: Now) -> bool {
+        self.evict(|hub| &hub.idle, now) || self.evict(|hub| &hub.ending, now)
+    }
+
+    /// Closes the first client of this list that has taken all that it was sent. False if there is none.
+    fn evict(&mut self, list: impl Fn(&Self) -> &List, now: Now) -> bool {
         let takes_nothing =
             |key: &ClientKey| self.clients.get(*key).is_some_and(|client| client.send_by == Mono::NEVER);
-        let longest = self.idle.iter(&self.idle_nodes).map(|(_, key)| *key).find(takes_nothing);
+        let longest = list(self).iter(&self.client_nodes).map(|(_, key)| *key).find(takes_nothing);
         let Some(key) = longest else { return false };
-        debug!("closing the longest idle client, {:?}", key);
+        debug!("making room: closing {key:?}");
         self.drop_client(key, Close::Now, now);
         true
     }

@@ -383,7 +383,7 @@ impl Pair {
         assert_eq!(census, rest, "something is left at the hub");
         assert_eq!(self.hub.census(), (tunnels, 0), "left at the hub:\n{}", self.describe());
         for agent in self.agents.iter().filter(|agent| agent.exit.is_none()) {
-            let (tunnels, upstreams, serving) = agent.core.census();
+            let crate::proto::agent::Census { tunnels, upstreams, serving, .. } = agent.core.census();
             assert_eq!(serving, 0, "a worker still serves");
             if self.arrivals() > 0 {
                 // A probe of the upstream is under way.

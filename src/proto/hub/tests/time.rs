@@ -230,10 +230,35 @@ fn the_longest_idle_client_makes_room_for_a_new_one() {
 fn one_that_cannot_be_accepted_costs_an_idle_one() {
     let mut pair = Setup::default().joined();
     let idle = pair.client();
-    pair.at_hub(Core::handle_exhausted);
+    pair.at_hub(|hub, now| assert!(hub.handle_exhausted(now)));
     assert_closed(&mut pair, idle);
-    pair.at_hub(Core::handle_exhausted);
+    pair.at_hub(|hub, now| assert!(!hub.handle_exhausted(now)));
     pair.assert_quiet(1);
+}
+
+#[test]
+fn clients_that_are_waited_for_make_room_after_the_idle_ones() {
+    let mut pair = Setup::default().hub(|hub| hub.max_clients = 3).joined();
+    let [first, second] = [(); 2].map(|()| {
+        let client = pair.client();
+        pair.send(client, "GARBAGE\r\n\r\n");
+        assert!(pair.got(client).starts_with("HTTP/1.1 400 "));
+        client
+    });
+    let idle = pair.client();
+    let third = pair.client();
+    assert_closed(&mut pair, idle);
+    pair.send(third, GET);
+    let fourth = pair.client();
+    pair.send(fourth, GET);
+    let fifth = pair.client();
+    pair.send(fifth, GET);
+    assert_eq!(pair.hub.core.census().clients, 3);
+    assert_eq!((pair.ended(third), pair.ended(fourth), pair.ended(fifth)), (None, None, None));
+    assert!(pair.ended(first).is_some() && pair.ended(second).is_some());
+    // They are busy, all of them.
+    let sixth = pair.client();
+    assert_closed(&mut pair, sixth);
 }
 
 #[test]

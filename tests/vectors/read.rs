@@ -1,0 +1,116 @@
+//! Reads the files of raw messages. Their format is explained at the top of `requests.txt`.
+
+// Not all who read them need all of it. A vector that cannot be read is a broken test.
+#![allow(dead_code)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use slime::proto::seam::End;
+
+const FILES: [(&str, &str); 4] = [
+    ("attacks.txt", include_str!("attacks.txt")),
+    ("requests.txt", include_str!("requests.txt")),
+    ("responses.txt", include_str!("responses.txt")),
+    ("bodies.txt", include_str!("bodies.txt")),
+];
+
+/// A message, and what is to become of it.
+pub(crate) struct Vector {
+    pub(crate) name: String,
+    pub(crate) direction: Direction,
+    pub(crate) raw: Vec<u8>,
+    pub(crate) end: Option<End>,
+    pub(crate) verdict: String,
+    pub(crate) forwarded: Option<Vec<u8>>,
+    pub(crate) left: Vec<u8>,
+}
+
+/// Where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Request,
+    Response { to_head: bool },
+}
+
+/// All vectors of all files.
+pub(crate) fn all() -> Vec<Vector> {
+    FILES.iter().flat_map(|(file, text)| parse(file, text)).collect()
+}
+
+fn parse(file: &str, text: &str) -> Vec<Vector> {
+    let mut vectors: Vec<Vector> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let at = format!("{file}:{}", number + 1);
+        let (key, value) = line.split_at(line.len().min(2));
+        match (key, vectors.last_mut()) {
+            ("", _) | ("# " | "#", _) => {}
+            ("==", _) => {
+                let (direction, name) = value.trim().split_once(": ").expect(&at);
+                let direction = match direction {
+                    "request" => Direction::Request,
+                    "response" => Direction::Response { to_head: false },
+                    "response to HEAD" => Direction::Response { to_head: true },
+                    other => panic!("{at}: {other}"),
+                };
+                vectors.push(Vector {
+                    name: format!("{file}: {name}"),
+                    direction,
+                    raw: Vec::new(),
+                    end: None,
+                    verdict: String::new(),
+                    forwarded: None,
+                    left: Vec::new(),
+                });
+            }
+            ("> ", Some(vector)) => vector.raw.extend(unescape(value, &at)),
+            ("* ", Some(vector)) => {
+                let (times, text) = value.split_once(' ').expect(&at);
+                vector.raw.extend(unescape(text, &at).repeat(times.parse().expect(&at)));
+            }
+            ("$ ", Some(vector)) => {
+                vector.end = Some(match value {
+                    "end" => End::Clean,
+                    "cut" => End::Cut,
+                    other => panic!("{at}: {other}"),
+                });
+            }
+            ("= ", Some(vector)) => vector.verdict = value.to_owned(),
+            ("< ", Some(vector)) => {
+                let ours = match value.strip_prefix("OURS").map(str::trim) {
+                    Some("") => "Slime-Agent-Id: gpu-1\\r\\nVia: 1.1 slime\\r\\n".to_owned(),
+                    Some(host) => format!(
+                        "X-Forwarded-For: 192.0.2.7\\r\\nX-Forwarded-Proto: http\\r\\nX-Forwarded-Host: {host}\\r\\nVia: 1.1 slime\\r\\n"
+                    ),
+                    None => value.to_owned(),
+                };
+                vector.forwarded.get_or_insert_default().extend(unescape(&ours, &at));
+            }
+            ("+ ", Some(vector)) => vector.left.extend(unescape(value, &at)),
+            _ => panic!("{at}: {line}"),
+        }
+    }
+    vectors
+}
+
+fn unescape(text: &str, at: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            bytes.extend(character.to_string().bytes());
+            continue;
+        }
+        match characters.next() {
+            Some('r') => bytes.push(b'\r'),
+            Some('n') => bytes.push(b'\n'),
+            Some('t') => bytes.push(b'\t'),
+            Some('s') => bytes.push(b' '),
+            Some('\\') => bytes.push(b'\\'),
+            Some('x') => {
+                let digits: String = characters.by_ref().take(2).collect();
+                bytes.push(u8::from_str_radix(&digits, 16).expect(at));
+            }
+            other => panic!("{at}: escape {other:?}"),
+        }
+    }
+    bytes
+}
