@@ -31,7 +31,7 @@ def main():
         print(f"{scenario.__name__}: {scenario.__doc__.splitlines()[0]}", flush=True)
         try:
             asyncio.run(asyncio.wait_for(scenario(long), LIMITS[long]))
-        except (Failed, TimeoutError) as error:
+        except (Failed, OSError, EOFError) as error:
             failed.append(scenario.__name__)
             print(f"FAIL {scenario.__name__}: {error or 'out of time'}", flush=True)
         else:
