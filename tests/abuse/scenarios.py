@@ -189,7 +189,7 @@ async def churn(long):
 @scenario
 async def event_streams(long):
     """1,000 event streams beside one fast transfer, and it beside them"""
-    n, seconds = (2000, 60) if long else (1000, 6)
+    n, seconds = (1000, 60) if long else (1000, 6)
     async with Bed("--concurrent", "4096", "--max-clients", "8192", workers=n + 8) as bed:
         rate, _ = await bulk(bed, seconds / 2)
         delays = []
