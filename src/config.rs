@@ -98,6 +98,8 @@ pub struct AgentConfig {
     pub hub_path: String,
     /// Ready-made `Authorization` value for a reverse proxy in front of the hub.
     pub hub_authorization: Option<String>,
+    /// The proxy that is dialled instead of the hub.
+    pub proxy: Option<Proxy>,
     /// The upstreams, each served by its own agent.
     pub upstreams: Vec<Upstream>,
     /// Requests in flight at each upstream.
@@ -114,6 +116,29 @@ pub struct AgentConfig {
     pub drain_timeout: Duration,
     /// Time limits.
     pub limits: Limits,
+}
+
+/// An HTTP proxy between agent and hub, which connects to the hub when it is asked to (RFC 9110 section 9.3.6).
+#[derive(Clone)]
+pub struct Proxy {
+    /// What it is called in the log.
+    pub name: String,
+    /// Host and port of the hub, as the proxy is told them.
+    pub hub: String,
+    /// Ready-made `Proxy-Authorization` value.
+    pub authorization: Option<String>,
+    /// Whether TLS with the hub begins once the proxy has connected.
+    pub then_tls: bool,
+}
+
+impl Proxy {
+    /// The request that makes it connect.
+    pub fn request(&self) -> Vec<u8> {
+        let Self { hub, authorization, .. } = self;
+        let authorization =
+            authorization.as_ref().map_or(String::new(), |value| format!("Proxy-Authorization: {value}\r\n"));
+        format!("CONNECT {hub} HTTP/1.1\r\nHost: {hub}\r\n{authorization}\r\n").into_bytes()
+    }
 }
 
 /// One upstream of an agent.
@@ -186,4 +211,4 @@ macro_rules! debug_without_secrets {
     )*};
 }
 
-debug_without_secrets!(HubConfig, AgentConfig, Upstream);
+debug_without_secrets!(HubConfig, AgentConfig, Proxy, Upstream);

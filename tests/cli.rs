@@ -477,7 +477,7 @@ fn the_tests_know_every_flag() {
         flags.sort();
         flags
     };
-    // Those that name secrets and files have tests of their own.
+    // Those that name secrets and files have tests of their own, and so has TLS (e2e).
     assert_eq!(
         shown("hub run"),
         sorted(
@@ -488,13 +488,31 @@ fn the_tests_know_every_flag() {
                 "--app-password",
                 "--app-password-file",
                 "--revoked",
+                "--tls-cert",
+                "--tls-key",
+                "--tls-port",
+                "--tls-redirect",
+                "--tls-self-signed",
                 "--env-file"
             ]
         )
     );
     assert_eq!(
         shown("agent run"),
-        sorted(&AGENT_FLAGS, &["--token", "--token-file", "--hub", "--upstream", "--env-file"])
+        sorted(
+            &AGENT_FLAGS,
+            &[
+                "--token",
+                "--token-file",
+                "--hub",
+                "--hub-ca",
+                "--hub-pin",
+                "--proxy",
+                "--upstream",
+                "--upstream-ca",
+                "--env-file"
+            ]
+        )
     );
 }
 

@@ -57,6 +57,13 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Host and port, the latter always (RFC 9112 section 3.2.3).
+    pub(super) fn host_and_port(&self) -> String {
+        authority_of(&self.endpoint, 0)
+    }
+}
+
 /// Why an address was not understood. The text shows nothing of the address, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressError {

@@ -1,12 +1,15 @@
 //! `slime agent run`.
 
+use std::ffi::OsString;
+
 use super::Failure;
 use super::address::{Address, HTTP_PORT};
 use super::args::AgentRun;
 use super::normalise::{Normalised, help_line};
+use super::proxy;
 use super::secret::{hex, random, read};
 use super::values::{agent_id, health_path, items};
-use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Upstream};
+use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
 use crate::net::run::{AgentOptions, Destination, run_agent};
 use crate::net::tls::{Pin, Trust};
 use crate::proto::key::MAX_SLOTS;
@@ -16,14 +19,18 @@ const MAX_UPSTREAMS: usize = 1024;
 
 /// Runs the agents, one for each upstream, until they are told to end.
 pub(super) fn run(args: AgentRun, given: &Normalised) -> Result<u8, Failure> {
-    let options = options(args, given)?;
+    let options = options(args, |name| std::env::var_os(name), given)?;
     run_agent(options).map_err(|error| {
         log::error!("the agent ends: {error}");
         Failure::Logged
     })
 }
 
-fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> {
+fn options(
+    args: AgentRun,
+    environment: impl Fn(&str) -> Option<OsString>,
+    given: &Normalised,
+) -> Result<AgentOptions, Failure> {
     let token = read(args.token, args.token_file, "--token", given)?.ok_or_else(|| {
         Failure::Runtime(
             "the token is missing: use --token-file FILE or the variable SLIME_TOKEN; \
@@ -33,6 +40,7 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
     })?;
     let hub = args.hub.ok_or_else(|| missing("--hub", "the hub, as --hub hub.example.org:8080"))?;
     let hub = address("--hub", hub.trim(), DEFAULT_PORT, given)?;
+    let proxy = proxy::find(args.proxy.as_deref(), &hub, environment, given)?;
     let upstreams: Vec<Address> = items(&args.upstream)
         .map(|item| address("--upstream", item, HTTP_PORT, given))
         .collect::<Result<_, _>>()?;
@@ -81,6 +89,12 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
     });
     let config = AgentConfig {
         token,
+        proxy: proxy.as_ref().map(|proxy| Proxy {
+            name: proxy.authority.clone(),
+            hub: hub.host_and_port(),
+            authorization: proxy.authorization.clone(),
+            then_tls: hub.is_tls,
+        }),
         hub_authority: hub.authority,
         hub_path: hub.base_path,
         hub_authorization: hub.authorization,
@@ -93,7 +107,12 @@ fn options(args: AgentRun, given: &Normalised) -> Result<AgentOptions, Failure> 
         drain_timeout: args.drain_timeout,
         limits,
     };
-    Ok(AgentOptions { hub: hub_is, upstreams: destinations, config })
+    Ok(AgentOptions {
+        hub: hub_is,
+        proxy: proxy.map(|proxy| proxy.endpoint),
+        upstreams: destinations,
+        config,
+    })
 }
 
 /// Where an address leads. Those that are reached by TLS trust whom browsers trust, unless told otherwise.
@@ -166,7 +185,7 @@ mod tests {
         let (slime, given) = parse_words(args, |_| None)?;
         match slime.command {
             Command::Agent(agent) => match agent.command {
-                AgentCommand::Run(args) => options(args, &given),
+                AgentCommand::Run(args) => options(args, |_| None, &given),
             },
             Command::Hub(_) | Command::Demo(_) | Command::Version(_) => panic!("{line}"),
         }
@@ -180,7 +199,8 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let AgentOptions { hub, upstreams, config } = agent("agent --token t --hub h --upstream u").unwrap();
+        let AgentOptions { hub, upstreams, config, proxy: _ } =
+            agent("agent --token t --hub h --upstream u").unwrap();
         assert_eq!(hub, Destination { endpoint: Endpoint { host: "h".into(), port: 8080 }, trust: None });
         assert_eq!(
             upstreams,
@@ -199,7 +219,7 @@ mod tests {
         let line = "agent run --token t --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
                     --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
                     --connect-timeout 2 --head-timeout 4 --stall-timeout 5";
-        let AgentOptions { hub, upstreams, config } = agent(line).unwrap();
+        let AgentOptions { hub, upstreams, config, proxy: _ } = agent(line).unwrap();
         assert_eq!(hub.endpoint, Endpoint { host: "h".into(), port: 80 });
         assert_eq!(config.hub_path, "/x");
         assert_eq!(config.hub_authorization.as_deref(), Some("Basic YTpi"));

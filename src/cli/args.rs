@@ -110,6 +110,10 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "file")]
     pub(super) tls_key: Option<String>,
 
+    /// instead of both: a folder where the hub makes a certificate of its own and keeps it; agents know it by its pin
+    #[argh(option, arg_name = "dir")]
+    pub(super) tls_self_signed: Option<String>,
+
     /// the port to speak TLS on, while --port stays plain
     // argh has a variable `port` here.
     #[argh(option, arg_name = "port", from_str_fn(super::values::port))]
@@ -311,6 +315,10 @@ pub(super) struct AgentRun {
     /// the fingerprint of the certificate that an https:// hub must have, as the hub prints it: sha256:...
     #[argh(option, arg_name = "pin")]
     pub(super) hub_pin: Option<String>,
+
+    /// the HTTP proxy on the way to the hub, as http://[user:password@]host:port, or none (HTTPS_PROXY, for an https:// hub)
+    #[argh(option, arg_name = "address")]
+    pub(super) proxy: Option<String>,
 
     /// as --hub-ca, for https:// upstreams
     #[argh(option, arg_name = "file")]

@@ -6,12 +6,13 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 /// The groups, in the order in which they are shown, and the flags of all commands in theirs.
 const GROUPS: [(&str, &[&str]); 8] = [
-    ("Addresses", &["--hub", "--upstream", "--host", "--port", "--trusted-proxy"]),
+    ("Addresses", &["--hub", "--proxy", "--upstream", "--host", "--port", "--trusted-proxy"]),
     (
         "TLS",
         &[
             "--tls-cert",
             "--tls-key",
+            "--tls-self-signed",
             "--tls-port",
             "--tls-redirect",
             "--hub-ca",

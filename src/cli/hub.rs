@@ -9,15 +9,21 @@ use super::values::{cidr, items};
 use super::{Failure, print};
 use crate::config::{HubConfig, Limits};
 use crate::logging::{Utc, unix_time};
-use crate::net::run::{HubOptions, Listen, TlsFiles, run_hub};
+use crate::net::run::{HubOptions, Listen, TlsFiles, host_name, run_hub};
+use crate::net::self_signed::keep;
 use crate::proto::agent_token::{
     AgentToken, ClaimError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
 
 /// Runs a hub until it is told to end.
 pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
-    let options = options(args, given)?;
-    run_hub(options).map_err(|error| {
+    let folder = args.tls_self_signed.clone();
+    let mut options = options(args, given)?;
+    let made = match &folder {
+        Some(folder) => keep(folder.as_ref(), names(&options.listen)).map(|files| options.tls = Some(files)),
+        None => Ok(()),
+    };
+    made.and_then(|()| run_hub(options)).map_err(|error| {
         log::error!("the hub ends: {error}");
         Failure::Logged
     })
@@ -59,6 +65,15 @@ pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failur
 
 /// The first second of 2024. A clock before it has not been set.
 const CLOCK_IS_SET: u64 = 1_704_067_200;
+
+/// What a hub that makes its own certificate may be called.
+fn names(listen: &[Listen]) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
+    names.extend(listen.iter().filter_map(|listen| listen.host.clone()).chain(host_name()));
+    names.sort_unstable();
+    names.dedup();
+    names
+}
 
 fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
     let tls = tls_files(&args)?;
@@ -108,15 +123,28 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
 /// What TLS is to show, if it is to be spoken.
 fn tls_files(args: &HubRun) -> Result<Option<TlsFiles>, Failure> {
     let usage = |line: &str| Err(Failure::Usage(format!("{line}; {}", help_line("hub run"))));
-    let files = match (&args.tls_cert, &args.tls_key) {
-        (Some(certificate), Some(key)) => TlsFiles { certificate: certificate.into(), key: key.into() },
-        (Some(_), None) => return usage("--tls-cert needs --tls-key: the file of the private key"),
-        (None, Some(_)) => return usage("--tls-key needs --tls-cert: the file of the certificate"),
-        (None, None) if args.tls_port.is_some() => return usage("--tls-port needs --tls-cert and --tls-key"),
-        (None, None) if args.tls_redirect => {
+    let files = match (&args.tls_cert, &args.tls_key, &args.tls_self_signed) {
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            return usage(
+                "--tls-self-signed makes a certificate and a key; leave --tls-cert and --tls-key away",
+            );
+        }
+        (Some(certificate), Some(key), None) => {
+            TlsFiles { certificate: certificate.into(), key: key.into(), is_own: false }
+        }
+        // The files are not known before the folder was looked at.
+        (None, None, Some(folder)) => {
+            TlsFiles { certificate: folder.into(), key: folder.into(), is_own: true }
+        }
+        (Some(_), None, None) => return usage("--tls-cert needs --tls-key: the file of the private key"),
+        (None, Some(_), None) => return usage("--tls-key needs --tls-cert: the file of the certificate"),
+        (None, None, None) if args.tls_port.is_some() => {
+            return usage("--tls-port needs --tls-cert and --tls-key, or --tls-self-signed");
+        }
+        (None, None, None) if args.tls_redirect => {
             return usage("--tls-redirect needs --tls-port, --tls-cert and --tls-key");
         }
-        (None, None) => return Ok(None),
+        (None, None, None) => return Ok(None),
     };
     match args.tls_port {
         None if args.tls_redirect => {
@@ -293,7 +321,10 @@ mod tests {
         let ports = |line: &str| {
             let options =
                 run_options(&format!("hub --secret s --tls-cert c --tls-key k {line}"), &[]).unwrap();
-            assert_eq!(options.tls, Some(TlsFiles { certificate: "c".into(), key: "k".into() }));
+            assert_eq!(
+                options.tls,
+                Some(TlsFiles { certificate: "c".into(), key: "k".into(), is_own: false })
+            );
             let ports: Vec<_> = options.listen.iter().map(|listen| (listen.port, listen.is_tls)).collect();
             (ports, options.config.redirect)
         };
@@ -307,6 +338,7 @@ mod tests {
         assert_eq!(ports("--port 0 --tls-port 0 --host a,b").0.len(), 4);
         for (line, reason) in [
             ("--tls-cert c", "--tls-cert needs --tls-key"),
+            ("--tls-self-signed d --tls-key k", "leave --tls-cert and --tls-key away"),
             ("--tls-key k", "--tls-key needs --tls-cert"),
             ("--tls-port 1", "--tls-port needs --tls-cert"),
             ("--tls-redirect", "--tls-redirect needs --tls-port"),

@@ -14,6 +14,7 @@ mod env_file;
 mod help;
 mod hub;
 mod normalise;
+mod proxy;
 mod secret;
 mod values;
 

@@ -45,6 +45,8 @@ pub struct DialTls {
     pub config: Arc<ClientConfig>,
     /// Whom we expect.
     pub name: ServerName<'static>,
+    /// What they are called in the log.
+    pub whom: String,
     /// Whether TLS begins by [`Command::Secure`] instead of at once: when a proxy is between.
     pub is_later: bool,
 }

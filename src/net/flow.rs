@@ -94,7 +94,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(n) => {
                     conn.input.filled(n, &mut self.buffers);
                     conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
-                    conn.is_bulk = n == room;
+                    conn.is_bulk = n == room || conn.stream.is_bulk(n);
                     budget = budget.saturating_sub(n);
                 }
                 Err(error) => {

@@ -112,8 +112,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         match stream.with() {
             With::Client(address) => self.handshakes.fail(stream.with(), &address, &why, self.now.mono),
             With::Target(target) => {
-                let Some(endpoint) = self.targets.get(target) else { return };
-                let name = format_args!("{}:{}", endpoint.host, endpoint.port);
+                let name = self.tls_of(target).map_or(String::new(), |tls| tls.whom.clone());
                 self.handshakes.fail(stream.with(), &name, &why, self.now.mono);
             }
         }

@@ -14,6 +14,7 @@ pub mod notify;
 mod pipes;
 mod resolve;
 pub mod run;
+pub mod self_signed;
 pub mod shell;
 mod signals;
 mod splice;

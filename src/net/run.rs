@@ -47,6 +47,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
+    /// Nobody but us knows the certificate, so that agents need its pin.
+    pub is_own: bool,
 }
 
 /// An address to listen on.
@@ -65,6 +67,8 @@ pub struct Listen {
 pub struct AgentOptions {
     /// The hub.
     pub hub: Destination,
+    /// What is dialled instead of the hub: the proxy of [`AgentConfig::proxy`].
+    pub proxy: Option<Endpoint>,
     /// The upstreams, in the order of [`AgentConfig::upstreams`].
     pub upstreams: Vec<Destination>,
     /// What the core obeys.
@@ -116,8 +120,15 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
             info!("listening on {address}{with}");
         }
     }
-    if let Some((_, pin)) = &offer {
+    if let (Some((_, pin)), Some(listener)) = (&offer, secure.first()) {
         info!("the pin of the certificate: agents that know no authority for it take --hub-pin {pin}");
+        if tls.as_ref().is_some_and(|tls| tls.is_own) {
+            let port = listener.local_addr()?.port();
+            let host = host_name().unwrap_or_else(|| "HOST".to_owned());
+            info!(
+                "agents join with: slime agent --hub https://{host}:{port} --hub-pin {pin} --token-file token.txt --upstream ADDRESS"
+            );
+        }
     }
     if beyond_loopback && config.app_password.is_none() {
         warn!(
@@ -160,7 +171,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
 /// # Errors
 /// An authority's file could not be read, or waiting for events failed.
 pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
-    let AgentOptions { hub, upstreams, mut config } = options;
+    let AgentOptions { hub, proxy, upstreams, mut config } = options;
     fit_agent(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
@@ -169,9 +180,11 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let secured = dial_tls(&hub, &upstreams)?;
     let core = Agent::new(config, u64::from_ne_bytes(seed), sys.now());
     let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
-    let targets = Targets { hub: Some(hub.endpoint), upstreams };
+    let has_proxy = proxy.is_some();
+    let targets = Targets { hub: Some(proxy.unwrap_or(hub.endpoint)), upstreams };
     let mut shell = Shell::new(core, sys, Vec::new(), targets);
-    for (target, tls) in secured {
+    for (target, mut tls) in secured {
+        tls.is_later = target == Target::Hub && has_proxy;
         shell.dial_by_tls(target, tls);
     }
     run(shell)
@@ -182,6 +195,12 @@ fn run<C: Core>(mut shell: Shell<C, Sys>) -> io::Result<u8> {
         shell.notify_by(notifier);
     }
     shell.run()
+}
+
+/// What this machine is called.
+pub fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 impl TlsFiles {
@@ -211,7 +230,8 @@ fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Tar
         let config = Arc::new(config);
         let name = ServerName::try_from(endpoint.host.clone())
             .map_err(|_| io::Error::other(format!("no certificate can have the name {}", endpoint.host)))?;
-        all.push((target, DialTls { config, name, is_later: false }));
+        let whom = format!("{}:{}", endpoint.host, endpoint.port);
+        all.push((target, DialTls { config, name, whom, is_later: false }));
     }
     Ok(all)
 }
@@ -355,6 +375,7 @@ mod tests {
             hub_authority: String::new(),
             hub_path: String::new(),
             hub_authorization: None,
+            proxy: None,
             upstreams: vec![upstream.clone(), upstream],
             workers: 200,
             extra_upgrades: 100,

@@ -65,8 +65,18 @@ impl<S> Stream<S> {
     pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
         match self {
             Self::Plain(_) => n < room,
-            // Records are decrypted whole: more may be here without any edge to announce it.
-            Self::Tls(_) => false,
+            // Records are decrypted whole: what is here already is announced by no edge.
+            Self::Tls(tls) => {
+                tls.is_drained && tls.is_established && tls.plain.is_empty() && !tls.peer_closed
+            }
+        }
+    }
+
+    /// Whether reading `n` bytes shows that many more follow: with TLS, which gives whole records, a full one does.
+    pub(super) fn is_bulk(&self, n: usize) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(_) => n >= RECORD,
         }
     }
 
@@ -159,6 +169,8 @@ pub(super) struct TlsStream<S> {
     outgoing: Buffer,
     /// The handshake is over.
     is_established: bool,
+    /// The last read took all that the socket had.
+    is_drained: bool,
     /// The remote side said close_notify.
     peer_closed: bool,
     /// We did.
@@ -187,6 +199,7 @@ impl<S> TlsStream<S> {
             plain: Buffer::new(),
             outgoing: Buffer::new(),
             is_established: false,
+            is_drained: false,
             peer_closed: false,
             end_said: false,
             with,
@@ -292,9 +305,13 @@ impl<S> TlsStream<S> {
                 return Ok(0);
             }
             // A block of 16 KiB does not hold the largest record.
-            let class = if self.incoming.len() < Class::Medium.size() { Class::Medium } else { Class::Large };
+            let is_bulk = !self.is_drained && self.is_established;
+            let is_full = self.incoming.len() >= Class::Medium.size();
+            let class = if is_bulk || is_full { Class::Large } else { Class::Medium };
             let room = self.incoming.space(class, pool);
+            let most = room.len();
             let result = net.read(&mut self.socket, room);
+            self.is_drained = *result.as_ref().unwrap_or(&0) < most;
             self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
             if result? == 0 {
                 return Ok(0);

@@ -24,6 +24,7 @@ mod harness;
 mod limits;
 mod liveness;
 mod messages;
+mod proxy;
 mod queue;
 mod relay;
 mod streaming;

@@ -227,6 +227,45 @@ fn a_pin_trusts_one_certificate() {
 }
 
 #[test]
+fn a_hub_makes_its_own_certificate_and_keeps_it() {
+    let folder = pki::folder().join("own");
+    let start = |folder: &std::path::Path| {
+        let mut start = command(&["hub", "--host", "127.0.0.1", "--port", "0", "--tls-self-signed"]);
+        start.arg(folder);
+        start
+    };
+    let hub = Hub::run(start(&folder));
+    let line = hub.wait_line("agents join with: slime agent --hub https://");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let pin = words[words.iter().position(|word| *word == "--hub-pin").unwrap() + 1].to_owned();
+    let upstream = Server::start(async |_| reply(200, "ok"));
+    let url = format!("https://{}", hub.address());
+    let agent = Agent::start(&url, shared_token(), &upstream.url(), &["--hub-pin", &pin]);
+    agent.wait_line("joined the hub");
+    // It is its own authority for applications.
+    let agent = Agent::start(
+        &url,
+        shared_token(),
+        &upstream.url(),
+        &["--hub-ca", folder.join("cert.pem").to_str().unwrap()],
+    );
+    agent.wait_line("joined the hub");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(folder.join("key.pem")).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    drop(hub);
+    let again = Hub::run(start(&folder));
+    again.wait_line(&pin);
+
+    let mut hopeless = start(std::path::Path::new("/proc/nowhere"));
+    let output = hopeless.env("SLIME_SECRET", "s").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && text.contains("cannot make a certificate in /proc/nowhere"),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_upstream_that_is_not_who_it_should_be_gets_no_request() {
     let hub = Hub::start(&["--startup-grace", "0"]);
     for (identity, reason) in bad_identities() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::framing::assert_own;
-use crate::harness::{Cut, Hub, RawUpstream, Rig, Wire, hello, join, register, respond, wait_until};
+use crate::harness::{Cut, Hub, RawUpstream, Rig, Wire, hello, join, pki, register, respond, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -170,8 +170,8 @@ fn no_agent_goes_beyond_its_token() {
 fn secrets_stay_secret() {
     let upstream = RawUpstream::new();
     let hub = Hub::start(&["--app-password", PASSWORD, "--log-level", "debug"]);
-    let authority = upstream.url().trim_start_matches("http://").to_owned();
-    let agent = hub.agent(&format!("http://me:upstream-password@{authority}"), &["--log-level", "debug"]);
+    let url = pki::url(format!("me:upstream-password@{}", upstream.address()));
+    let agent = hub.agent(&url, &["--log-level", "debug"]);
     let mut answers = Vec::new();
     for fields in [
         "Slime-App-Password: wrong-password",

@@ -158,7 +158,7 @@ class Hub(Process):
         super().__init__(name, command, env={"SLIME_SECRET": SECRET})
         self.host = f"[{host}]" if ":" in host else host
         self.address = host
-        self.port = int(self.line(r"listening on .*:(\d+)$")[1])
+        self.port = int(self.line(r"listening on .*:(\d+)( with TLS)?$")[1])
         self.authority = f"{self.host}:{self.port}"
         self.url = f"http://{self.authority}"
         self.ws = f"ws://{self.authority}"

@@ -1,15 +1,20 @@
 //! The real hub and real agents between the scripts.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
+use rustls::client::Resumption;
+use rustls::{ClientConfig, ServerConfig};
 use slime::net::Event;
-use slime::net::shell::{Endpoint, LISTENER_TOKENS, Shell, Targets};
+use slime::net::shell::{DialTls, Endpoint, LISTENER_TOKENS, Shell, Targets};
+use slime::net::tls::{Trust, client_config, server_config};
 use slime::proto::agent::{Agent, Census};
 use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
 use slime::proto::revocation::Revocations;
-use slime::proto::seam::Core;
+use slime::proto::seam::{Core, Target};
 use slime::proto::timer::Mono;
 
 use crate::calls::SimNet;
@@ -25,6 +30,7 @@ use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, SECOND, Weather};
 
 const HUB_PORT: u16 = 80;
+const HUB_TLS_PORT: u16 = 443;
 /// The number of the token that hostile agents have.
 const HOSTILE: usize = 99;
 
@@ -137,7 +143,8 @@ impl Cluster {
         let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);
         let agents = (0..agents)
             .map(|number| {
-                let hub = Endpoint { host: HUB_NAME.into(), port: HUB_PORT };
+                let port = if setting.agents[number].is_tls { HUB_TLS_PORT } else { HUB_PORT };
+                let hub = Endpoint { host: HUB_NAME.into(), port };
                 let place = AgentPlace {
                     net: simulation.net(&format!("agent{number}")),
                     targets: Targets { hub: Some(hub), upstreams: endpoints.clone() },
@@ -354,6 +361,21 @@ impl Cluster {
     }
 }
 
+/// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one length, and so are all
+/// messages of a handshake, so that a seed gives the same trace twice though the bytes differ.
+fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
+    static TLS: OnceLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = OnceLock::new();
+    TLS.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/tls");
+        let (server, pin) =
+            server_config(&folder.join("cert.pem"), &folder.join("key.pem"), 1_800_000_000).unwrap();
+        let mut client = client_config(&Trust::Pin(pin)).unwrap();
+        // Sessions would be shared by runs.
+        client.resumption = Resumption::disabled();
+        (server, Arc::new(client))
+    })
+}
+
 fn start_hub(
     simulation: &mut Simulation,
     net: &SimNet,
@@ -369,6 +391,8 @@ fn start_hub(
     core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
     let listener = net.listen(net.address(HUB_PORT), LISTENER_TOKENS);
     let mut shell = Shell::new(core, net.clone(), vec![listener], Targets::default());
+    let secure = net.listen(net.address(HUB_TLS_PORT), LISTENER_TOKENS + 1);
+    shell.add_tls_listeners(vec![secure], Arc::clone(&tls().0));
     let file = Rc::clone(revoked);
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
@@ -405,7 +429,12 @@ fn start_agent(
     let config = setting.agents[number].config.clone();
     let most = (config.workers + config.extra_upgrades) as usize * config.upstreams.len();
     let core = Agent::new(config, seed, now);
-    let shell = Shell::new(core, place.net.clone(), Vec::new(), place.targets.clone());
+    let mut shell = Shell::new(core, place.net.clone(), Vec::new(), place.targets.clone());
+    if setting.agents[number].is_tls {
+        let name = HUB_NAME.try_into().unwrap();
+        let config = Arc::clone(&tls().1);
+        shell.dial_by_tls(Target::Hub, DialTls { config, name, whom: HUB_NAME.to_owned(), is_later: false });
+    }
     let shell = Rc::new(RefCell::new(shell));
     let check = move |agent: &Agent| {
         let serving = agent.census().serving;

@@ -30,6 +30,8 @@ pub(crate) struct Setting {
 pub(crate) struct AgentSetting {
     pub(crate) token: AgentToken,
     pub(crate) config: AgentConfig,
+    /// Whether it reaches the hub by TLS.
+    pub(crate) is_tls: bool,
 }
 
 impl Setting {
@@ -80,7 +82,7 @@ impl Setting {
                     }
                 }
                 config.token = token.seal(token_key(), [7; 12]).unwrap();
-                AgentSetting { token, config }
+                AgentSetting { token, config, is_tls: !plain && rng.chance(400) }
             })
             .collect();
         Self { hub, agents }
@@ -110,7 +112,7 @@ impl Setting {
 
     /// How many tunnels an agent has when all is quiet.
     pub(crate) fn tunnels(&self, agent: usize, now: Micros) -> usize {
-        let AgentSetting { token, config } = &self.agents[agent];
+        let AgentSetting { token, config, .. } = &self.agents[agent];
         if token.expired(BEGIN + now / SECOND) {
             return 0;
         }
@@ -150,6 +152,7 @@ fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentCon
         hub_authority: HUB_NAME.into(),
         hub_path: String::new(),
         hub_authorization: None,
+        proxy: None,
         upstreams: (0..upstreams.len()).map(upstream).collect(),
         workers,
         extra_upgrades: 0,

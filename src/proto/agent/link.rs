@@ -80,7 +80,9 @@ impl Agent {
         }
         match &worker.state {
             WorkerState::Resting { until } if *until <= now.mono => self.dial(key, now),
-            WorkerState::Dialling { tunnel, until } | WorkerState::Joining { tunnel, until, .. }
+            WorkerState::Dialling { tunnel, until }
+            | WorkerState::Passing { tunnel, until, .. }
+            | WorkerState::Joining { tunnel, until, .. }
                 if *until <= now.mono =>
             {
                 let tunnel = *tunnel;
@@ -106,6 +108,7 @@ impl Agent {
             WorkerState::Discarding(_) => {}
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
@@ -136,7 +139,28 @@ impl Agent {
     pub(super) fn tunnel_connected(&mut self, tunnel: TunnelKey) {
         let Some(key) = self.worker_of(tunnel) else { return };
         let Some(worker) = self.workers.get_mut(key) else { return };
-        let WorkerState::Dialling { until, .. } = worker.state else { return };
+        let until = match &worker.state {
+            WorkerState::Dialling { until, .. } => {
+                if let Some(proxy) = &self.config.proxy {
+                    let until = *until;
+                    self.commands.push(Command::Send { key: tunnel.into(), bytes: proxy.request() });
+                    worker.state = WorkerState::Passing { tunnel, until, scan: HeadScan::default() };
+                    return;
+                }
+                *until
+            }
+            // The proxy has connected, and TLS stands.
+            WorkerState::Passing { until, .. } => *until,
+            WorkerState::Resting { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Serving(_)
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
+            | WorkerState::Spare
+            | WorkerState::Stopped => return,
+        };
         let trouble = self.health.get(usize::from(worker.upstream)).and_then(|health| health.trouble());
         let agent_id =
             self.config.upstreams.get(usize::from(worker.upstream)).map_or("", |upstream| &upstream.agent_id);
@@ -156,7 +180,10 @@ impl Agent {
     pub(super) fn wants_tunnel_input(&self, tunnel: TunnelKey) -> bool {
         let Some(worker) = self.worker_of(tunnel).and_then(|key| self.workers.get(key)) else { return false };
         match &worker.state {
-            WorkerState::Joining { .. } | WorkerState::Joined { .. } | WorkerState::Leaving { .. } => true,
+            WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Leaving { .. } => true,
             WorkerState::Serving(serving) => serving.wants_request(),
             WorkerState::Discarding(_) => true,
             WorkerState::Resting { .. }
@@ -178,6 +205,7 @@ impl Agent {
         let Some(key) = self.worker_of(tunnel) else { return Step::Wait };
         let Some(worker) = self.workers.get(key) else { return Step::Wait };
         match &worker.state {
+            WorkerState::Passing { .. } => self.read_passage(key, tunnel, input, end, now),
             WorkerState::Joining { .. } => self.read_welcome(key, tunnel, input, end, now),
             WorkerState::Joined { .. } => self.read_ask(key, tunnel, input, end, out, now),
             WorkerState::Serving(_) => self.read_request(key, input, end, out, now),
@@ -195,6 +223,49 @@ impl Agent {
             | WorkerState::Finishing(_)
             | WorkerState::Spare
             | WorkerState::Stopped => Step::Wait,
+        }
+    }
+
+    /// What the proxy answers to CONNECT (RFC 9110 section 9.3.6).
+    fn read_passage(
+        &mut self,
+        key: WorkerKey,
+        tunnel: TunnelKey,
+        input: &[u8],
+        end: Option<End>,
+        now: Now,
+    ) -> Step {
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Passing { scan, .. } = &mut worker.state else { return Step::Wait };
+        let (status, length) = match scan.advance(input) {
+            Ok(Some(length)) => {
+                let mut storage = Storage::new();
+                let head = ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, true);
+                (head.map_or(0, |head| head.status), length)
+            }
+            Ok(None) if end.is_none() => return Step::Wait,
+            Ok(None) | Err(_) => (0, 0),
+        };
+        match status {
+            200..300 => {
+                if self.config.proxy.as_ref().is_some_and(|proxy| proxy.then_tls) {
+                    self.commands.push(Command::Secure { key: tunnel.into(), target: Target::Hub });
+                } else {
+                    self.tunnel_connected(tunnel);
+                }
+                Step::Skip(length)
+            }
+            _ => {
+                self.drop_tunnel(tunnel);
+                match status {
+                    0 => self.tunnel_lost(key, "what answers there is not an HTTP proxy", now),
+                    407 => self.tunnel_lost(key, "it wants a user and a password, or others", now),
+                    _ => {
+                        self.tunnel_lost(key, &format!("it cannot or will not connect: status {status}"), now)
+                    }
+                }
+                Step::Wait
+            }
         }
     }
 
@@ -376,9 +447,14 @@ impl Agent {
                 );
                 self.rest(key, settled, now);
             }
-            WorkerState::Dialling { .. } | WorkerState::Joining { .. } => {
+            WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
                 let hub = self.config.hub_authority.clone();
-                let line = format_args!("cannot join the hub at {hub}: {why}; trying on");
+                let by = self
+                    .config
+                    .proxy
+                    .as_ref()
+                    .map_or(String::new(), |proxy| format!(" by the proxy {}", proxy.name));
+                let line = format_args!("cannot join the hub at {hub}{by}: {why}; trying on");
                 self.notices.say(Level::Warn, ("unreachable", 0), now.mono, line);
                 if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
                     *joined = false;
@@ -465,6 +541,7 @@ impl Agent {
                 // These look at the upstream's health when they are through.
                 WorkerState::Resting { .. }
                 | WorkerState::Dialling { .. }
+                | WorkerState::Passing { .. }
                 | WorkerState::Joining { .. }
                 | WorkerState::Serving(_)
                 | WorkerState::Leaving { .. }
@@ -503,6 +580,7 @@ impl Agent {
             }
             WorkerState::Joined { tunnel, .. }
             | WorkerState::Joining { tunnel, .. }
+            | WorkerState::Passing { tunnel, .. }
             | WorkerState::Dialling { tunnel, .. } => {
                 self.drop_tunnel(tunnel);
                 self.stop(key);

@@ -1,9 +1,9 @@
 //! The agent: keeps a tunnel to the hub open for each worker, and serves what comes through from its upstream.
 //!
 //! ```text
-//!   worker    Resting -> Dialling -> Joining -> Joined <-> Serving
-//!                ^                                |           |
-//!                +------------- Leaving <---------+-----------+   (and Finishing, with --on-cancel drain)
+//!   worker    Resting -> Dialling (-> Passing) -> Joining -> Joined <-> Serving
+//!                ^                                             |           |
+//!                +-------------------- Leaving <---------------+-----------+   (and Finishing, with --on-cancel drain)
 //! ```
 //!
 //! One process serves several upstreams; each is an agent of its own with its own id and its own workers. This module owns the
@@ -73,6 +73,8 @@ enum WorkerState {
     Resting { until: Mono },
     /// The connection to the hub is being made.
     Dialling { tunnel: TunnelKey, until: Mono },
+    /// The proxy on the way to the hub was asked to connect to it.
+    Passing { tunnel: TunnelKey, until: Mono, scan: HeadScan },
     /// The handshake is under way.
     Joining { tunnel: TunnelKey, until: Mono, scan: HeadScan, ready: bool },
     /// The tunnel is idle. The hub must be heard of by then.
@@ -194,6 +196,7 @@ impl Agent {
         let until = match &worker.state {
             WorkerState::Resting { until }
             | WorkerState::Dialling { until, .. }
+            | WorkerState::Passing { until, .. }
             | WorkerState::Joining { until, .. }
             | WorkerState::Joined { heard_by: until, .. }
             | WorkerState::Leaving { until, .. } => *until,

@@ -152,6 +152,7 @@ impl Agent {
             WorkerState::Serving(serving) => Some(serving),
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
@@ -341,6 +342,7 @@ impl Agent {
             | WorkerState::Discarding(_)
             | WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
@@ -431,6 +433,7 @@ impl Agent {
             }
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
@@ -537,6 +540,7 @@ impl Agent {
             },
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
@@ -755,6 +759,7 @@ impl super::Worker {
             WorkerState::Serving(serving) => !serving.messages.is_upgraded(),
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }

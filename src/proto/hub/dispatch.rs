@@ -10,7 +10,7 @@ use super::{
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::head::{HeadScan, Version};
 use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::AgentSlot;
+use crate::proto::pool::{AgentSlot, Need};
 use crate::proto::seam::{Close, Command};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::CloseReason;
@@ -148,21 +148,18 @@ impl Hub {
             return Err(QUEUE_FULL);
         }
         let need = &exchange.need;
-        let connected = now.mono < self.grace_ends || self.pool.is_connected(need, now.mono);
-        let no_agent = if !need.refused.is_empty() {
-            REFUSED
-        } else if self.pool.is_barred_by_path(need) {
-            BARRED_PATH
-        } else {
-            NO_AGENT
-        };
+        let is_there = self.pool.is_connected(need, now.mono);
+        let connected = is_there || now.mono < self.grace_ends;
+        let no_agent = self.why_nobody(need);
         let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
         let since = exchange.began;
         let until = match exchange.patience.block {
             Some(false) if connected && self.is_anyone_asked(key) => now.mono.after(ASKED_GRACE),
             Some(false) => return Err(if connected { BUSY } else { no_agent }),
             Some(true) => exchange.patience.max_wait.map_or(Mono::NEVER, |wait| since.after(wait)),
-            None if connected => since.after(longest),
+            None if is_there => since.after(longest),
+            // Who has not come back by then is not there; that is looked at again.
+            None if connected => since.after(longest).min(self.grace_ends),
             None => return Err(no_agent),
         };
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
@@ -174,6 +171,17 @@ impl Hub {
         exchange.phase = Phase::Queued { place: Some(place), until };
         self.arm_exchange(key);
         Ok(())
+    }
+
+    /// What is said where no agent that could serve this is connected.
+    fn why_nobody(&self, need: &Need) -> Refusal {
+        if !need.refused.is_empty() {
+            REFUSED
+        } else if self.pool.is_barred_by_path(need) {
+            BARRED_PATH
+        } else {
+            NO_AGENT
+        }
     }
 
     /// Whether a tunnel that would serve this is free but for an answer to our sign of life.
@@ -195,8 +203,23 @@ impl Hub {
         match &mut exchange.phase {
             Phase::Gathering { until } if *until <= now.mono => self.fail(key, BODY_LATE, now),
             Phase::Queued { until, .. } if *until <= now.mono => {
-                let refusal = if exchange.patience.block == Some(false) { BUSY } else { WAITED };
-                self.fail(key, refusal, now);
+                let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
+                let last = exchange.began.after(longest);
+                match exchange.patience.block {
+                    Some(false) => self.fail(key, BUSY, now),
+                    // It came while every agent was taken for connected, and waits on if one is.
+                    None if now.mono < last && self.pool.is_connected(&exchange.need, now.mono) => {
+                        *until = last
+                    }
+                    None if now.mono < last => {
+                        let refusal = self
+                            .exchanges
+                            .get(key)
+                            .map_or(NO_AGENT, |exchange| self.why_nobody(&exchange.need));
+                        self.fail(key, refusal, now);
+                    }
+                    None | Some(true) => self.fail(key, WAITED, now),
+                }
             }
             Phase::Active { response_by, .. } if *response_by <= now.mono => self.fail(key, NO_RESPONSE, now),
             Phase::Active { body_by, tunnel, .. } if *body_by <= now.mono => {

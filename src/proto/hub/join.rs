@@ -12,7 +12,7 @@ use crate::proto::pool::{AgentSlot, Joining};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{CloseReason, Hello, TOKEN_EXPIRED, TOKEN_REVOKED, write_welcome};
+use crate::proto::tunnel::{CloseReason, Hello, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome};
 
 const TUNNELS_FULL: Refusal = Refusal::new(
     503,
@@ -86,6 +86,8 @@ impl Hub {
                 self.tunnels.get(*key).is_some_and(|it| matches!(it.state, TunnelState::Free { .. }))
             };
             let old = self.pool.find(&joining).filter(is_free).ok_or(TUNNELS_FULL)?;
+            self.commands
+                .push(Command::Send { key: old.into(), bytes: write_farewell(CloseReason::Replaced) });
             self.drop_tunnel(old, CloseReason::Replaced.as_str(), now);
         }
         let tunnel = self.tunnels.insert(Tunnel {

@@ -120,6 +120,7 @@ impl Setup {
             hub_authority: "hub.test".to_owned(),
             hub_path: String::new(),
             hub_authorization: None,
+            proxy: None,
             upstreams: vec![Upstream {
                 agent_id: agent_id.to_owned(),
                 authority: "up.test".to_owned(),

@@ -5,6 +5,7 @@ mod client;
 #[allow(dead_code, reason = "the tests without TLS need some of it")]
 pub mod pki;
 mod process;
+mod proxy;
 mod rig;
 mod server;
 #[allow(dead_code, reason = "the tests without TLS need some of it")]
@@ -18,6 +19,7 @@ mod wire;
 pub use body::{Checker, Pattern};
 pub use client::{hyper_exchange, text, ureq_agent};
 pub use process::{Proc, assert_quiet};
+pub use proxy::ConnectProxy;
 pub use rig::{Agent, Hub, Rig, command, register, secure_agent, secure_hub, shared_token, wait_agents};
 pub use server::{Request, Server, body_of, empty, full, reply, stream};
 pub use socket::Socket;

@@ -147,7 +147,7 @@ fn write(folder: &Path, name: &str, pem: &str, key: &KeyPair) -> Identity {
 }
 
 /// A folder of this process. Those of processes that are gone are removed.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
         let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certificates");

@@ -15,7 +15,8 @@ const SECRET: &str = "a secret of the tests";
 /// The binary under test with these arguments, and nothing of ours in its environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slime"));
-    for variable in ["SLIME_SECRET", "SLIME_TOKEN", "SLIME_APP_PASSWORD", "RUST_LOG"] {
+    let proxies = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "SLIME_PROXY"];
+    for variable in ["SLIME_SECRET", "SLIME_TOKEN", "SLIME_APP_PASSWORD", "RUST_LOG"].iter().chain(&proxies) {
         command.env_remove(variable);
     }
     command.env("RUST_BACKTRACE", "1").args(arguments);

@@ -391,7 +391,7 @@ impl Wire {
 
 impl Head {
     #[track_caller]
-    fn parse(raw: Vec<u8>) -> Self {
+    pub fn parse(raw: Vec<u8>) -> Self {
         let text = &raw[..raw.len() - 4];
         let lines: Vec<&[u8]> = split_lines(text);
         for line in &lines {

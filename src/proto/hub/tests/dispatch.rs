@@ -213,15 +213,37 @@ fn a_hub_that_has_just_started_takes_every_agent_for_connected() {
     let mut pair = setup().start();
     pair.advance(Duration::from_millis(2900));
     let early = ask(&mut pair, &get("/x", "Slime-Scope: any\r\n"));
-    assert_eq!(pair.hub.core.census().queued, 1);
-    pair.advance(Duration::from_millis(200));
-    let late = ask(&mut pair, GET);
-    assert_refused(&mut pair, late, 503, "no agent");
+    let other = ask(&mut pair, &get("/x", "Slime-Scope: other\r\n"));
+    assert_eq!(pair.hub.core.census().queued, 2);
     let mut scoped = token(1);
     scoped.scopes.push("any".to_owned());
     let agent = pair.raw_agent(&scoped, 0);
+    assert!(pair.got(agent).contains("GET /x"));
+    let waiting = ask(&mut pair, &get("/y", "Slime-Scope: any\r\n"));
+    pair.advance(Duration::from_millis(200));
+    // Who has not come by now is not there; who has may be busy for long.
+    assert_refused(&mut pair, other, 503, "no agent");
+    let late = ask(&mut pair, &get("/x", "Slime-Scope: other\r\n"));
+    assert_refused(&mut pair, late, 503, "no agent");
     pair.send(agent, OK);
     assert_eq!(pair.got(early), WAS_OK);
+    assert!(pair.got(agent).contains("GET /y"));
+    pair.send(agent, OK);
+    assert_eq!(pair.got(waiting), WAS_OK);
+    pair.assert_quiet(0);
+    // What came when nobody was there waits on if somebody is in the end.
+    let mut pair = setup().start();
+    let first = ask(&mut pair, GET);
+    let second = ask(&mut pair, &get("/y", ""));
+    let agent = pair.raw_agent(&token(1), 0);
+    pair.got(agent);
+    pair.advance(seconds(5));
+    assert_eq!(pair.got(second), "");
+    pair.send(agent, OK);
+    assert_eq!(pair.got(first), WAS_OK);
+    assert!(pair.got(agent).contains("GET /y"));
+    pair.send(agent, OK);
+    assert_eq!(pair.got(second), WAS_OK);
     pair.assert_quiet(0);
     // Slime-Block: 0 never waits, not even then.
     let mut pair = setup().start();

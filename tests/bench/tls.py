@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""What TLS costs the hub, beside nginx with one worker and the same certificate, in one run.
+
+    tests/bench/tls.py [SLIME]      the binary; target/release/slime without
+
+Needs nginx, openssl and curl. Costs are processor time of the server alone, from /proc: how fast the clients are does not matter.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SLIME = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "target" / "release" / "slime")
+HANDSHAKES = 1500
+GIGABYTES = 2
+IDLE = 1000
+ENVIRONMENT = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin", "SLIME_SECRET": "a secret of the benchmark"}
+for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"]:
+    ENVIRONMENT.pop(name, None)
+
+NGINX = """
+daemon off; master_process off; worker_processes 1; pid FOLDER/pid; error_log stderr warn; worker_rlimit_nofile 8192;
+events { worker_connections 4096; }
+http {
+    access_log off; client_max_body_size 0; keepalive_timeout 600s;
+    client_body_temp_path FOLDER/t1; proxy_temp_path FOLDER/t2; fastcgi_temp_path FOLDER/t3;
+    uwsgi_temp_path FOLDER/t4; scgi_temp_path FOLDER/t5;
+    upstream service { server 127.0.0.1:SERVICE; keepalive 16; }
+    server {
+        listen 127.0.0.1:PORT ssl; ssl_certificate FOLDER/cert.pem; ssl_certificate_key FOLDER/key.pem;
+        ssl_session_cache shared:all:1m;
+        proxy_http_version 1.1; proxy_buffering off; proxy_request_buffering off; proxy_set_header Connection "";
+        location / { proxy_pass http://service; }
+        location /.slime/ { return 404; }
+    }
+}
+"""
+
+
+class Service(threading.Thread):
+    """The upstream: /N answers N zero bytes; bodies are read and dropped."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=[connection], daemon=True).start()
+
+    def serve(self, connection):
+        zeros = memoryview(bytes(1 << 20))
+        room = bytearray(1 << 20)
+        with contextlib.suppress(OSError), connection:
+            while head := read_head(connection):
+                left = int(next(iter(re.findall(rb"(?i)content-length: (\d+)", head)), 0))
+                while left:
+                    got = connection.recv_into(room, min(left, len(room)))
+                    if not got:
+                        return
+                    left -= got
+                length = int(re.match(rb"\S+ /(\d*)", head)[1] or 0)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+                while length:
+                    length -= connection.send(zeros[: min(length, len(zeros))])
+
+
+def read_head(connection):
+    """A head, byte by byte at its end only: nothing behind it is taken."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        peeked = connection.recv(16384, socket.MSG_PEEK)
+        if not peeked:
+            return b""
+        end = peeked.find(b"\r\n\r\n")
+        head += connection.recv(len(peeked) if end < 0 else end + 4)
+    return head
+
+
+class Server:
+    """A process, and what it has used."""
+
+    def __init__(self, command, port=None, line=None):
+        self.child = subprocess.Popen(
+            [str(part) for part in command],
+            env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        self.lines = []
+        self.reader = threading.Thread(target=lambda: self.lines.extend(iter(self.child.stderr.readline, "")), daemon=True)
+        self.reader.start()
+        self.port = port or int(self.find(line))
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                break
+
+    def find(self, expression, count=1):
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            found = [match[1] for line in list(self.lines) if (match := re.search(expression, line))]
+            if len(found) >= count:
+                return found[0]
+            time.sleep(0.01)
+        sys.exit(f"{self.child.args[0]} did not say {expression}: {''.join(self.lines[-20:])}")
+
+    def seconds(self):
+        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kilobytes(self):
+        return int(re.search(r"Rss:\s+(\d+)", Path(f"/proc/{self.child.pid}/smaps_rollup").read_text())[1])
+
+    def end(self):
+        self.child.send_signal(signal.SIGKILL)
+        self.child.wait()
+
+
+def connect(server, context, session=None, request=b"GET /.slime/x HTTP/1.1\r\nHost: h\r\n\r\n"):
+    tcp = socket.create_connection(("127.0.0.1", server.port))
+    tls = context.wrap_socket(tcp, server_hostname="127.0.0.1", session=session)
+    tls.sendall(request)
+    tls.recv(65536)
+    return tls
+
+
+def handshakes(server, context, is_resumed):
+    """Handshakes in a second of processor time, each with one small request."""
+    session = None
+    before = server.seconds()
+    for number in range(HANDSHAKES):
+        with connect(server, context, session) as tls:
+            if is_resumed:
+                if session and not tls.session_reused:
+                    sys.exit("a session was not resumed")
+                session = tls.session
+    return HANDSHAKES / (server.seconds() - before)
+
+
+def transfer(server, folder, is_upload):
+    """Processor seconds for a gigabyte."""
+    url = f"https://127.0.0.1:{server.port}/"
+    command = ["curl", "-sS", "-f", "--cacert", folder / "cert.pem", "-o", "/dev/null"]
+    command += ["-T", folder / "zeros", url] if is_upload else [f"{url}{GIGABYTES * 10**9}"]
+    before = server.seconds()
+    subprocess.run([str(part) for part in command], check=True, env=ENVIRONMENT)
+    return (server.seconds() - before) / GIGABYTES
+
+
+def idle(server, context):
+    """Kilobytes for each connection that is kept and does nothing."""
+    request = b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"
+    kept = [connect(server, context, request=request) for _ in range(50)]
+    before = server.kilobytes()
+    kept += [connect(server, context, request=request) for _ in range(IDLE)]
+    each = (server.kilobytes() - before) / IDLE
+    for tls in kept:
+        tls.close()
+    return each
+
+
+def main():
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder, service = Path(name), Service()
+
+        def start(*arguments, **options):
+            server = Server(*arguments, **options)
+            stack.callback(server.end)
+            return server
+
+        subprocess.run(
+            f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {folder}/key.pem "
+            f"-out {folder}/cert.pem -subj /CN=localhost -days 2 -addext subjectAltName=IP:127.0.0.1 "
+            "-addext basicConstraints=critical,CA:FALSE",
+            shell=True, check=True, stderr=subprocess.DEVNULL, env=ENVIRONMENT,
+        )
+        (folder / "zeros").touch()
+        os.truncate(folder / "zeros", GIGABYTES * 10**9)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        text = NGINX.replace("FOLDER", name).replace("PORT", str(port)).replace("SERVICE", str(service.port))
+        (folder / "nginx.conf").write_text(text)
+        nginx = start(["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"], port)
+        files = ["--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem"]
+        hub = start(
+            [SLIME, "hub", "--host", "127.0.0.1", "--port", 0, "--tls-port", 0, *files, "--log-level", "debug"],
+            line=r"listening on \S*:(\d+) with TLS",
+        )
+        plain = hub.find(r"listening on \S*:(\d+)$")
+        ENVIRONMENT["SLIME_TOKEN"] = subprocess.run(
+            [SLIME, "hub", "register"], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        agent = [SLIME, "agent", "--upstream", f"127.0.0.1:{service.port}", "--connect-timeout", "30s"]
+        by_plain = Server([*agent, "--hub", f"127.0.0.1:{plain}", "--num-worker", 4], port=service.port)
+        hub.find(r"worker \d+ (joined)", 4)
+        context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+        rows = [
+            ("full handshakes/CPU s", handshakes(hub, context, False), handshakes(nginx, context, False)),
+            ("resumed handshakes/CPU s", handshakes(hub, context, True), handshakes(nginx, context, True)),
+            ("down, CPU s/GB", transfer(hub, folder, False), transfer(nginx, folder, False)),
+            ("up, CPU s/GB", transfer(hub, folder, True), transfer(nginx, folder, True)),
+            ("idle client, kB", idle(hub, context), idle(nginx, context)),
+        ]
+        by_plain.end()
+        secured = [*agent, "--hub", f"https://127.0.0.1:{hub.port}", "--hub-ca", folder / "cert.pem", "--num-worker"]
+        few = start([*secured, 4], port=service.port)
+        hub.find(r"worker \d+ (joined)", 8)
+        rows.append(("down by a TLS tunnel, CPU s/GB", transfer(hub, folder, False), None))
+        rows.append(("up by a TLS tunnel, CPU s/GB", transfer(hub, folder, True), None))
+        rows.append(("... and the agent's share", transfer_of(few, hub, folder), None))
+        before = hub.kilobytes()
+        many = start([*secured, IDLE], port=service.port)
+        hub.find(r"worker \d+ (joined)", 8 + IDLE)
+        rows.append(("idle tunnel at the hub, kB", (hub.kilobytes() - before) / IDLE, None))
+        rows.append(("idle tunnel at the agent, kB", (many.kilobytes() - few.kilobytes()) / (IDLE - 4), None))
+        print(f"{'':32}{'slime':>10}{'nginx':>10}")
+        for what, ours, theirs in rows:
+            print(f"{what:32}{ours:10.2f}{'' if theirs is None else f'{theirs:10.2f}'}")
+
+
+def transfer_of(agent, hub, folder):
+    """What a download costs the agent."""
+    before = agent.seconds()
+    transfer(hub, folder, False)
+    return (agent.seconds() - before) / GIGABYTES
+
+
+main()
