@@ -1,7 +1,6 @@
 """What the scenarios stand on: a hub with its agents, what they take of the machine, and the well-behaved client."""
 
 import asyncio
-import contextlib
 import os
 import re
 import resource
@@ -44,20 +43,25 @@ async def eventually(what, look, limit=PATIENCE):
         await asyncio.sleep(0.02)
 
 
-class Process:
+class Child:
+    """A process that ends with the scenario."""
+
+    def __init__(self, words, **options):
+        self.child = subprocess.Popen([str(word) for word in words], **options)
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+
+class Process(Child):
     """A process of slime, its log, and the most that it ever took of the machine."""
 
     def __init__(self, name, words, env, before=None):
         self.name = name
         self.log = tempfile.TemporaryFile("w+")
-        env = {**os.environ, **env}
-        self.child = subprocess.Popen(
-            [*map(str, before or []), SLIME, *map(str, words)],
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-            env=env,
-        )
+        options = {"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log, "env": {**os.environ, **env}}
+        super().__init__([*(before or []), SLIME, *words], **options)
         self.most_memory = self.most_descriptors = 0
 
     def lines(self):
@@ -91,11 +95,6 @@ class Process:
         self.most_memory = max(self.most_memory, self.memory())
         self.most_descriptors = max(self.most_descriptors, self.descriptors())
 
-    def kill(self):
-        with contextlib.suppress(ProcessLookupError):
-            self.child.send_signal(signal.SIGKILL)
-        self.child.wait()
-
 
 class Bed:
     """A hub, an agent, their upstream, and the well-behaved client. It is at rest when it is entered."""
@@ -104,40 +103,51 @@ class Bed:
         self.hub_flags, self.workers, self.hub_before = hub_flags, workers, hub_before
         self.watching = []
         self.agents = []
+        self.children = []
 
     async def __aenter__(self):
-        self.upstream, self.upstream_port = start_upstream()
+        try:
+            await self.start()
+        except BaseException:
+            await self.__aexit__(*sys.exc_info())
+            raise
+        return self
+
+    async def start(self):
+        self.upstream_port = self.start_upstream()
         # The client has an upstream and an agent to itself, so that it measures slime and not the upstream of those who abuse it.
-        self.calm, calm_port = start_upstream()
+        calm_port = self.start_upstream()
         flags = ["--host", "127.0.0.1", "--port", "0", *self.hub_flags]
         self.hub = Process("hub", ["hub", "run", *flags], {"SLIME_SECRET": SECRET}, self.hub_before)
+        self.children.append(self.hub)
         self.port = int((await self.hub.line(r"listening on .*:(\d+)$"))[1])
         self.token = self.register()
         self.agent = await self.add_agent(self.workers)
         scoped = self.register("--scopes", "probe", "--scope-paths", "/hello")
         await self.add_agent(2, token=scoped, upstream=calm_port)
         self.probe_log = tempfile.TemporaryFile("w+")
-        self.probe = subprocess.Popen(
-            [sys.executable, HERE / "probe.py", str(self.port)], stdin=subprocess.PIPE, stdout=self.probe_log
-        )
+        words = [sys.executable, HERE / "probe.py", str(self.port)]
+        self.children.append(Child(words, stdin=subprocess.PIPE, stdout=self.probe_log))
         # Everything has been used once, and what is kept for the next time is there.
         await eventually("the client is served", lambda: len(self.asked()) >= 100)
         self.began = time.monotonic()
         self.before = self.take()
         self.watching.append(asyncio.create_task(self.watch()))
-        return self
 
     async def __aexit__(self, kind, *_):
         for task in self.watching:
             task.cancel()
         if kind:
-            for process in [self.hub, *self.agents]:
-                print(f"--- {process.name}, exit code {process.child.poll()}", *process.lines()[-20:], sep="\n")
-        for process in [self.hub, *self.agents]:
-            process.kill()
-        for child in [self.probe, self.upstream, self.calm]:
+            for process in self.children:
+                if isinstance(process, Process):
+                    print(f"--- {process.name}, exit code {process.child.poll()}", *process.lines()[-20:], sep="\n")
+        for child in reversed(self.children):
             child.kill()
-            child.wait()
+
+    def start_upstream(self):
+        """Starts one, and returns where it listens."""
+        self.children.append(Child([sys.executable, HERE / "upstream.py"], stdout=subprocess.PIPE, text=True))
+        return int(self.children[-1].child.stdout.readline())
 
     def register(self, *flags):
         words = [SLIME, "hub", "register", *flags]
@@ -149,6 +159,7 @@ class Bed:
         words = ["--hub", f"127.0.0.1:{self.port}", "--upstream", upstream, "--num-worker", workers]
         agent = Process(f"agent {len(self.agents)}", ["agent", "run", *words], {"SLIME_TOKEN": token or self.token})
         self.agents.append(agent)
+        self.children.append(agent)
         await agent.line("joined the hub")
         tunnels = 2 + workers
         await eventually("all workers join", lambda: agent.descriptors() >= tunnels)
@@ -211,12 +222,6 @@ class Bed:
         for process in [hub, *self.agents]:
             code = process.child.poll()
             check(code in (None, -signal.SIGKILL), process.name, "ended with", code)
-
-
-def start_upstream():
-    """The process, and where it listens."""
-    child = subprocess.Popen([sys.executable, HERE / "upstream.py"], stdout=subprocess.PIPE, text=True)
-    return child, int(child.stdout.readline())
 
 
 def bound(clients=0, exchanges=0, tunnels=0):

@@ -1,6 +1,7 @@
 """Abuse, one scenario after the other: main.py [--short | --long] [NAME...]"""
 
 import asyncio
+import signal
 import sys
 import time
 
@@ -21,6 +22,8 @@ def main():
     if not chosen:
         sys.exit(f"no scenario is called like {' or '.join(wanted)}")
     raise_limit(20_000)
+    # What a scenario has started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     failed = []
     begun = time.monotonic()
     for scenario in chosen:

@@ -275,6 +275,7 @@ async def agents_killed(long):
                 place = dice.randrange(len(victims))
                 victims[place].kill()
                 bed.agents.remove(victims[place])
+                bed.children.remove(victims[place])
                 killed += 1
                 victims[place] = await bed.add_agent(4)
 
