@@ -286,8 +286,7 @@ impl<S> TlsStream<S> {
             let filled = match self.process(pool, space) {
                 Ok(filled) => filled,
                 Err(error) => {
-                    // The alert that tells the remote side why, as far as it can be told.
-                    let _ = self.step(pool, &mut |_, _| {});
+                    self.take_alert(pool);
                     let _ = self.flush(net, pool);
                     self.failure = Some(Box::new(error.clone()));
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
@@ -350,6 +349,19 @@ impl<S> TlsStream<S> {
                     return Ok(filled);
                 }
                 Event::Blocked => return Ok(filled),
+            }
+        }
+    }
+
+    /// After an error: what is still to be said, up to the alert that tells the remote side why. rustls must not look at the input
+    /// again once it has made that.
+    fn take_alert(&mut self, pool: &mut BufferPool) {
+        loop {
+            let before = self.outgoing.len();
+            let is_over = !matches!(self.step(pool, &mut |_, _| {}), Ok(Event::More));
+            let record = self.outgoing.data().get(before..).unwrap_or_default();
+            if is_over || record.is_empty() || is_alert(record) {
+                return;
             }
         }
     }
@@ -566,6 +578,12 @@ fn settle<D>(
         Err(error) => Err(error),
     };
     Settled { discard, event }
+}
+
+/// Whether a record of ours is an alert: of that type, or encrypted in TLS 1.3 and as long as only alerts are (RFC 8446 section 5.2: two
+/// bytes, the type, and a tag of 16).
+fn is_alert(record: &[u8]) -> bool {
+    matches!(record, [21, ..] | [23, _, _, 0, 19, ..])
 }
 
 /// Moves bytes from a buffer to a slice, as many as there are and fit.

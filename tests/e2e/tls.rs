@@ -383,6 +383,18 @@ fn garbage_and_old_versions_are_refused_and_counted() {
     assert_quiet(&[&hub]);
 }
 
+#[test]
+fn a_client_is_told_why_it_is_refused() {
+    let hub = Hub::start(&[]);
+    for version in [&TLS12, &TLS13] {
+        let mut config = (*pki::client_config(&[version])).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let socket = Socket::client(TcpStream::connect(hub.address()).unwrap(), Arc::new(config));
+        let error = socket.handshake().unwrap_err().to_string();
+        assert!(error.contains("NoApplicationProtocol"), "{error}");
+    }
+}
+
 /// A ClientHello that offers TLS 1.1 and no more.
 fn old_hello() -> Vec<u8> {
     let mut body = vec![3, 2];
@@ -409,6 +421,24 @@ fn a_stalled_handshake_ends_and_delays_nobody() {
         assert!(matches!(tcp.read(&mut [0; 64]), Ok(0) | Err(_)));
     }
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+/// Beyond a thousand at once the oldest one ends, though its time is not over; whoever means it is served.
+#[test]
+fn stalled_handshakes_are_bounded_in_number() {
+    let hub = Hub::start(&["--head-timeout", "60"]);
+    let stall = || {
+        let mut tcp = TcpStream::connect(hub.address()).unwrap();
+        tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+        tcp.write_all(&old_hello()[..20]).unwrap();
+        tcp
+    };
+    let mut crowd: Vec<TcpStream> = (0..1024).map(|_| stall()).collect();
+    assert_eq!(hub.client_sending(OWN).response().status(), 404);
+    assert!(matches!(crowd[0].read(&mut [0]), Ok(0) | Err(_)));
+    let last = crowd.last_mut().unwrap();
+    last.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(last.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
 }
 
 #[test]

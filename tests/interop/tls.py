@@ -51,7 +51,8 @@ class Authority:
         """The files of a certificate and of its key."""
         certificate, key, request = (self.folder / f"{kind}.{end}" for end in ["pem", "key", "csr"])
         (self.folder / "extensions").write_text(f"subjectAltName={names}\n")
-        openssl(*KEYS[kind], "-out", key)
+        command, *options = KEYS[kind]
+        openssl(command, "-out", key, *options)
         openssl("req", "-new", "-key", key, "-subj", "/CN=leaf", "-out", request)
         signer = ["-CA", self.file, "-CAkey", self.folder / "ca.key", "-CAcreateserial", "-days", "2"]
         extensions = ["-extfile", self.folder / "extensions"]

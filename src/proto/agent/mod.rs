@@ -7,21 +7,26 @@
 //! ```
 //!
 //! One process serves several upstreams; each is an agent of its own with its own id and its own workers. This module owns the
-//! tables and hands events to its parts: `link` dials, joins and backs off, `serve` sees one request through, `health` knows
-//! whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
+//! tables and hands events to its parts: `join` dials and joins, `link` keeps the idle tunnel, `backoff` knows when to try again;
+//! `serve` brings a request to the upstream, `respond` its response back, `conclude` ends what does not end that way, and `leftover`
+//! is what remains; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
 
+mod backoff;
+mod conclude;
 mod health;
+mod join;
 mod leftover;
 mod link;
+mod respond;
 mod serve;
 
 use core::net::SocketAddr;
 
 use log::{info, warn};
 
+use self::backoff::Backoff;
 use self::health::Health;
 use self::leftover::{Discarding, Finishing};
-use self::link::Backoff;
 use self::serve::Serving;
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};

@@ -1,0 +1,277 @@
+//! How an exchange ends that does not come to its regular end, and what a worker does next.
+
+use log::debug;
+
+use super::health::describe;
+use super::leftover::Finishing;
+use super::serve::{BROKE, Leg};
+use super::{Agent, UpstreamOf, WorkerState};
+use crate::config::OnCancel;
+use crate::proto::error::Violation;
+use crate::proto::http1::reply::{self, Reply};
+use crate::proto::key::{UpstreamKey, WorkerKey};
+use crate::proto::seam::{Close, Closed, Command};
+use crate::proto::timer::{Mono, Now};
+use crate::proto::tunnel::{WORKING, write_refusal};
+
+const STALLED: Violation = Violation::new(502, "the upstream takes nothing of the request");
+
+impl Agent {
+    /// The upstream could not be reached, broke, or said something that is no HTTP.
+    pub(super) fn upstream_lost(&mut self, key: WorkerKey, upstream: UpstreamKey, reason: Closed, now: Now) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        if worker.kept.is_some_and(|kept| kept.connection == upstream) {
+            worker.kept = None;
+            return;
+        }
+        let index = worker.upstream;
+        match &mut worker.state {
+            WorkerState::Finishing(_) => self.next(key, now),
+            WorkerState::Serving(serving) => match serving.leg {
+                Leg::Dialling { .. } => self.refuse(key, index, describe(reason), now),
+                // Dead since it was last used: the upstream has not seen this request, or may see it twice.
+                Leg::Paired { reused: true, .. }
+                    if !serving.messages.is_answered()
+                        && !serving.messages.has_interim()
+                        && (!reason.written && serving.whole || serving.is_repeatable()) =>
+                {
+                    let tunnel = serving.tunnel;
+                    self.commands.push(Command::Unpair(tunnel.into()));
+                    self.dial_upstream(key, now);
+                }
+                Leg::Paired { .. } if serving.messages.is_answered() => {
+                    self.cut(key, "the upstream broke its response off", now)
+                }
+                Leg::Paired { .. } => self.fail(key, BROKE, now),
+                Leg::Gathering(_) | Leg::Waiting => {}
+            },
+            WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Leaving { .. }
+            | WorkerState::Discarding(_)
+            | WorkerState::Spare
+            | WorkerState::Stopped => {}
+        }
+    }
+
+    /// The upstream takes nothing, and its connection is closed.
+    pub(super) fn upstream_stalled(&mut self, key: WorkerKey, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        if serving.messages.is_answered() {
+            self.cut(key, STALLED.detail, now);
+        } else {
+            self.fail(key, STALLED, now);
+        }
+    }
+
+    pub(super) fn upstream_hung_up(&mut self, upstream: UpstreamKey) {
+        let Some(UpstreamOf::Worker(key)) = self.upstreams.get(upstream).map(|upstream| upstream.of) else {
+            return;
+        };
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        // Elsewhere what it sent before counts, and the end of the input tells.
+        if worker.kept.is_some_and(|kept| kept.connection == upstream) {
+            worker.kept = None;
+            self.drop_upstream(upstream);
+        }
+    }
+
+    /// Time has come for something while a request is served.
+    pub(super) fn check_serving(&mut self, key: WorkerKey, now: Now) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let (index, pace) = (worker.upstream, worker.backoff.pace);
+        let WorkerState::Serving(serving) = &mut worker.state else { return };
+        if let Leg::Dialling { upstream, until } = serving.leg
+            && until <= now.mono
+        {
+            self.drop_upstream(upstream);
+            self.refuse(key, index, "it does not answer", now);
+            return;
+        }
+        // Who takes nothing of what waits for it has a deadline of its own for that.
+        let tunnel_waits = self.tunnels.get(serving.tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
+        let connection = serving.connection().and_then(|key| self.upstreams.get(key));
+        if serving.other_by <= now.mono
+            && (tunnel_waits || connection.is_some_and(|it| it.send_by != Mono::NEVER))
+        {
+            serving.other_by = now.mono.after_coarse(self.config.limits.stall);
+        }
+        if serving.other_by <= now.mono {
+            self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
+            return;
+        }
+        if serving.sign_at <= now.mono {
+            serving.sign_at = now.mono.after_coarse(pace);
+            let tunnel = serving.tunnel;
+            let has_room = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
+            let answered = serving.messages.is_answered();
+            if has_room && !answered {
+                self.commands.push(Command::Send { key: tunnel.into(), bytes: WORKING.to_vec() });
+            }
+        }
+    }
+
+    /// The application has left, or the hub: the upstream is told by closing, or its answer is read to the end.
+    pub(super) fn cancel(&mut self, key: WorkerKey, now: Now) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let WorkerState::Serving(serving) = core::mem::replace(&mut worker.state, WorkerState::Stopped)
+        else {
+            return;
+        };
+        // What is held goes with the tunnel: an upstream that has not taken all of the request would wait for the rest.
+        let has_it_all = serving.messages.request.is_done()
+            && serving
+                .connection()
+                .and_then(|connection| self.upstreams.get(connection))
+                .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
+        match (self.config.on_cancel, &serving.leg) {
+            (OnCancel::Drain, Leg::Paired { upstream, .. })
+                if has_it_all && !serving.messages.is_upgraded() =>
+            {
+                let upstream = *upstream;
+                worker.state = WorkerState::Finishing(Finishing { upstream, messages: serving.messages });
+                self.commands.push(Command::Resume(upstream.into()));
+            }
+            (OnCancel::Close | OnCancel::Drain, _) => {
+                if let Some(connection) = serving.connection() {
+                    self.drop_upstream(connection);
+                }
+                self.next(key, now);
+            }
+        }
+    }
+
+    /// Nothing was sent to the upstream: the hub may send the request elsewhere. The worker withdraws.
+    fn refuse(&mut self, key: WorkerKey, index: u16, why: &'static str, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        let tunnel = serving.tunnel;
+        self.commands.push(Command::DropHeld(tunnel.into()));
+        self.commands.push(Command::Send { key: tunnel.into(), bytes: write_refusal(why, true) });
+        self.upstream_is_down(index, why, now);
+        self.retire_tunnel(tunnel, now);
+        self.next(key, now);
+    }
+
+    /// No response head has gone out: the application gets an answer of ours.
+    pub(super) fn fail(&mut self, key: WorkerKey, violation: Violation, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        let tunnel = serving.tunnel;
+        let connection = serving.connection();
+        let mut bytes = Vec::new();
+        let reply = Reply {
+            error: Some("http_protocol_error"),
+            close: !serving.messages.request.is_done(),
+            head_only: serving.messages.facts.head_only,
+            ..Reply::new(violation.status, violation.detail)
+        };
+        reply::write(&reply, &mut bytes);
+        self.commands.push(Command::Unpair(tunnel.into()));
+        self.commands.push(Command::DropHeld(tunnel.into()));
+        self.commands.push(Command::Send { key: tunnel.into(), bytes });
+        if let Some(connection) = connection {
+            self.drop_upstream(connection);
+        }
+        self.discard_rest(key, now);
+    }
+
+    /// A response head has gone out: the hub must see that what follows is missing.
+    pub(super) fn cut(&mut self, key: WorkerKey, why: &str, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        debug!("{why}");
+        let tunnel = serving.tunnel;
+        // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more than that.
+        let is_open = serving.messages.is_upgraded() && serving.messages.wants_response();
+        if let Some(connection) = serving.connection() {
+            self.drop_upstream(connection);
+        }
+        if is_open && self.tunnels.remove(tunnel).is_some() {
+            self.commands.push(Command::Close(tunnel.into(), Close::Reset));
+        }
+        self.drop_tunnel(tunnel);
+        self.next(key, now);
+    }
+
+    pub(super) fn check_upgrade_over(&mut self, key: WorkerKey, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        if !serving.messages.response_is_done() {
+            return;
+        }
+        let tunnel = serving.tunnel;
+        let connection = serving.connection();
+        self.commands.push(Command::Unpair(tunnel.into()));
+        if let Some(connection) = connection {
+            self.retire_upstream(connection, now);
+        }
+        self.retire_tunnel(tunnel, now);
+        self.next(key, now);
+    }
+
+    fn retire_upstream(&mut self, key: UpstreamKey, now: Now) {
+        let limit = self.config.limits.linger;
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.of = UpstreamOf::Nobody { until: now.mono.after(limit) };
+        self.commands.push(Command::Close(key.into(), Close::Linger));
+        self.arm_upstream(key);
+    }
+
+    /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
+    pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
+        let Some(worker) = self.workers.get(key) else { return };
+        if self.config.extra_upgrades == 0 {
+            self.redial(key, now);
+            return;
+        }
+        let index = worker.upstream;
+        let others = self
+            .workers
+            .iter()
+            .filter(|(other, worker)| *other != key && worker.upstream == index && worker.counts());
+        let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
+        if others >= self.config.workers
+            && let Some(worker) = self.workers.get_mut(key)
+        {
+            worker.state = WorkerState::Spare;
+            let kept = worker.kept.take();
+            if let Some(kept) = kept {
+                self.drop_upstream(kept.connection);
+            }
+            if self.draining.is_some() {
+                self.stop(key);
+            }
+            return;
+        }
+        self.redial(key, now);
+    }
+
+    /// A worker's upstream connection was upgraded: another one, if there is one to spare, takes requests in its stead.
+    pub(super) fn lend_worker(&mut self, key: WorkerKey, now: Now) {
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let is_spare =
+            |worker: &super::Worker| worker.upstream == index && matches!(worker.state, WorkerState::Spare);
+        let spare = self.workers.iter().find(|(_, worker)| is_spare(worker)).map(|(key, _)| key);
+        if let Some(spare) = spare {
+            self.dial(spare, now);
+        }
+    }
+}
+
+impl super::Worker {
+    /// Whether this one takes requests, now or when it is through: not if it stands aside, or its connection was upgraded.
+    fn counts(&self) -> bool {
+        match &self.state {
+            WorkerState::Spare | WorkerState::Stopped => false,
+            WorkerState::Serving(serving) => !serving.messages.is_upgraded(),
+            WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_) => true,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! How a tunnel comes to be: dialling, the proxy on the way, and the handshake.
+
+use log::{Level, debug};
+
+use super::{Agent, Tunnel, TunnelOf, WorkerState};
+use crate::config::{AgentConfig, Upstream};
+use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
+use crate::proto::key::{TunnelKey, WorkerKey};
+use crate::proto::seam::{Command, End, Step, Target};
+use crate::proto::timer::{Armed, Mono, Now};
+use crate::proto::tunnel::{Hello, Welcome};
+
+const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
+/// What is said about a 401 that is not the hub's.
+const LOCKED: &str =
+    "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
+
+/// What is said about a redirection.
+const MOVED: &str = "what answers there points to another address; should --hub begin with https://?";
+
+impl Agent {
+    /// Dials the hub, unless the process is ending.
+    pub(super) fn dial(&mut self, key: WorkerKey, now: Now) {
+        if self.draining.is_some() {
+            self.stop(key);
+            return;
+        }
+        let limit = self.config.limits.connect;
+        let of = TunnelOf::Worker(key);
+        let tunnel =
+            self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, left: false, of });
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let Some(tunnel) = tunnel else { return };
+        worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
+        self.commands.push(Command::Dial { key: tunnel.into(), target: Target::Hub });
+        self.arm_worker(key);
+    }
+
+    pub(super) fn tunnel_connected(&mut self, tunnel: TunnelKey) {
+        let Some(key) = self.worker_of(tunnel) else { return };
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let until = match &worker.state {
+            WorkerState::Dialling { until, .. } => {
+                if let Some(proxy) = &self.config.proxy {
+                    let until = *until;
+                    self.commands.push(Command::Send { key: tunnel.into(), bytes: proxy.request() });
+                    worker.state = WorkerState::Passing { tunnel, until, scan: HeadScan::default() };
+                    return;
+                }
+                *until
+            }
+            // The proxy has connected, and TLS stands.
+            WorkerState::Passing { until, .. } => *until,
+            WorkerState::Resting { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Serving(_)
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
+            | WorkerState::Spare
+            | WorkerState::Stopped => return,
+        };
+        let trouble = self.health.get(usize::from(worker.upstream)).and_then(|health| health.trouble());
+        let agent_id =
+            self.config.upstreams.get(usize::from(worker.upstream)).map_or("", |upstream| &upstream.agent_id);
+        let hello = Hello { token: &self.config.token, agent_id, worker: worker.number, withdrawn: trouble };
+        let mut bytes = Vec::new();
+        hello.write(
+            &self.config.hub_authority,
+            &self.config.hub_path,
+            self.config.hub_authorization.as_deref(),
+            &mut bytes,
+        );
+        self.commands.push(Command::Send { key: tunnel.into(), bytes });
+        worker.state =
+            WorkerState::Joining { tunnel, until, scan: HeadScan::default(), ready: trouble.is_none() };
+    }
+
+    /// What the proxy answers to CONNECT (RFC 9110 section 9.3.6).
+    pub(super) fn read_passage(
+        &mut self,
+        key: WorkerKey,
+        tunnel: TunnelKey,
+        input: &[u8],
+        end: Option<End>,
+        now: Now,
+    ) -> Step {
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Passing { scan, .. } = &mut worker.state else { return Step::Wait };
+        let (status, length) = match scan.advance(input) {
+            Ok(Some(length)) => {
+                let mut storage = Storage::new();
+                let head = ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, true);
+                (head.map_or(0, |head| head.status), length)
+            }
+            Ok(None) if end.is_none() => return Step::Wait,
+            Ok(None) | Err(_) => (0, 0),
+        };
+        match status {
+            200..300 => {
+                if self.config.proxy.as_ref().is_some_and(|proxy| proxy.then_tls) {
+                    self.commands.push(Command::Secure { key: tunnel.into(), target: Target::Hub });
+                } else {
+                    self.tunnel_connected(tunnel);
+                }
+                Step::Skip(length)
+            }
+            _ => {
+                self.drop_tunnel(tunnel);
+                match status {
+                    0 => self.tunnel_lost(key, "what answers there is not an HTTP proxy", now),
+                    407 => self.tunnel_lost(key, "it wants a user and a password, or others", now),
+                    _ => {
+                        self.tunnel_lost(key, &format!("it cannot or will not connect: status {status}"), now)
+                    }
+                }
+                Step::Wait
+            }
+        }
+    }
+
+    pub(super) fn read_welcome(
+        &mut self,
+        key: WorkerKey,
+        tunnel: TunnelKey,
+        input: &[u8],
+        end: Option<End>,
+        now: Now,
+    ) -> Step {
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Joining { scan, ready, .. } = &mut worker.state else { return Step::Wait };
+        let ready = *ready;
+        let (welcome, status, length) = match scan.advance(input) {
+            Ok(Some(length)) => {
+                let mut storage = Storage::new();
+                match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
+                    Ok(head) => (Welcome::parse(&head), head.status, length),
+                    Err(_) => (Welcome::Other, 0, length),
+                }
+            }
+            Ok(None) if end.is_none() => return Step::Wait,
+            Ok(None) if input.is_empty() => {
+                self.drop_tunnel(tunnel);
+                self.tunnel_lost(key, "the connection was closed without an answer", now);
+                return Step::Wait;
+            }
+            Ok(None) | Err(_) => (Welcome::Other, 0, 0),
+        };
+        let why = detail(input.get(length..).unwrap_or_default());
+        match welcome {
+            Welcome::Joined(pace) => {
+                self.accepted = true;
+                worker.backoff.pace = pace;
+                let heard_by = worker.backoff.heard_by(now.mono);
+                worker.state = WorkerState::Joined {
+                    tunnel,
+                    heard_by,
+                    since: now.mono,
+                    scan: HeadScan::on_tunnel(),
+                    ready,
+                };
+                self.note_joined(key, now);
+                self.arm_worker(key);
+                self.check_readiness(key, now);
+                Step::Skip(length)
+            }
+            Welcome::Unauthorized if !self.accepted => {
+                let hub = self.config.hub_authority.clone();
+                let line = format_args!("the hub at {hub} rejects the token: {}", why.unwrap_or(NOT_WANTED));
+                // All workers may hear of it in one turn.
+                self.notices.say(Level::Error, ("fatal", 0), now.mono, line);
+                self.drop_tunnel(tunnel);
+                self.stop(key);
+                self.commands.push(Command::Exit(1));
+                Step::Wait
+            }
+            Welcome::Unauthorized => {
+                let why = why.unwrap_or(NOT_WANTED);
+                let line =
+                    format_args!("the hub rejects the token, which is shown to it again and again: {why}");
+                self.notices.say(Level::Warn, ("rejected", 0), now.mono, line);
+                self.drop_tunnel(tunnel);
+                self.rest_slowly(key, now);
+                Step::Wait
+            }
+            Welcome::NoRoom => {
+                let why = why.unwrap_or("there is no room for it, or no hub behind what answers there");
+                let line = format_args!("the hub does not take {} ({status}): {why}", self.describe(key));
+                self.notices.say(Level::Warn, ("no room", 0), now.mono, line);
+                self.drop_tunnel(tunnel);
+                self.rest(key, false, now);
+                Step::Wait
+            }
+            Welcome::Other => {
+                self.drop_tunnel(tunnel);
+                match status {
+                    0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
+                    401 => self.tunnel_lost(key, LOCKED, now),
+                    301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
+                    _ => {
+                        let why = format!(
+                            "what answers there is not a slime hub, or not on this path: status {status}"
+                        );
+                        self.tunnel_lost(key, &why, now);
+                    }
+                }
+                Step::Wait
+            }
+        }
+    }
+
+    /// A worker has joined. The log hears of the first one of its agent.
+    pub(super) fn note_joined(&mut self, key: WorkerKey, now: Now) {
+        debug!("{} joined the hub", self.describe(key));
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
+        if core::mem::replace(told, true) {
+            return;
+        }
+        let AgentConfig { hub_authority, upstreams, workers, .. } = &self.config;
+        let Some(Upstream { agent_id, authority, .. }) = upstreams.get(usize::from(index)) else { return };
+        let plural = if *workers == 1 { "worker" } else { "workers" };
+        let line = format_args!(
+            "joined the hub at {hub_authority} as {agent_id}: {workers} {plural} for upstream {authority}"
+        );
+        self.notices.say(Level::Info, ("joined", index.into()), now.mono, line);
+    }
+
+    /// A worker has lost its tunnel. The log hears of the first one of its agent.
+    pub(super) fn note_apart(
+        &mut self,
+        key: WorkerKey,
+        level: Level,
+        kind: &'static str,
+        line: core::fmt::Arguments<'_>,
+        now: Now,
+    ) {
+        let worker = self.describe(key);
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
+        if core::mem::replace(told, false) {
+            self.notices.say(level, (kind, index.into()), now.mono, format_args!("{worker}: {line}"));
+        } else {
+            debug!("{worker}: {line}");
+        }
+    }
+}
+
+/// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the head. None of ours has an
+/// escaped character.
+fn detail(body: &[u8]) -> Option<&str> {
+    const LONGEST: usize = 300;
+    let body = core::str::from_utf8(body).ok()?;
+    let (_, text) = body.split_once("\"detail\":\"")?;
+    text.split('"').next().filter(|detail| (1..=LONGEST).contains(&detail.len()) && !detail.contains('\\'))
+}

@@ -1,0 +1,199 @@
+//! What the upstream sends: its response, on its way to the hub.
+
+use super::{Agent, Kept, UpstreamOf, WorkerState};
+use crate::proto::error::Violation;
+use crate::proto::exchange::Turn;
+use crate::proto::http1::body::Progress;
+use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
+use crate::proto::http1::rewrite::response_to_hub;
+use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::seam::{Closed, Command, End, Step, Why};
+use crate::proto::timer::{Mono, Now};
+
+impl Agent {
+    pub(super) fn wants_upstream_input(&self, upstream: UpstreamKey) -> bool {
+        let worker = match self.upstreams.get(upstream).map(|upstream| upstream.of) {
+            Some(UpstreamOf::Worker(worker)) => self.workers.get(worker),
+            Some(UpstreamOf::Probe(_)) => return true,
+            Some(UpstreamOf::Nobody { .. }) | None => return false,
+        };
+        let Some(worker) = worker else { return false };
+        match &worker.state {
+            WorkerState::Serving(serving) if serving.connection() == Some(upstream) => {
+                serving.messages.wants_response()
+            }
+            WorkerState::Finishing(finishing) if finishing.upstream == upstream => true,
+            // A kept connection is read to notice its end.
+            WorkerState::Serving(_)
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
+            | WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Leaving { .. }
+            | WorkerState::Spare
+            | WorkerState::Stopped => true,
+        }
+    }
+
+    /// What an upstream sent.
+    pub(super) fn read_upstream(
+        &mut self,
+        key: WorkerKey,
+        upstream: UpstreamKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        if worker.kept.is_some_and(|kept| kept.connection == upstream) {
+            if !input.is_empty() || end.is_some() {
+                // Its end, or a response to no request (RFC 9112 section 9.3).
+                worker.kept = None;
+                self.drop_upstream(upstream);
+            }
+            return Step::Wait;
+        }
+        match &mut worker.state {
+            WorkerState::Serving(serving) if !serving.messages.is_answered() => {
+                match serving.messages.scan_head(input).map_err(Violation::in_response) {
+                    Ok(Some(length)) => {
+                        self.read_response_head(key, input.get(..length).unwrap_or(input), out, now)
+                    }
+                    Ok(None) => {
+                        if end.is_some() {
+                            self.drop_upstream(upstream);
+                            self.upstream_lost(
+                                key,
+                                upstream,
+                                Closed { why: Why::Failed, written: true },
+                                now,
+                            );
+                        }
+                        Step::Wait
+                    }
+                    Err(violation) => {
+                        self.fail(key, violation, now);
+                        Step::Wait
+                    }
+                }
+            }
+            WorkerState::Serving(serving) => {
+                match serving.messages.advance_response(input, end, out) {
+                    Ok(Progress::Pass(n)) => {
+                        serving.note_progress(stalled_by);
+                        return Step::Pass(n);
+                    }
+                    Ok(Progress::Skip(n)) => return Step::Skip(n),
+                    Ok(Progress::NeedMore) => {}
+                    Ok(Progress::Done) if serving.messages.is_upgraded() => {
+                        serving.other_by = stalled_by;
+                        let tunnel = serving.tunnel;
+                        self.commands.push(Command::Finish(tunnel.into()));
+                        self.arm_worker(key);
+                        self.check_upgrade_over(key, now);
+                    }
+                    Ok(Progress::Done) => self.complete(key, input.is_empty() && end.is_none(), now),
+                    Ok(Progress::Truncated) => self.cut(key, "the upstream cut its response", now),
+                    Err(violation) => self.cut(key, violation.detail, now),
+                }
+                Step::Wait
+            }
+            WorkerState::Finishing(finishing) => {
+                let begin = out.len();
+                let step = finishing.drop_response(input, end, out);
+                out.truncate(begin);
+                let is_over = match step {
+                    Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
+                    Some(Step::Pass(_) | Step::Skip(_)) => false,
+                    None => true,
+                };
+                if is_over {
+                    self.drop_upstream(upstream);
+                    self.next(key, now);
+                }
+                step.unwrap_or(Step::Wait)
+            }
+            WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Leaving { .. }
+            | WorkerState::Discarding(_)
+            | WorkerState::Spare
+            | WorkerState::Stopped => Step::Wait,
+        }
+    }
+
+    fn read_response_head(&mut self, key: WorkerKey, bytes: &[u8], out: &mut Vec<u8>, now: Now) -> Step {
+        let Some(serving) = self.serving(key) else { return Step::Wait };
+        let mut storage = Storage::new();
+        let judged =
+            ResponseHead::parse(bytes, &mut storage, serving.messages.facts.head_only).and_then(|head| {
+                let framing = head.framing.onward(Version::Http11);
+                let turn = serving.messages.on_head(&head, framing)?;
+                Ok((head, framing, turn))
+            });
+        let (head, framing, turn) = match judged {
+            Ok(judged) => judged,
+            Err(violation) => {
+                self.fail(key, violation, now);
+                return Step::Wait;
+            }
+        };
+        response_to_hub(&head, framing, out);
+        let tunnel = serving.tunnel;
+        self.commands.push(Command::DropHeld(tunnel.into()));
+        if turn == Turn::Upgraded {
+            self.commands.push(Command::Resume(tunnel.into()));
+            self.lend_worker(key, now);
+        }
+        Step::Skip(bytes.len())
+    }
+
+    /// The response is complete.
+    fn complete(&mut self, key: WorkerKey, upstream_is_clean: bool, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        let tunnel = serving.tunnel;
+        let connection = serving.connection();
+        let reusable = serving.messages.responder_is_reusable() && upstream_is_clean;
+        // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
+        let all_sent = connection
+            .and_then(|connection| self.upstreams.get(connection))
+            .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
+        let reusable = reusable && all_sent;
+        self.commands.push(Command::Unpair(tunnel.into()));
+        self.commands.push(Command::DropHeld(tunnel.into()));
+        if let Some(connection) = connection {
+            if reusable && let Some(worker) = self.workers.get_mut(key) {
+                worker.kept = Some(Kept { connection, last_used: now.mono });
+            } else {
+                self.drop_upstream(connection);
+            }
+        }
+        self.discard_rest(key, now);
+    }
+
+    /// The tunnel takes the next request.
+    pub(super) fn rest_on_tunnel(&mut self, key: WorkerKey, tunnel: TunnelKey, now: Now) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.backoff.succeed();
+        worker.state = WorkerState::Joined {
+            tunnel,
+            // As long as the application takes what is under way to it, the tunnel is not idle to the hub, and silent. TCP
+            // keep-alive watches until the hub is heard of again.
+            heard_by: Mono::NEVER,
+            since: now.mono,
+            scan: HeadScan::on_tunnel(),
+            ready: true,
+        };
+        self.commands.push(Command::Resume(tunnel.into()));
+        self.arm_worker(key);
+        self.check_readiness(key, now);
+    }
+}
