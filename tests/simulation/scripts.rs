@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::client::Client;
 use crate::for_each_seed;
 use crate::model::{Model, Outcome, Rules};
-use crate::plan::{Mood, draw_sessions};
+use crate::plan::{Fault, How, Mood, draw_sessions};
 use crate::relay::{Flaw, Relay};
 use crate::rng::Rng;
 use crate::scheduler::Simulation;
@@ -39,6 +39,10 @@ fn run(seed: u64, mood: Mood, flaw: Flaw, workers: Option<usize>) -> Report {
     }
     // Nothing between could tell an upstream's silent close from a lost request.
     let idle = 100_000 * SECOND;
+    // The relay passes on whatever it gets.
+    for exchange in exchanges.iter_mut().filter(|it| matches!(it.fault, Some(Fault::Garbage))) {
+        exchange.fault = Some(Fault::CutResponse(150, How::Reset));
+    }
     let model = Model::new(mood, exchanges);
 
     let upstreams: Vec<_> = (0..rng.length(1, 3)).map(|_| simulation.net("upstream")).collect();
