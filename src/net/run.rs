@@ -123,10 +123,15 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let (Some((_, pin)), Some(listener)) = (&offer, secure.first()) {
         info!("the pin of the certificate: agents that know no authority for it take --hub-pin {pin}");
         if tls.as_ref().is_some_and(|tls| tls.is_own) {
-            let port = listener.local_addr()?.port();
-            let host = host_name().unwrap_or_else(|| "HOST".to_owned());
+            // The address that was asked for, if it was, else this machine's name.
+            let address = listener.local_addr()?;
+            let authority = if address.ip().is_unspecified() {
+                format!("{}:{}", host_name().unwrap_or_else(|| "HOST".to_owned()), address.port())
+            } else {
+                address.to_string()
+            };
             info!(
-                "agents join with: slime agent --hub https://{host}:{port} --hub-pin {pin} --token-file token.txt --upstream ADDRESS"
+                "agents join with: slime agent --hub https://{authority} --hub-pin {pin} --token-file token.txt --upstream ADDRESS"
             );
         }
     }

@@ -240,6 +240,7 @@ fn a_hub_makes_its_own_certificate_and_keeps_it() {
     let pin = words[words.iter().position(|word| *word == "--hub-pin").unwrap() + 1].to_owned();
     let upstream = Server::start(async |_| reply(200, "ok"));
     let url = format!("https://{}", hub.address());
+    assert!(line.contains(&format!(" --hub {url} ")), "{line}");
     let agent = Agent::start(&url, shared_token(), &upstream.url(), &["--hub-pin", &pin]);
     agent.wait_line("joined the hub");
     // It is its own authority for applications.
