@@ -23,7 +23,7 @@ SECRET = "the secret of the abuse tests"
 # What the README says about the memory that a hub takes under attack, in bytes.
 BASE = 4 << 20
 EACH_CLIENT = 24 << 10
-EACH_EXCHANGE = 48 << 10
+EACH_EXCHANGE = 56 << 10
 EACH_TUNNEL = 2 << 10
 
 
