@@ -191,6 +191,11 @@ impl<C: Core, N: Net> Shell<C, N> {
         (self.conns.len(), self.buffers.out())
     }
 
+    /// How many bytes those blocks have.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffers.bytes()
+    }
+
     /// Notes an event at its connection.
     fn note(&mut self, event: Event) {
         match event {
