@@ -309,7 +309,14 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Carries out the core's commands, and those that follow from them.
+    #[inline]
     pub(super) fn obey(&mut self) {
+        if !self.core.commands().is_empty() || !self.failed.is_empty() {
+            self.obey_all();
+        }
+    }
+
+    fn obey_all(&mut self) {
         while !self.core.commands().is_empty() || !self.failed.is_empty() {
             let mut commands = core::mem::take(&mut self.commands);
             core::mem::swap(&mut commands, self.core.commands());
