@@ -212,7 +212,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                 let key = Key::from_token(token);
                 match self.conns.slot_mut(key) {
                     Some(Slot::Open(conn)) => {
-                        conn.readable |= readable || hangup;
+                        if readable || hangup {
+                            conn.readable = true;
+                            conn.stream.note_edge();
+                        }
                         conn.writable |= writable;
                         conn.hangup |= hangup;
                         self.list(key);

@@ -61,13 +61,24 @@ impl<S> Stream<S> {
         }
     }
 
+    /// An edge said that there is something to read. What was decrypted before it proves nothing.
+    pub(super) fn note_edge(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.has_edge = true;
+        }
+    }
+
     /// Whether reading `n` bytes into room for `room` proves that there is nothing more at present.
     pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
         match self {
             Self::Plain(_) => n < room,
             // Records are decrypted whole: what is here already is announced by no edge.
             Self::Tls(tls) => {
-                tls.is_drained && tls.is_established && tls.plain.is_empty() && !tls.peer_closed
+                tls.is_drained
+                    && !tls.has_edge
+                    && tls.is_established
+                    && tls.plain.is_empty()
+                    && !tls.peer_closed
             }
         }
     }
@@ -171,6 +182,8 @@ pub(super) struct TlsStream<S> {
     is_established: bool,
     /// The last read took all that the socket had.
     is_drained: bool,
+    /// An edge has come since the last read.
+    has_edge: bool,
     /// The remote side said close_notify.
     peer_closed: bool,
     /// We did.
@@ -200,6 +213,7 @@ impl<S> TlsStream<S> {
             outgoing: Buffer::new(),
             is_established: false,
             is_drained: false,
+            has_edge: false,
             peer_closed: false,
             end_said: false,
             with,
@@ -312,6 +326,7 @@ impl<S> TlsStream<S> {
             };
             let room = self.incoming.space(class, pool);
             let most = room.len();
+            self.has_edge = false;
             let result = net.read(&mut self.socket, room);
             self.is_drained = *result.as_ref().unwrap_or(&0) < most;
             self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
