@@ -5,7 +5,7 @@ import sys
 
 import harness
 
-for module in ["curl", "raw", "vectors", "node", "nginx", "python", "sockets", "models", "fronts", "tls", "endings"]:
+for module in ["curl", "raw", "vectors", "node", "nginx", "python", "sockets", "models", "fronts", "tls", "readme", "endings"]:
     importlib.import_module(module)
 
 sys.exit(harness.main(sys.argv[1:]))
