@@ -72,9 +72,12 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Moved::Impossible => {}
             }
             let Some(conn) = self.conns.get_mut(key) else { return };
-            // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
-            let is_full = conn.input.len() >= Class::Medium.size();
-            let class = if conn.is_bulk || is_full { Class::Large } else { Class::Medium };
+            let class = match conn.peer {
+                Some(_) if conn.is_bulk => Class::Large,
+                // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
+                _ if conn.input.len() >= Class::Medium.size() => Class::Wide,
+                _ => Class::Medium,
+            };
             let space = conn.input.space(class, &mut self.buffers);
             let room = space.len();
             if room == 0 {
@@ -170,6 +173,8 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Returns the input to its connection, without what was consumed of it.
     fn put_back(&mut self, key: Key, mut input: Buffer, consumed: usize) {
         input.consume(consumed, &mut self.buffers);
+        // It may be long until the rest comes.
+        input.fit(&mut self.buffers);
         match self.conns.get_mut(key) {
             Some(conn) => conn.input = input,
             None => input.clear(&mut self.buffers),

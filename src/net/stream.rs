@@ -305,13 +305,20 @@ impl<S> TlsStream<S> {
             }
             // A block of 16 KiB does not hold the largest record.
             let is_bulk = !self.is_drained && self.is_established;
-            let is_full = self.incoming.len() >= Class::Medium.size();
-            let class = if is_bulk || is_full { Class::Large } else { Class::Medium };
+            let class = match self.incoming.len() {
+                _ if is_bulk => Class::Large,
+                len if len >= Class::Medium.size() => Class::Wide,
+                _ => Class::Medium,
+            };
             let room = self.incoming.space(class, pool);
             let most = room.len();
             let result = net.read(&mut self.socket, room);
             self.is_drained = *result.as_ref().unwrap_or(&0) < most;
             self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
+            if result.is_err() {
+                // It may be long until the rest of the record comes.
+                self.incoming.fit(pool);
+            }
             if result? == 0 {
                 return Ok(0);
             }

@@ -12,7 +12,7 @@ use slime::net::shell::{DialTls, Endpoint, LISTENER_TOKENS, Shell, Targets};
 use slime::net::tls::{Trust, client_config, server_config};
 use slime::proto::agent::{Agent, Census};
 use slime::proto::agent_token::TokenKey;
-use slime::proto::hub::Hub;
+use slime::proto::hub::{self, Hub};
 use slime::proto::revocation::Revocations;
 use slime::proto::seam::{Core, Target};
 use slime::proto::timer::Mono;
@@ -42,13 +42,13 @@ struct Node<C: Core> {
     model: Shared,
 }
 
-type Check<C> = Box<dyn Fn(&C) -> Option<String>>;
+type Check<C> = Box<dyn Fn(&Shell<C, SimNet>) -> Option<String>>;
 type Handle<C> = Rc<RefCell<Shell<C, SimNet>>>;
 
 impl<C: Core> Process for Node<C> {
     fn turn(&mut self) -> Option<u8> {
         let exit = self.shell.borrow_mut().turn().unwrap();
-        if let Some(violation) = (self.check)(self.shell.borrow().core()) {
+        if let Some(violation) = (self.check)(&self.shell.borrow()) {
             let violations = &mut self.model.borrow_mut().violations;
             if !violations.contains(&violation) {
                 violations.push(violation);
@@ -397,24 +397,76 @@ fn start_hub(
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
-    let check = move |hub: &Hub| {
+    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { TLS } else { PLAIN };
+    let check = move |shell: &Shell<Hub, SimNet>| {
+        let hub = shell.core();
         let census = hub.census();
         // Who comes back from a lost tunnel has a place, however full the queue is.
         let waiting = (census.gathering + census.queued).saturating_sub(concurrent);
         let within = census.active <= concurrent
+            // A rest is known of when the permit has gone to the next one already.
+            && census.active + census.tails <= concurrent + 1
             && waiting <= depth
             && census.clients <= clients
             && census.tunnels <= tunnels;
         if !within {
             return Some(format!("beyond a cap of the hub: {census:?}"));
         }
-        hub.has_overlooked()
-            .then(|| "a request waits, though a worker that could serve it is free".to_owned())
+        if hub.has_overlooked() {
+            return Some("a request waits, though a worker that could serve it is free".to_owned());
+        }
+        promise.exceeded(shell.buffer_bytes(), census)
     };
     let shell = Rc::new(RefCell::new(shell));
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(net.process, node);
     shell
+}
+
+/// What buffers may take for each of something, in KiB.
+struct Promise {
+    outside: usize,
+    waiting: usize,
+    active: usize,
+    tail: usize,
+    tunnel: usize,
+}
+
+/// Head, and an answer of the hub's own. What was read ahead, and the request that is held. Those, a block for each direction of two
+/// connections. What was read ahead, and the rest of the response. The largest head, and the end of an upgraded connection.
+const PLAIN: Promise = Promise { outside: 18, waiting: 100, active: 290, tail: 130, tunnel: 100 };
+/// Ciphertext of each direction, and what was decrypted ahead, come to that.
+const TLS: Promise = Promise { outside: 80, waiting: 240, active: 700, tail: 330, tunnel: 300 };
+
+impl Promise {
+    /// What is wrong with this many bytes of buffers, if anything is.
+    fn exceeded(&self, bytes: usize, census: hub::Census) -> Option<String> {
+        let hub::Census { clients, tunnels, exchanges, active, tails, .. } = census;
+        let most = self.outside * clients.saturating_sub(exchanges + tails)
+            + self.waiting * exchanges.saturating_sub(active)
+            + self.active * active
+            + self.tail * tails
+            + self.tunnel * tunnels.saturating_sub(active);
+        (bytes > most * 1024)
+            .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
+    }
+
+    /// The same by the caps, as the README says it. Who comes back from a lost tunnel waits beside those of the queue.
+    fn formula(&self) -> String {
+        let Self { outside, waiting, active, tunnel, .. } = self;
+        let concurrent = active + waiting;
+        format!(
+            "{outside} KB x --max-clients + {waiting} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
+        )
+    }
+}
+
+#[test]
+fn the_readme_promises_what_is_held() {
+    let readme = include_str!("../../README.md");
+    for promise in [PLAIN, TLS] {
+        assert!(readme.contains(&promise.formula()), "{}", promise.formula());
+    }
 }
 
 fn start_agent(
@@ -436,8 +488,8 @@ fn start_agent(
         shell.dial_by_tls(Target::Hub, DialTls { config, name, whom: HUB_NAME.to_owned(), is_later: false });
     }
     let shell = Rc::new(RefCell::new(shell));
-    let check = move |agent: &Agent| {
-        let serving = agent.census().serving;
+    let check = move |shell: &Shell<Agent, SimNet>| {
+        let serving = shell.core().census().serving;
         (serving > most).then(|| format!("an agent of {most} workers serves {serving} requests"))
     };
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
