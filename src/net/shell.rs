@@ -310,13 +310,9 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// Carries out the core's commands, and those that follow from them.
     pub(super) fn obey(&mut self) {
-        loop {
+        while !self.core.commands().is_empty() || !self.failed.is_empty() {
             let mut commands = core::mem::take(&mut self.commands);
             core::mem::swap(&mut commands, self.core.commands());
-            if commands.is_empty() && self.failed.is_empty() {
-                self.commands = commands;
-                return;
-            }
             for command in commands.drain(..) {
                 self.carry_out(command);
             }

@@ -415,7 +415,6 @@ impl<S> TlsStream<S> {
         let mut taken = 0;
         let mut slices = slices.iter().filter(|slice| !slice.is_empty());
         let mut current: &[u8] = &[];
-        let mut joined = [0; 2 * 1024];
         loop {
             if current.is_empty() {
                 match slices.next() {
@@ -426,28 +425,10 @@ impl<S> TlsStream<S> {
             if self.outgoing.len() + RECORD + OVERHEAD > OUTGOING {
                 break;
             }
-            // A short head and what follows it share a record.
-            let mut record = current.split_at(current.len().min(RECORD)).0;
-            let mut from_next = 0;
-            let next = slices.clone().next().map_or(&[][..], |slice| slice);
-            if record.len() == current.len() && record.len() + next.len() <= joined.len() && !next.is_empty()
-            {
-                let (head, rest) = joined.split_at_mut(record.len());
-                head.copy_from_slice(record);
-                from_next = next.len();
-                if let Some(rest) = rest.get_mut(..from_next) {
-                    rest.copy_from_slice(next);
-                }
-                record = joined.get(..record.len() + from_next).unwrap_or_default();
-            }
+            let (record, rest) = current.split_at(current.len().min(RECORD));
             self.encrypt(pool, record)?;
             taken += record.len();
-            if from_next > 0 {
-                slices.next();
-                current = &[];
-            } else {
-                current = current.get(record.len()..).unwrap_or_default();
-            }
+            current = rest;
         }
         match self.flush(net, pool) {
             Ok(()) => Ok(taken),
