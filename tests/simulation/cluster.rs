@@ -27,8 +27,11 @@ use crate::plan::{Mood, draw_sessions};
 use crate::rng::Rng;
 use crate::scheduler::{Process, Simulation};
 use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
+use crate::theme::Theme;
 use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, SECOND, Weather};
+
+mod silence;
 
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
@@ -100,7 +103,9 @@ impl Cluster {
     fn new(seed: u64, mood: Mood) -> Self {
         let mut rng = Rng::new(seed, "scenario");
         let weather = Weather::draw(&mut rng);
-        let weather = if mood == Mood::Calm { weather.harmless() } else { weather };
+        let mut weather = if mood == Mood::Calm { weather.harmless() } else { weather };
+        let theme = Theme::draw(&mut rng);
+        theme.change_weather(mood, &mut weather, &mut rng);
         // Now and then enough that it goes through pipes.
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let mut simulation = Simulation::new(seed, weather);
@@ -112,12 +117,15 @@ impl Cluster {
             .map(|net| Endpoint { host: net.address(0).ip().to_string(), port: PORT })
             .collect();
         let agents = rng.length(1, 3);
-        let setting = Setting::draw(mood, agents, &endpoints, &mut rng);
+        let mut setting = Setting::draw(mood, agents, &endpoints, &mut rng);
+        theme.change_setting(mood, &mut setting, &mut rng);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
-        for _ in 0..rng.length(1, 6) {
+        let (applications, requests) = theme.crowd(&mut rng);
+        for _ in 0..applications {
             let first = exchanges.len();
-            let (more, these) = draw_sessions(first..first + rng.length(1, 5), mood, most, &mut rng);
+            let ids = first..first + rng.length(1, requests);
+            let (more, these) = draw_sessions(ids, mood, theme, most, &mut rng);
             exchanges.extend(more);
             sessions.push(these);
         }
@@ -216,14 +224,10 @@ impl Cluster {
         let end = self.simulation.now() + 2000 * SECOND;
         self.simulation.world.borrow_mut().weather = Weather::default();
         self.simulation.run_until(end, |_| false);
-        // Signs of life own blocks while they are on their way, and agents that are not let in try again.
-        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
-        let is_quiet = |it: &Simulation| {
-            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
-            let at_agents: usize = running.map(|(_, agent)| agent.borrow().census().1).sum();
-            hub.borrow().core().census().clients + hub.borrow().census().1 + at_agents == 0
-        };
-        self.simulation.run_until(end + 60 * SECOND, is_quiet);
+        self.settle();
+        self.check_rest();
+        self.fall_silent();
+        self.settle();
         self.check_rest();
         let world = self.simulation.world.borrow();
         let mut model = self.model.borrow_mut();
@@ -244,8 +248,22 @@ impl Cluster {
         Report { violations: std::mem::take(&mut model.violations), outcomes, trace: world.trace() }
     }
 
+    /// Waits until nothing is under way.
+    fn settle(&mut self) {
+        // Signs of life own blocks while they are on their way, and agents that are not let in try again.
+        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
+        let is_quiet = |it: &Simulation| {
+            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
+            let at_agents: usize = running.map(|(_, agent)| agent.borrow().census().1).sum();
+            hub.borrow().core().census().clients + hub.borrow().census().1 + at_agents == 0
+        };
+        let end = self.simulation.now() + 60 * SECOND;
+        self.simulation.run_until(end, is_quiet);
+    }
+
     /// Something happens to a process.
     fn disturb(&mut self) {
+        self.model.borrow_mut().is_honest = false;
         let index = self.rng.length(0, self.agents.len() - 1);
         let agent = self.agents[index].0.net.process;
         match self.rng.within(0, 6) {
