@@ -288,6 +288,8 @@ impl<S> TlsStream<S> {
             return Ok(take(&mut self.incoming, pool, space));
         }
         if !self.plain.is_empty() {
+            // There may have been an edge since the socket was read: what that read proved holds no more.
+            self.is_drained = false;
             return Ok(take(&mut self.plain, pool, space));
         }
         self.fill(net, pool, space)
@@ -320,12 +322,7 @@ impl<S> TlsStream<S> {
             let is_bulk = !self.is_drained && self.is_established;
             let is_full = self.incoming.len() >= Class::Medium.size();
             let class = if is_bulk || is_full { Class::Large } else { Class::Medium };
-            let room = self.incoming.space(class, pool);
-            let most = room.len();
-            let result = net.read(&mut self.socket, room);
-            self.is_drained = *result.as_ref().unwrap_or(&0) < most;
-            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
-            if result? == 0 {
+            if self.receive(net, pool, class)? == 0 {
                 return Ok(0);
             }
             self.has_received = true;
@@ -348,14 +345,27 @@ impl<S> TlsStream<S> {
             if !self.plain.is_empty() || self.incoming.len() >= Class::Small.size() {
                 return Ok(Ahead::Bytes);
             }
-            let room = self.incoming.space(Class::Small, pool);
-            let result = net.read(&mut self.socket, room);
-            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
-            if result? == 0 {
+            if self.receive(net, pool, Class::Small)? == 0 {
                 return Ok(Ahead::End);
             }
             self.process_or_fail(net, pool, &mut [])?;
         }
+    }
+
+    /// Reads ciphertext.
+    fn receive<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        class: Class,
+    ) -> io::Result<usize> {
+        let room = self.incoming.space(class, pool);
+        let most = room.len();
+        let result = net.read(&mut self.socket, room);
+        let n = *result.as_ref().unwrap_or(&0);
+        self.is_drained = n < most;
+        self.incoming.filled(n, pool);
+        result
     }
 
     /// As `process`. If it fails, the remote side is told why.
