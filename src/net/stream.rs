@@ -61,13 +61,24 @@ impl<S> Stream<S> {
         }
     }
 
+    /// An edge said that there is something to read. What was decrypted before it proves nothing.
+    pub(super) fn note_edge(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.has_edge = true;
+        }
+    }
+
     /// Whether reading `n` bytes into room for `room` proves that there is nothing more at present.
     pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
         match self {
             Self::Plain(_) => n < room,
             // Records are decrypted whole: what is here already is announced by no edge.
             Self::Tls(tls) => {
-                tls.is_drained && tls.is_established && tls.plain.is_empty() && !tls.peer_closed
+                tls.is_drained
+                    && !tls.has_edge
+                    && tls.is_established
+                    && tls.plain.is_empty()
+                    && !tls.peer_closed
             }
         }
     }
@@ -184,6 +195,8 @@ pub(super) struct TlsStream<S> {
     is_established: bool,
     /// The last read took all that the socket had.
     is_drained: bool,
+    /// An edge has come since the last read.
+    has_edge: bool,
     /// The remote side said close_notify.
     peer_closed: bool,
     /// We did.
@@ -221,6 +234,7 @@ impl<S> TlsStream<S> {
             outgoing: Buffer::new(),
             is_established: false,
             is_drained: false,
+            has_edge: false,
             peer_closed: false,
             end_said: false,
             with,
@@ -288,8 +302,6 @@ impl<S> TlsStream<S> {
             return Ok(take(&mut self.incoming, pool, space));
         }
         if !self.plain.is_empty() {
-            // There may have been an edge since the socket was read: what that read proved holds no more.
-            self.is_drained = false;
             return Ok(take(&mut self.plain, pool, space));
         }
         self.fill(net, pool, space)
@@ -320,8 +332,11 @@ impl<S> TlsStream<S> {
             }
             // A block of 16 KiB does not hold the largest record.
             let is_bulk = !self.is_drained && self.is_established;
-            let is_full = self.incoming.len() >= Class::Medium.size();
-            let class = if is_bulk || is_full { Class::Large } else { Class::Medium };
+            let class = match self.incoming.len() {
+                _ if is_bulk => Class::Large,
+                len if len >= Class::Medium.size() => Class::Wide,
+                _ => Class::Medium,
+            };
             if self.receive(net, pool, class)? == 0 {
                 return Ok(0);
             }
@@ -361,10 +376,15 @@ impl<S> TlsStream<S> {
     ) -> io::Result<usize> {
         let room = self.incoming.space(class, pool);
         let most = room.len();
+        self.has_edge = false;
         let result = net.read(&mut self.socket, room);
         let n = *result.as_ref().unwrap_or(&0);
         self.is_drained = n < most;
         self.incoming.filled(n, pool);
+        if result.is_err() {
+            // It may be long until the rest of the record comes.
+            self.incoming.fit(pool);
+        }
         result
     }
 
@@ -469,7 +489,6 @@ impl<S> TlsStream<S> {
         let mut taken = 0;
         let mut slices = slices.iter().filter(|slice| !slice.is_empty());
         let mut current: &[u8] = &[];
-        let mut joined = [0; 2 * 1024];
         loop {
             if current.is_empty() {
                 match slices.next() {
@@ -480,28 +499,10 @@ impl<S> TlsStream<S> {
             if self.outgoing.len() + RECORD + OVERHEAD > OUTGOING {
                 break;
             }
-            // A short head and what follows it share a record.
-            let mut record = current.split_at(current.len().min(RECORD)).0;
-            let mut from_next = 0;
-            let next = slices.clone().next().map_or(&[][..], |slice| slice);
-            if record.len() == current.len() && record.len() + next.len() <= joined.len() && !next.is_empty()
-            {
-                let (head, rest) = joined.split_at_mut(record.len());
-                head.copy_from_slice(record);
-                from_next = next.len();
-                if let Some(rest) = rest.get_mut(..from_next) {
-                    rest.copy_from_slice(next);
-                }
-                record = joined.get(..record.len() + from_next).unwrap_or_default();
-            }
+            let (record, rest) = current.split_at(current.len().min(RECORD));
             self.encrypt(pool, record)?;
             taken += record.len();
-            if from_next > 0 {
-                slices.next();
-                current = &[];
-            } else {
-                current = current.get(record.len()..).unwrap_or_default();
-            }
+            current = rest;
         }
         match self.flush(net, pool) {
             Ok(()) => Ok(taken),

@@ -156,7 +156,7 @@ fn what_cannot_be_shown_is_said_at_the_start() {
         (with(missing, &good.key), "cannot read certificates from /nonexistent/file.pem"),
         (with(&good.certificate, missing), "cannot read a private key from /nonexistent/file.pem"),
         (with(&nothing, &good.key), "there is no certificate in"),
-        (with(&good.certificate, &nothing), "cannot read a private key from"),
+        (with(&good.certificate, &nothing), "there is no private key in"),
     ] {
         let mut start = hub_command(&identity, &[]);
         let output = start.env("SLIME_SECRET", "s").output().unwrap();

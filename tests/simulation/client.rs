@@ -386,14 +386,7 @@ impl Client {
         let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes - connection.taken)];
         match connection.wire.read(&mut self.net, &mut buffer) {
             // The other side of an upgraded connection is complete, this one is not yet.
-            Ok(0)
-                if connection.is_raw()
-                    && !(connection.finished && connection.wire.has_sent_all())
-                    && !connection.failed
-                    && !connection.half_closed =>
-            {
-                Next::Wait
-            }
+            Ok(0) if connection.is_raw() && !connection.has_ended() => Next::Wait,
             Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),
             Ok(n) => {
                 connection.received += n;
@@ -541,6 +534,11 @@ impl Connection {
         (self.written, self.taken) = (0, 0);
         let exchange = self.asked[self.current].exchange;
         self.reader.to_head = model.borrow().exchanges[exchange].method == "HEAD";
+    }
+
+    /// Our side of an upgraded connection has ended, in one way or another.
+    fn has_ended(&self) -> bool {
+        self.finished && self.wire.has_sent_all() || self.failed || self.half_closed
     }
 
     fn is_raw(&self) -> bool {

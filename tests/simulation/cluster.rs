@@ -22,6 +22,7 @@ use crate::calls::SimNet;
 use crate::client::Client;
 use crate::for_each_seed;
 use crate::hostile::{Guise, Hostile};
+use crate::memory::{PLAIN, Promise, TLS};
 use crate::model::{Model, Outcome, Rules, Shared};
 use crate::plan::{Mood, draw_sessions};
 use crate::rng::Rng;
@@ -32,6 +33,8 @@ use crate::world::{Delivery, SECOND, Weather};
 
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
+/// Blocks that a connection may own: of its input, its output, what is held of its request, and TLS both ways.
+const MOST_BLOCKS: usize = 6;
 /// The number of the token that hostile agents have.
 const HOSTILE: usize = 99;
 
@@ -43,13 +46,13 @@ struct Node<C: Core> {
     model: Shared,
 }
 
-type Check<C> = Box<dyn Fn(&C) -> Option<String>>;
+type Check<C> = Box<dyn Fn(&Shell<C, SimNet>) -> Option<String>>;
 type Handle<C> = Rc<RefCell<Shell<C, SimNet>>>;
 
 impl<C: Core> Process for Node<C> {
     fn turn(&mut self) -> Option<u8> {
         let exit = self.shell.borrow_mut().turn().unwrap();
-        if let Some(violation) = (self.check)(self.shell.borrow().core()) {
+        if let Some(violation) = (self.check)(&self.shell.borrow()) {
             let violations = &mut self.model.borrow_mut().violations;
             if !violations.contains(&violation) {
                 violations.push(violation);
@@ -408,8 +411,6 @@ fn start_hub(
     model: &Shared,
 ) -> Handle<Hub> {
     let config = setting.hub.clone();
-    let (concurrent, depth) = (config.concurrent, config.queue_depth);
-    let (clients, tunnels) = (config.max_clients, config.max_tunnels);
     let now = net.world.borrow().now();
     let mut core = Hub::new(config, TokenKey::clone(token_key()), now);
     core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
@@ -421,24 +422,26 @@ fn start_hub(
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
-    let check = move |hub: &Hub| {
-        let census = hub.census();
-        // Who comes back from a lost tunnel has a place, however full the queue is.
-        let waiting = (census.gathering + census.queued).saturating_sub(concurrent);
-        let within = census.active <= concurrent
-            && waiting <= depth
-            && census.clients <= clients
-            && census.tunnels <= tunnels;
-        if !within {
-            return Some(format!("beyond a cap of the hub: {census:?}"));
-        }
-        hub.has_overlooked()
-            .then(|| "a request waits, though a worker that could serve it is free".to_owned())
-    };
+    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { &TLS } else { &PLAIN };
+    let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
     let shell = Rc::new(RefCell::new(shell));
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(net.process, node);
     shell
+}
+
+fn check_hub(shell: &Shell<Hub, SimNet>, promise: &Promise) -> Option<String> {
+    let census = shell.core().census();
+    check_buffers("the hub", shell.census(), census.clients + census.tunnels)
+        .or(shell.core().audit())
+        .or(promise.exceeded(shell.buffer_bytes(), census))
+}
+
+/// Connections and blocks of a process: those of its tables, and as many as these may have.
+fn check_buffers(whose: &str, (conns, blocks): (usize, usize), entries: usize) -> Option<String> {
+    let is_within = conns == entries && blocks <= entries * MOST_BLOCKS;
+    (!is_within)
+        .then(|| format!("{whose} has {conns} connections and {blocks} blocks for {entries} of its tables"))
 }
 
 fn start_agent(
@@ -462,9 +465,13 @@ fn start_agent(
         shell.dial_by_tls(target, DialTls { config, name, whom: HUB_NAME.to_owned(), is_later: false });
     }
     let shell = Rc::new(RefCell::new(shell));
-    let check = move |agent: &Agent| {
-        let serving = agent.census().serving;
-        (serving > most).then(|| format!("an agent of {most} workers serves {serving} requests"))
+    let check = move |shell: &Shell<Agent, SimNet>| {
+        let serving = shell.core().census().serving;
+        if serving > most {
+            return Some(format!("an agent of {most} workers serves {serving} requests"));
+        }
+        let census = shell.core().census();
+        check_buffers("an agent", shell.census(), census.tunnels + census.upstreams).or(shell.core().audit())
     };
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(place.net.process, node);

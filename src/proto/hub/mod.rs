@@ -11,6 +11,7 @@
 //! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
 //! [`super::queue`].
 
+mod audit;
 mod client;
 mod dispatch;
 mod join;
@@ -65,6 +66,8 @@ pub struct Hub {
     client_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
     active: usize,
+    /// Clients that take the rest of a response whose exchange is over: they have its permit still.
+    tails: usize,
     /// Exchanges in [`Phase::Gathering`].
     gathering: usize,
     arrivals: u64,
@@ -103,7 +106,17 @@ struct Client {
     left: bool,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
+    /// What it was sent last came from an agent, however much of that it has taken.
+    was_served: bool,
     state: ClientState,
+}
+
+impl Client {
+    /// Whether it is in no exchange any more and has not taken all of what it was sent from an agent. Answers of the hub's own are
+    /// small, and whoever does not take one keeps nobody from being served.
+    fn takes_tail(&self) -> bool {
+        self.was_served && self.send_by != Mono::NEVER && !matches!(self.state, ClientState::Exchange(_))
+    }
 }
 
 /// What a client speaks.
@@ -269,6 +282,39 @@ impl Refusal {
     }
 }
 
+impl Client {
+    /// When something is to be done about it, though nothing happens.
+    fn deadline(&self) -> Mono {
+        let until = match self.state {
+            ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
+            ClientState::Exchange(_) => Mono::NEVER,
+        };
+        until.min(self.send_by)
+    }
+}
+
+impl Tunnel {
+    /// As [`Client::deadline`].
+    fn deadline(&self) -> Mono {
+        let until = match self.state {
+            TunnelState::Free { ping_at: until, .. }
+            | TunnelState::Busy { sign_by: until, .. }
+            | TunnelState::Ending { until } => until,
+        };
+        until.min(self.send_by)
+    }
+}
+
+impl Exchange {
+    /// As [`Client::deadline`].
+    fn deadline(&self) -> Mono {
+        match self.phase {
+            Phase::Gathering { until } | Phase::Queued { until, .. } => until,
+            Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
+        }
+    }
+}
+
 impl Hub {
     /// A hub that begins now.
     pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
@@ -289,6 +335,7 @@ impl Hub {
             ending: List::default(),
             client_nodes: Arena::default(),
             active: 0,
+            tails: 0,
             gathering: 0,
             arrivals: 0,
             spare_needs: Vec::new(),
@@ -305,43 +352,43 @@ impl Hub {
             tunnels: self.tunnels.len(),
             exchanges: self.exchanges.len(),
             active: self.active,
+            tails: self.tails,
             gathering: self.gathering,
             queued: self.queue.len(),
         }
     }
 
-    /// Whether a request waits although there are a worker that could serve it and a permit: never between two turns. For tests.
-    pub fn has_overlooked(&self) -> bool {
-        let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
-        self.active < self.config.concurrent && self.queue.first_served(find).is_some()
+    /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client counts, too: it is in the
+    /// same memory.
+    fn has_permit(&self) -> bool {
+        self.active + self.tails < self.config.concurrent
+    }
+
+    /// Changes what a client is doing, or how far it has taken what it is sent, and keeps count and timer in step.
+    fn change_client(&mut self, key: ClientKey, change: impl FnOnce(&mut Client)) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        self.tails -= usize::from(client.takes_tail());
+        change(client);
+        self.tails += usize::from(client.takes_tail());
+        self.arm_client(key);
     }
 
     fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let until = match client.state {
-            ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
-            ClientState::Exchange(_) => Mono::NEVER,
-        };
-        self.timers.arm(&mut client.armed, key.into(), until.min(client.send_by));
+        let deadline = client.deadline();
+        self.timers.arm(&mut client.armed, key.into(), deadline);
     }
 
     fn arm_tunnel(&mut self, key: TunnelKey) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let until = match tunnel.state {
-            TunnelState::Free { ping_at: until, .. }
-            | TunnelState::Busy { sign_by: until, .. }
-            | TunnelState::Ending { until } => until,
-        };
-        self.timers.arm(&mut tunnel.armed, key.into(), until.min(tunnel.send_by));
+        let deadline = tunnel.deadline();
+        self.timers.arm(&mut tunnel.armed, key.into(), deadline);
     }
 
     fn arm_exchange(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let until = match exchange.phase {
-            Phase::Gathering { until } | Phase::Queued { until, .. } => until,
-            Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
-        };
-        self.timers.arm(&mut exchange.armed, key.into(), until);
+        let deadline = exchange.deadline();
+        self.timers.arm(&mut exchange.armed, key.into(), deadline);
     }
 
     /// A drain is over when nothing is left to be served and the last answers are out.
@@ -376,6 +423,8 @@ pub struct Census {
     pub exchanges: usize,
     /// Exchanges with a worker.
     pub active: usize,
+    /// Clients that take the rest of a response whose worker is free again.
+    pub tails: usize,
     /// Exchanges that await their body.
     pub gathering: usize,
     /// Exchanges that wait for a worker.
@@ -400,6 +449,7 @@ impl Core for Hub {
             armed: Armed::default(),
             left: false,
             send_by: Mono::NEVER,
+            was_served: false,
             state: ClientState::Ending { place: None, until: Mono::NEVER },
         })?;
         self.await_head(key, self.config.limits.head, now);
@@ -477,9 +527,11 @@ impl Core for Hub {
         let stall = self.config.limits.stall;
         let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = ClientKey::from_key(key) {
-            if let Some(client) = self.clients.get_mut(key) {
-                client.send_by = send_by(stall);
-                self.arm_client(key);
+            self.change_client(key, |client| client.send_by = send_by(stall));
+            if !waiting {
+                // It reads its next request now, and another exchange may have the permit.
+                self.commands.push(Command::Resume(key.into()));
+                self.dispatch(now);
             }
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(tunnel) = self.tunnels.get_mut(key)
