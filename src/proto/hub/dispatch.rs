@@ -30,7 +30,7 @@ const BARRED_PATH: Refusal = Refusal::new(
 const WAITED: Refusal =
     Refusal::new(503, "connection_timeout", "no worker became free in time; try again later");
 const BUSY: Refusal =
-    Refusal::new(503, "connection_limit_reached", "all workers are busy, and Slime-Block: 0 does not wait");
+    Refusal::new(503, "connection_limit_reached", "no worker is free, and Slime-Block: 0 does not wait");
 const LOST: Refusal = Refusal::new(502, "connection_terminated", "the agent was lost before it answered");
 const REFUSED: Refusal =
     Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
