@@ -329,7 +329,7 @@ pub(super) struct AgentRun {
     pub(super) num_worker: u32,
 
     /// upgraded connections (WebSockets) beside the workers, for each upstream (0)
-    #[argh(option, arg_name = "n", default = "0")]
+    #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
     pub(super) extra_upgrades: u32,
 
     /// how this agent is called in Slime-Agent-Id (random)

@@ -122,7 +122,7 @@ pub(super) fn normalise(
     fill(&mut normal, &mut given, info, Layer::Environment, |flag| look_up(&variable(flag.long)))?;
     if let Some(file) = normal.env_file.clone() {
         let text = read(&file).map_err(|error| {
-            Failure::Runtime(format!("cannot read the file of {ENV_FILE}, {file}: {error}"))
+            Failure::Runtime(format!("cannot read the file of {}, {file}: {error}", normal.origin(ENV_FILE)))
         })?;
         let lines = env_file::parse(&text).map_err(|error| Failure::Runtime(format!("{file}, {error}")))?;
         note_unknown(&mut normal, root, &file, &lines);

@@ -61,7 +61,7 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
 }
 
 /// A plain number.
-pub(super) fn count(text: &str) -> Result<usize, String> {
+pub(super) fn count<T: FromStr>(text: &str) -> Result<T, String> {
     number(text).ok_or_else(|| "this must be a whole number".into())
 }
 

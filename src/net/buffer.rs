@@ -12,28 +12,32 @@ pub enum Class {
     Small,
     /// 16 KiB: the largest head that is taken, the request body that the hub holds, a full TLS record.
     Medium,
+    /// 34 KiB: a request that waits, which is a head as the hub writes it and what is held of the body; the largest head on a tunnel.
+    Wide,
     /// 64 KiB: bodies on their way; beyond it a system call costs no more than the copying that it does.
     Large,
 }
 
 impl Class {
-    const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
+    const ALL: [Self; 4] = [Self::Small, Self::Medium, Self::Wide, Self::Large];
 
     /// The size of a block in bytes.
     pub const fn size(self) -> usize {
         match self {
             Self::Small => 2 * 1024,
             Self::Medium => 16 * 1024,
+            Self::Wide => 34 * 1024,
             Self::Large => 64 * 1024,
         }
     }
 
-    /// Free blocks that the pool keeps; those beyond go back to the allocator. 2.5 MiB in all: what a router can spare, and
+    /// Free blocks that the pool keeps; those beyond go back to the allocator. 2.8 MiB in all: what a router can spare, and
     /// enough that a busy server does not ask the allocator for each message.
     const fn kept(self) -> usize {
         match self {
             Self::Small => 256,
             Self::Medium => 64,
+            Self::Wide => 8,
             Self::Large => 16,
         }
     }
@@ -47,8 +51,9 @@ impl Class {
 /// Free blocks, and how many are out.
 #[derive(Default)]
 pub struct BufferPool {
-    free: [Vec<Box<[u8]>>; 3],
+    free: [Vec<Box<[u8]>>; 4],
     out: usize,
+    bytes: usize,
 }
 
 impl BufferPool {
@@ -62,15 +67,22 @@ impl BufferPool {
         self.out
     }
 
+    /// The size of those blocks, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// A block of this class. Its content is whatever its last owner left; it was zeroed once, when it was allocated.
     fn take(&mut self, class: Class) -> Box<[u8]> {
         self.out += 1;
+        self.bytes += class.size();
         // The block used last is the one in the processor's cache.
         self.list(class).pop().unwrap_or_else(|| vec![0; class.size()].into_boxed_slice())
     }
 
     fn give_back(&mut self, block: Box<[u8]>) {
         self.out -= 1;
+        self.bytes -= block.len();
         if let Some(class) = Class::holding(block.len()) {
             let list = self.list(class);
             if list.len() < class.kept() {
@@ -80,10 +92,11 @@ impl BufferPool {
     }
 
     fn list(&mut self, class: Class) -> &mut Vec<Box<[u8]>> {
-        let [small, medium, large] = &mut self.free;
+        let [small, medium, wide, large] = &mut self.free;
         match class {
             Class::Small => small,
             Class::Medium => medium,
+            Class::Wide => wide,
             Class::Large => large,
         }
     }
@@ -211,6 +224,15 @@ impl Buffer {
         Ok(())
     }
 
+    /// Moves what is left to the smallest block that holds it.
+    pub fn fit(&mut self, pool: &mut BufferPool) {
+        if let Some(class) = Class::holding(self.len())
+            && class.size() < self.capacity()
+        {
+            self.exchange(class, pool);
+        }
+    }
+
     /// The size of the block that is owned at present.
     fn capacity(&self) -> usize {
         self.block.as_ref().map_or(0, |block| block.len())
@@ -225,7 +247,7 @@ impl Buffer {
         (self.start, self.end) = (0, self.end - self.start);
     }
 
-    /// Moves the data to a block of this larger class.
+    /// Moves the data to a block of this class, which holds it.
     fn exchange(&mut self, class: Class, pool: &mut BufferPool) {
         let mut block = pool.take(class);
         let data = self.data();
@@ -327,6 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_moves_to_a_block_that_fits() {
+        let mut pool = BufferPool::new();
+        let mut buffer = Buffer::new();
+        buffer.append(&vec![7; Class::Large.size()], &mut pool).unwrap();
+        for (left, class) in [(Class::Wide.size(), Class::Wide), (100, Class::Small)] {
+            buffer.consume(buffer.len() - left, &mut pool);
+            buffer.fit(&mut pool);
+            assert_eq!((buffer.data(), buffer.capacity()), (&vec![7; left][..], class.size()));
+            assert_eq!((pool.out(), pool.bytes()), (1, class.size()));
+        }
+        buffer.clear(&mut pool);
+        buffer.fit(&mut pool);
+        assert_eq!((buffer.capacity(), pool.bytes()), (0, 0));
+    }
+
+    #[test]
     fn the_pool_keeps_a_bounded_number() {
         let mut pool = BufferPool::new();
         let mut buffers: Vec<Buffer> = (0..1000).map(|_| Buffer::new()).collect();
@@ -338,6 +376,6 @@ mod tests {
             buffer.consume(1, &mut pool);
         }
         assert_eq!(pool.out(), 0);
-        assert_eq!(pool.free.each_ref().map(Vec::len), [Class::Small.kept(), 0, 0]);
+        assert_eq!(pool.free.each_ref().map(Vec::len), [Class::Small.kept(), 0, 0, 0]);
     }
 }

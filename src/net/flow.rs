@@ -23,6 +23,9 @@ use crate::proto::seam::{Core, End, Step, Why};
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET: usize = 256 * 1024;
+/// Several pieces that have no more bytes than this together are copied into one: a system call with one range of bytes costs less than
+/// one with several by more than the copying does. With TLS they share a record.
+const JOINED: usize = 2 * 1024;
 /// Pieces that go out in one write.
 const MAX_PIECES: usize = 16;
 /// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was told to stop.
@@ -36,6 +39,13 @@ enum Piece {
     Theirs(Range<usize>),
 }
 
+impl Piece {
+    fn range(&self) -> &Range<usize> {
+        let (Self::Ours(range) | Self::Theirs(range)) = self;
+        range
+    }
+}
+
 impl<C: Core, N: Net> Shell<C, N> {
     /// Reads what there is and shows it to the core, for as long as it is wanted, there is room, and the budget lasts.
     pub(super) fn pump(&mut self, key: Key) {
@@ -47,7 +57,11 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return;
             }
             let is_unsettled = conn.is_unsettled;
-            if !is_unsettled && !self.core.wants_input(key) || self.is_held_up(key) {
+            if self.is_held_up(key) {
+                return;
+            }
+            if !is_unsettled && !self.core.wants_input(key) {
+                self.look_ahead(key);
                 return;
             }
             if (is_unsettled || !conn.input.is_empty() || conn.end.is_some()) && self.show(key) {
@@ -72,9 +86,12 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Moved::Impossible => {}
             }
             let Some(conn) = self.conns.get_mut(key) else { return };
-            // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
-            let is_full = conn.input.len() >= Class::Medium.size();
-            let class = if conn.is_bulk || is_full { Class::Large } else { Class::Medium };
+            let class = match conn.peer {
+                Some(_) if conn.is_bulk => Class::Large,
+                // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
+                _ if conn.input.len() >= Class::Medium.size() => Class::Wide,
+                _ => Class::Medium,
+            };
             let space = conn.input.space(class, &mut self.buffers);
             let room = space.len();
             if room == 0 {
@@ -155,6 +172,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
         }
         let pieces = pieces.get(..count).unwrap_or_default();
+        let joined = [join(pieces, input.data(), &mut out)];
+        let pieces = if joined[0].is_some() { &joined } else { pieces };
         self.deliver(key, pieces, input.data(), &out);
         out.clear();
         self.scratch = out;
@@ -170,6 +189,8 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Returns the input to its connection, without what was consumed of it.
     fn put_back(&mut self, key: Key, mut input: Buffer, consumed: usize) {
         input.consume(consumed, &mut self.buffers);
+        // It may be long until the rest comes.
+        input.fit(&mut self.buffers);
         match self.conns.get_mut(key) {
             Some(conn) => conn.input = input,
             None => input.clear(&mut self.buffers),
@@ -243,6 +264,13 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
     pub(super) fn flush(&mut self, key: Key) {
+        if self.waits(key) {
+            self.send_waiting(key);
+        }
+        self.finish_if_sent(key);
+    }
+
+    fn send_waiting(&mut self, key: Key) {
         let mut moved = false;
         if self.conns.get(key).is_some_and(|conn| conn.piped.is_some() && conn.writable && !conn.write_failed)
         {
@@ -336,7 +364,6 @@ impl<C: Core, N: Net> Shell<C, N> {
             self.tell_moved(key);
         }
         self.tell_waiting(key);
-        self.finish_if_sent(key);
     }
 
     /// Whether anything waits to be sent to this connection.
@@ -384,15 +411,16 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     fn finish_if_sent(&mut self, key: Key) {
-        if self.waits(key) {
-            return;
-        }
-        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Some(conn) = self.conns.get(key) else { return };
         let after = match conn.ending {
             Ending::Finish => Ending::Finished,
             Ending::Linger { dropped, finished: false } => Ending::Linger { dropped, finished: true },
             Ending::No | Ending::Finished | Ending::Linger { finished: true, .. } => return,
         };
+        if self.waits(key) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(key) else { return };
         conn.stream.say_end(&mut self.buffers);
         match conn.stream.flush(&mut self.net, &mut self.buffers) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -475,6 +503,24 @@ impl<C: Core, N: Net> Shell<C, N> {
             self.later.push(key);
         }
     }
+}
+
+/// Makes one piece of several small ones.
+fn join(pieces: &[Option<Piece>], input: &[u8], out: &mut Vec<u8>) -> Option<Piece> {
+    let count = pieces.len();
+    let pieces = pieces.iter().flatten();
+    let total: usize = pieces.clone().map(|piece| piece.range().len()).sum();
+    if count < 2 || total > JOINED {
+        return None;
+    }
+    let begin = out.len();
+    for piece in pieces {
+        match piece {
+            Piece::Ours(range) => out.extend_from_within(range.clone()),
+            Piece::Theirs(range) => out.extend_from_slice(input.get(range.clone()).unwrap_or_default()),
+        }
+    }
+    Some(Piece::Ours(begin..out.len()))
 }
 
 /// Adds a piece, in one with the last one if they touch. The caller leaves room for it.

@@ -40,6 +40,8 @@ pub struct Shell<C: Core, N: Net> {
     pub(super) failed: Vec<(Key, Why)>,
     /// Connections to be served in this turn.
     pub(super) ready: Vec<Key>,
+    /// The room of the ready list that is being gone through, while none is.
+    spare: Vec<Key>,
     /// Connections that used up their share of this turn.
     pub(super) later: Vec<Key>,
     pub(super) listeners: Vec<ListenerState<N::Listener>>,
@@ -75,6 +77,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             scratch: Vec::new(),
             failed: Vec::new(),
             ready: Vec::new(),
+            spare: Vec::new(),
             later: Vec::new(),
             events: Vec::new(),
             // Connections may have come before the first poll.
@@ -191,6 +194,11 @@ impl<C: Core, N: Net> Shell<C, N> {
         (self.conns.len(), self.buffers.out())
     }
 
+    /// How many bytes those blocks have.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffers.bytes()
+    }
+
     /// Notes an event at its connection.
     fn note(&mut self, event: Event) {
         match event {
@@ -257,7 +265,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             if self.ready.is_empty() {
                 return;
             }
-            let mut batch = core::mem::take(&mut self.ready);
+            let spare = core::mem::take(&mut self.spare);
+            let mut batch = core::mem::replace(&mut self.ready, spare);
             batch.sort_by_key(|key| core::cmp::Reverse(key.kind()));
             for key in batch.drain(..) {
                 if let Some(conn) = self.conns.get_mut(key) {
@@ -265,10 +274,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     self.serve(key);
                 }
             }
-            // The emptied vector is the larger one, as a rule.
-            if self.ready.is_empty() {
-                self.ready = batch;
-            }
+            self.spare = batch;
         }
     }
 
@@ -306,14 +312,17 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Carries out the core's commands, and those that follow from them.
+    #[inline]
     pub(super) fn obey(&mut self) {
-        loop {
+        if !self.core.commands().is_empty() || !self.failed.is_empty() {
+            self.obey_all();
+        }
+    }
+
+    fn obey_all(&mut self) {
+        while !self.core.commands().is_empty() || !self.failed.is_empty() {
             let mut commands = core::mem::take(&mut self.commands);
             core::mem::swap(&mut commands, self.core.commands());
-            if commands.is_empty() && self.failed.is_empty() {
-                self.commands = commands;
-                return;
-            }
             for command in commands.drain(..) {
                 self.carry_out(command);
             }

@@ -113,6 +113,19 @@ impl<S> Stream<S> {
         }
     }
 
+    /// What stands next in the input, though nobody wants it; would-block if nothing does.
+    pub(super) fn look_ahead<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+    ) -> io::Result<Ahead> {
+        match self {
+            // FIN is an edge of its own.
+            Self::Plain(_) => Ok(Ahead::Bytes),
+            Self::Tls(tls) => tls.look_ahead(net, pool),
+        }
+    }
+
     /// Takes plaintext to be sent, all or some of it; would-block if none.
     pub(super) fn write<N: Net<Socket = S>>(
         &mut self,
@@ -193,6 +206,14 @@ pub(super) struct TlsStream<S> {
     has_received: bool,
     /// What it failed of. rustls is not asked for anything after that.
     failure: Option<Box<rustls::Error>>,
+}
+
+/// What stands next in the input.
+pub(super) enum Ahead {
+    /// The end, or what will turn out to be one.
+    End,
+    /// Bytes.
+    Bytes,
 }
 
 /// Either side of the protocol.
@@ -297,15 +318,7 @@ impl<S> TlsStream<S> {
         loop {
             // What waits already is sent when the socket takes more, and whoever waits for that hears of it: not from here.
             let is_silent = self.is_established && !self.outgoing.is_empty();
-            let filled = match self.process(pool, space) {
-                Ok(filled) => filled,
-                Err(error) => {
-                    self.take_alert(pool);
-                    let _ = self.flush(net, pool);
-                    self.failure = Some(Box::new(error.clone()));
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-                }
-            };
+            let filled = self.process_or_fail(net, pool, space)?;
             match if is_silent { Ok(()) } else { self.flush(net, pool) } {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -319,14 +332,21 @@ impl<S> TlsStream<S> {
             }
             // A block of 16 KiB does not hold the largest record.
             let is_bulk = !self.is_drained && self.is_established;
-            let is_full = self.incoming.len() >= Class::Medium.size();
-            let class = if is_bulk || is_full { Class::Large } else { Class::Medium };
+            let class = match self.incoming.len() {
+                _ if is_bulk => Class::Large,
+                len if len >= Class::Medium.size() => Class::Wide,
+                _ => Class::Medium,
+            };
             let room = self.incoming.space(class, pool);
             let most = room.len();
             self.has_edge = false;
             let result = net.read(&mut self.socket, room);
             self.is_drained = *result.as_ref().unwrap_or(&0) < most;
             self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
+            if result.is_err() {
+                // It may be long until the rest of the record comes.
+                self.incoming.fit(pool);
+            }
             if result? == 0 {
                 return Ok(0);
             }
@@ -335,6 +355,44 @@ impl<S> TlsStream<S> {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
+    }
+
+    /// As `fill`, for the end alone, and no further than a small block reaches: an end that comes behind more than that is seen when
+    /// that is wanted.
+    fn look_ahead<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) -> io::Result<Ahead> {
+        if !self.is_established {
+            return Ok(Ahead::Bytes);
+        }
+        loop {
+            if self.peer_closed {
+                return Ok(Ahead::End);
+            }
+            if !self.plain.is_empty() || self.incoming.len() >= Class::Small.size() {
+                return Ok(Ahead::Bytes);
+            }
+            let room = self.incoming.space(Class::Small, pool);
+            let result = net.read(&mut self.socket, room);
+            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
+            if result? == 0 {
+                return Ok(Ahead::End);
+            }
+            self.process_or_fail(net, pool, &mut [])?;
+        }
+    }
+
+    /// As `process`. If it fails, the remote side is told why.
+    fn process_or_fail<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        space: &mut [u8],
+    ) -> io::Result<usize> {
+        self.process(pool, space).map_err(|error| {
+            self.take_alert(pool);
+            let _ = self.flush(net, pool);
+            self.failure = Some(Box::new(error.clone()));
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        })
     }
 
     /// Processes the records that are there. How many bytes of plaintext went to `space`.
@@ -423,7 +481,6 @@ impl<S> TlsStream<S> {
         let mut taken = 0;
         let mut slices = slices.iter().filter(|slice| !slice.is_empty());
         let mut current: &[u8] = &[];
-        let mut joined = [0; 2 * 1024];
         loop {
             if current.is_empty() {
                 match slices.next() {
@@ -434,28 +491,10 @@ impl<S> TlsStream<S> {
             if self.outgoing.len() + RECORD + OVERHEAD > OUTGOING {
                 break;
             }
-            // A short head and what follows it share a record.
-            let mut record = current.split_at(current.len().min(RECORD)).0;
-            let mut from_next = 0;
-            let next = slices.clone().next().map_or(&[][..], |slice| slice);
-            if record.len() == current.len() && record.len() + next.len() <= joined.len() && !next.is_empty()
-            {
-                let (head, rest) = joined.split_at_mut(record.len());
-                head.copy_from_slice(record);
-                from_next = next.len();
-                if let Some(rest) = rest.get_mut(..from_next) {
-                    rest.copy_from_slice(next);
-                }
-                record = joined.get(..record.len() + from_next).unwrap_or_default();
-            }
+            let (record, rest) = current.split_at(current.len().min(RECORD));
             self.encrypt(pool, record)?;
             taken += record.len();
-            if from_next > 0 {
-                slices.next();
-                current = &[];
-            } else {
-                current = current.get(record.len()..).unwrap_or_default();
-            }
+            current = rest;
         }
         match self.flush(net, pool) {
             Ok(()) => Ok(taken),

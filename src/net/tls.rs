@@ -12,7 +12,7 @@ use ring::digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, ServerConfig,
@@ -21,6 +21,8 @@ use rustls::{
 
 /// The one protocol that is spoken over TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
+/// What clients offer that speak only this (`curl --http1.0`). A hub serves them; HTTP/1.1 is chosen where both are offered.
+const ALPN_OLD: &[u8] = b"http/1.0";
 
 /// Whom an agent trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,8 +79,12 @@ impl core::fmt::Display for Pin {
 /// (`unix`, in seconds since 1970).
 pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<ServerConfig>, Pin), String> {
     let chain = certificates(certificate)?;
-    let key_der = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("cannot read a private key from {}: {error}", key.display()))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+        if let pem::Error::NoItemsFound = error {
+            return format!("there is no private key in {}", key.display());
+        }
+        format!("cannot read a private key from {}: {error}", key.display())
+    })?;
     let leaf =
         chain.first().ok_or_else(|| format!("there is no certificate in {}", certificate.display()))?;
     check_validity(leaf, unix)
@@ -97,7 +103,7 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
             }
             format!("cannot use the certificate in {}: {error}", certificate.display())
         })?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_OLD.to_vec()];
     // An agent that dials again, or an application without keep-alive, spares both sides the costly part of a handshake.
     config.ticketer = provider::Ticketer::new()
         .map_err(|error| format!("cannot make keys for session tickets: {error}"))?;
@@ -162,9 +168,7 @@ fn crypto() -> Arc<CryptoProvider> {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unreadable = |error: rustls::pki_types::pem::Error| {
-        format!("cannot read certificates from {}: {error}", file.display())
-    };
+    let unreadable = |error: pem::Error| format!("cannot read certificates from {}: {error}", file.display());
     let all: Vec<_> = CertificateDer::pem_file_iter(file)
         .map_err(unreadable)?
         .collect::<Result<_, _>>()

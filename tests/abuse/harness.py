@@ -5,6 +5,8 @@ import os
 import re
 import resource
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,11 +22,11 @@ PATIENCE = 30
 USUALLY, MOSTLY, EVER = 0.05, 2, 5
 SECRET = "the secret of the abuse tests"
 
-# What the README says about the memory that a hub takes under attack, in bytes.
+# What the README says about the memory that a hub takes under attack, in bytes: without TLS, and with it.
 BASE = 4 << 20
-EACH_CLIENT = 24 << 10
-EACH_EXCHANGE = 56 << 10
-EACH_TUNNEL = 2 << 10
+EACH_CLIENT = 24 << 10, 32 << 10
+EACH_EXCHANGE = 56 << 10, 148 << 10
+EACH_TUNNEL = 2 << 10, 8 << 10
 
 
 class Failed(Exception):
@@ -97,10 +99,14 @@ class Process(Child):
 
 
 class Bed:
-    """A hub, an agent, their upstream, and the well-behaved client. It is at rest when it is entered."""
+    """A hub, an agent, their upstream, and the well-behaved client. It is at rest when it is entered. Applications and agents
+    come to the hub by TLS, if that is asked for.
+    """
 
-    def __init__(self, *hub_flags, workers=4, hub_before=None):
-        self.hub_flags, self.workers, self.hub_before = hub_flags, workers, hub_before
+    def __init__(self, *hub_flags, workers=4, hub_before=None, tls=False):
+        self.hub_flags, self.workers, self.hub_before, self.tls = hub_flags, workers, hub_before, tls
+        self.folder = tempfile.TemporaryDirectory(prefix="slime-abuse-")
+        self.certificate = f"{self.folder.name}/cert.pem"
         self.watching = []
         self.agents = []
         self.children = []
@@ -118,15 +124,18 @@ class Bed:
         # The client has an upstream and an agent to itself, so that it measures slime and not the upstream of those who abuse it.
         calm_port = self.start_upstream()
         flags = ["--host", "127.0.0.1", "--port", "0", *self.hub_flags]
+        if self.tls:
+            flags += ["--tls-self-signed", self.folder.name]
         self.hub = Process("hub", ["hub", "run", *flags], {"SLIME_SECRET": SECRET}, self.hub_before)
         self.children.append(self.hub)
-        self.port = int((await self.hub.line(r"listening on .*:(\d+)$"))[1])
+        self.port = int((await self.hub.line(r"listening on .*:(\d+)( with TLS)?$"))[1])
+        self.door = Door(self.port, ssl.create_default_context(cafile=self.certificate) if self.tls else None)
         self.token = self.register()
         self.agent = await self.add_agent(self.workers)
         scoped = self.register("--scopes", "probe", "--scope-paths", "/hello")
         await self.add_agent(2, token=scoped, upstream=calm_port)
         self.probe_log = tempfile.TemporaryFile("w+")
-        words = [sys.executable, HERE / "probe.py", str(self.port)]
+        words = [sys.executable, HERE / "probe.py", str(self.port), *([self.certificate] if self.tls else [])]
         self.children.append(Child(words, stdin=subprocess.PIPE, stdout=self.probe_log))
         # Everything has been used once, and what is kept for the next time is there.
         await eventually("the client is served", lambda: len(self.asked()) >= 100)
@@ -143,6 +152,7 @@ class Bed:
                     print(f"--- {process.name}, exit code {process.child.poll()}", *process.lines()[-20:], sep="\n")
         for child in reversed(self.children):
             child.kill()
+        self.folder.cleanup()
 
     def start_upstream(self):
         """Starts one, and returns where it listens."""
@@ -157,6 +167,8 @@ class Bed:
     async def add_agent(self, workers, token=None, upstream=None):
         upstream = f"127.0.0.1:{upstream or self.upstream_port}"
         words = ["--hub", f"127.0.0.1:{self.port}", "--upstream", upstream, "--num-worker", workers]
+        if self.tls:
+            words[1:2] = [f"https://127.0.0.1:{self.port}", "--hub-ca", self.certificate]
         agent = Process(f"agent {len(self.agents)}", ["agent", "run", *words], {"SLIME_TOKEN": token or self.token})
         self.agents.append(agent)
         self.children.append(agent)
@@ -180,9 +192,17 @@ class Bed:
         words = [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
         return [(float(begin), float(end) - float(begin), result) for begin, end, result in words]
 
-    async def judge(self, most, unserved=0.0):
-        """The abuse is over: all must be back where it was, and the client must not have noticed. Prints the figures."""
+    def bound(self, clients=0, exchanges=0, tunnels=0):
+        """The most memory that a hub takes for these."""
+        each = zip((clients, exchanges, tunnels), (EACH_CLIENT, EACH_EXCHANGE, EACH_TUNNEL))
+        return BASE + sum(n * cost[self.tls] for n, cost in each)
+
+    async def judge(self, clients=0, exchanges=0, tunnels=0, unserved=0.0):
+        """The abuse is over: the hub has taken no more memory than these cost, all must be back where it was, and the client
+        must not have noticed. Prints the figures.
+        """
         ended = time.monotonic()
+        most = self.bound(clients, exchanges, tunnels)
         # Connections that the client keeps, and the agent to its upstream, come and go.
         await eventually(
             f"as many descriptors as before, {self.before}",
@@ -224,11 +244,6 @@ class Bed:
             check(code in (None, -signal.SIGKILL), process.name, "ended with", code)
 
 
-def bound(clients=0, exchanges=0, tunnels=0):
-    """The most memory that a hub takes for these."""
-    return BASE + clients * EACH_CLIENT + exchanges * EACH_EXCHANGE + tunnels * EACH_TUNNEL
-
-
 def mb(n):
     return f"{n / 1e6:.1f} MB"
 
@@ -238,18 +253,27 @@ def raise_limit(wanted):
     resource.setrlimit(resource.RLIMIT_NOFILE, (most if wanted > most else wanted, most))
 
 
-async def connect(port, data=b"", reading=True, buffer=None):
-    """A connection that has sent this. Without `reading`, its window is small and stays shut."""
-    import socket
+class Door:
+    """Where to connect to, and by which TLS, if any."""
 
+    def __init__(self, port, tls=None):
+        self.port, self.tls = port, tls
+
+    def plain(self):
+        return Door(self.port)
+
+
+async def connect(door, data=b"", reading=True, buffer=None, limit=1 << 16):
+    """A connection that has sent this. Without `reading`, its window is small and stays shut."""
     connection = socket.socket()
     connection.setblocking(False)
     if buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(connection, ("127.0.0.1", port))
+    await loop.sock_connect(connection, ("127.0.0.1", door.port))
     if reading:
-        reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 16)
+        name = {"server_hostname": "127.0.0.1", "ssl_handshake_timeout": PATIENCE} if door.tls else {}
+        reader, writer = await asyncio.open_connection(sock=connection, limit=limit, ssl=door.tls, **name)
         writer.write(data)
         return reader, writer
     await loop.sock_sendall(connection, data)
@@ -267,12 +291,12 @@ async def many(n, make, at_once=200):
     return await asyncio.gather(*(one(number) for number in range(n)))
 
 
-async def get(port, path, method="GET", limit=PATIENCE, fields="", body=b""):
+async def get(door, path, method="GET", limit=PATIENCE, fields="", body=b""):
     """One request on its own connection: status, body. Raises if the response does not come whole."""
 
     async def talk():
         head = f"{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{fields}\r\n"
-        reader, writer = await connect(port, head.encode() + body)
+        reader, writer = await connect(door, head.encode() + body)
         try:
             answer = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", answer)

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 
+import over_tls
 import scenarios
 from harness import Failed, raise_limit
 
@@ -18,7 +19,7 @@ def main():
     wanted = [word for word in words if not word.startswith("--")]
     if unknown := [word for word in words if word.startswith("--") and word not in ("--short", "--long")]:
         sys.exit(f"{unknown[0]}: there is --short and --long")
-    chosen = [one for one in scenarios.ALL if not wanted or any(word in one.__name__ for word in wanted)]
+    chosen = [one for one in scenarios.ALL + over_tls.ALL if not wanted or any(word in one.__name__ for word in wanted)]
     if not chosen:
         sys.exit(f"no scenario is called like {' or '.join(wanted)}")
     raise_limit(20_000)

@@ -1,18 +1,26 @@
-"""The well-behaved client: probe.py PORT
+"""The well-behaved client: probe.py PORT [CERTIFICATE]
 
 One request every 10 ms at most, each second one on a new connection, as long as its input is open. For each it prints when it was begun
 and ended (monotonic seconds) and what came: a status, or what went wrong. It has a process of its own, so that it measures
-hub and agent and not who abuses them.
+hub and agent and not who abuses them. With the hub's certificate it comes by TLS.
 """
 
 import http.client
 import os
 import select
 import socket
+import ssl
 import sys
 import time
 
 kept = None
+tls = ssl.create_default_context(cafile=sys.argv[2]) if len(sys.argv) > 2 else None
+
+
+def connection(port):
+    if tls:
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=tls)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 
 
 def ask(port, number):
@@ -20,7 +28,7 @@ def ask(port, number):
     if number % 2 or kept is None:
         if kept:
             kept.close()
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        kept = connection(port)
         kept.connect()
         kept.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     kept.request("GET", "/hello", headers={"Slime-Scope": "probe"})

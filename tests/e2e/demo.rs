@@ -77,5 +77,19 @@ fn the_demo_takes_its_children_along() {
     .unwrap();
     let status = demo.wait_exit();
     assert!(!status.success(), "a part of it died: {status}");
+    demo.wait_line("ended by itself (signal: 9 (SIGKILL)), so the demo ends");
     wait_until("no child is left", DEADLINE, || children.iter().all(|child| gone(*child)));
+}
+
+#[test]
+fn the_demo_says_what_it_waits_for() {
+    // By this test, or by somebody else.
+    let _taken = TcpListener::bind("127.0.0.1:8080");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut demo = Proc::spawn("demo", command(&["demo", "--upstream", &nobody.to_string()]));
+    demo.wait_line("Port 8080 is taken, so the hub gets port ");
+    demo.wait_line("cannot be used: nobody listens there");
+    demo.wait_line("Still waiting for an answer. The lines of the agent say what is missing.");
+    demo.signal(Signal::INT);
+    assert!(demo.wait_exit().success(), "{}", demo.output());
 }

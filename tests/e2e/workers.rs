@@ -103,6 +103,9 @@ impl State {
         if target.starts_with("/slow") {
             wire.closed_after(Duration::from_millis(4))?;
         }
+        if target.starts_with("/held") {
+            wire.closed_after(DEADLINE)?;
+        }
         if target.starts_with("/stream") {
             send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             for _ in 0..5 {
@@ -240,10 +243,10 @@ fn the_sentinel_notices_a_second_request() {
     sentinel.assert_kept();
     let mut third = Wire::connect(sentinel.address);
     third.socket().handshake().unwrap();
-    let streaming = "GET /stream HTTP/1.1\r\nHost: h\r\n\r\n";
-    second.send(streaming);
-    second.response_head("GET");
-    third.send(streaming);
+    // One that is held goes on until its client leaves.
+    second.send("GET /held HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_until("it is held", DEADLINE, || sentinel.state.requests.load(Ordering::SeqCst) == 3);
+    third.send(request);
     third.response();
     assert_eq!(sentinel.state.faults.lock().unwrap().len(), 1);
 }

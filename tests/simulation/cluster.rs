@@ -21,6 +21,7 @@ use crate::calls::SimNet;
 use crate::client::Client;
 use crate::for_each_seed;
 use crate::hostile::{Guise, Hostile};
+use crate::memory::{PLAIN, Promise, TLS};
 use crate::model::{Model, Outcome, Rules, Shared};
 use crate::plan::{Mood, draw_sessions};
 use crate::rng::Rng;
@@ -415,15 +416,19 @@ fn start_hub(
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
+    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { &TLS } else { &PLAIN };
+    let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
     let shell = Rc::new(RefCell::new(shell));
-    let node = Node { shell: Rc::clone(&shell), check: Box::new(check_hub), model: Rc::clone(model) };
+    let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(net.process, node);
     shell
 }
 
-fn check_hub(shell: &Shell<Hub, SimNet>) -> Option<String> {
+fn check_hub(shell: &Shell<Hub, SimNet>, promise: &Promise) -> Option<String> {
     let census = shell.core().census();
-    check_buffers("the hub", shell.census(), census.clients + census.tunnels).or(shell.core().audit())
+    check_buffers("the hub", shell.census(), census.clients + census.tunnels)
+        .or(shell.core().audit())
+        .or(promise.exceeded(shell.buffer_bytes(), census))
 }
 
 /// Connections and blocks of a process: those of its tables, and as many as these may have.

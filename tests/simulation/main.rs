@@ -18,6 +18,7 @@ mod cluster;
 mod history;
 mod hostile;
 mod http;
+mod memory;
 mod model;
 mod network;
 mod plan;

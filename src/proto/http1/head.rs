@@ -202,9 +202,10 @@ impl<'s, 'b> RequestHead<'s, 'b> {
 
     /// The path without the query, never empty; or `*`.
     pub fn path(&self) -> &'b str {
-        match self.path_and_query.split('?').next() {
-            None | Some("") => "/",
-            Some(path) => path,
+        let end = self.path_and_query.bytes().position(|byte| byte == b'?');
+        match end.and_then(|end| self.path_and_query.get(..end)).unwrap_or(self.path_and_query) {
+            "" => "/",
+            path => path,
         }
     }
 }

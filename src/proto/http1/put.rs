@@ -1,6 +1,7 @@
 //! Small things appended to a buffer of bytes.
 
 use core::fmt::{self, Write};
+use core::net::IpAddr;
 
 /// A field line.
 pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -12,7 +13,22 @@ pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// A number in decimal digits.
 pub(super) fn decimal(out: &mut Vec<u8>, number: u64) {
-    display(out, number);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// An address, as it is displayed. Written in each request, and so without the machinery of formatting where that is easy.
+pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                decimal(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(address) => display(out, address),
+    }
 }
 
 /// A number in hexadecimal digits, as a chunk line has it.

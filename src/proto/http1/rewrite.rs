@@ -222,7 +222,7 @@ fn forwarded_for(head: &RequestHead<'_, '_>, how: &ToAgent, out: &mut Vec<u8>) {
         }
     }
     // An IPv4 client of a listener on `::` is an IPv4 client.
-    put::display(out, how.client.to_canonical());
+    put::address(out, how.client.to_canonical());
     out.extend_from_slice(b"\r\n");
 }
 

@@ -55,7 +55,7 @@ pub(super) fn is_authority(authority: &str) -> bool {
         }
         None => {
             let (host, port) = authority
-                .split_at_checked(authority.find(':').unwrap_or(authority.len()))
+                .split_at_checked(authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len()))
                 .unwrap_or((authority, ""));
             if !is_reg_name(host) {
                 return false;
@@ -83,13 +83,25 @@ fn is_ip_literal(literal: &str) -> bool {
     literal.parse::<core::net::Ipv6Addr>().is_ok()
 }
 
+/// Whether a byte may stand in a registered name for itself.
+const IN_REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        table[byte as usize] = matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$'
+            | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
+
 /// RFC 3986 section 3.2.2 without the comma. Percent-encoding must be complete.
 fn is_reg_name(name: &str) -> bool {
     let mut rest = name.as_bytes();
     while let [byte, tail @ ..] = rest {
         rest = match (byte, tail) {
             (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => tail,
-            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte) => tail,
+            _ if IN_REG_NAME[usize::from(*byte)] => tail,
             _ => return false,
         };
     }

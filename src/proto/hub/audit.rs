@@ -26,7 +26,8 @@ impl Hub {
         let clients = |is_meant: fn(&ClientState) -> bool| {
             self.clients.iter().filter(|(_, client)| is_meant(&client.state)).count()
         };
-        self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
+        self.tails != self.clients.iter().filter(|(_, client)| client.takes_tail()).count()
+            || self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
             || self.gathering != self.phases(|it| matches!(it, Phase::Gathering { .. }))
             || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
             || self.phases(|it| matches!(it, Phase::Queued { place: None, .. })) > 0
@@ -86,6 +87,8 @@ impl Hub {
         };
         let returned = self.exchanges.iter().filter(|(_, it)| has_returned(it)).count();
         self.active > self.config.concurrent
+            // That the rest of a response waits is known when its permit has gone to the next one already.
+            || self.active + self.tails > self.config.concurrent + 1
             || self.gathering + self.queue.len() > self.config.queue_depth + returned
             || self.clients.len() > self.config.max_clients
             || self.tunnels.len() > self.config.max_tunnels
@@ -94,6 +97,6 @@ impl Hub {
     /// Whether a request waits although there are a worker that could serve it and a permit.
     fn has_overlooked(&self) -> bool {
         let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
-        self.active < self.config.concurrent && self.queue.first_served(find).is_some()
+        self.has_permit() && self.queue.first_served(find).is_some()
     }
 }

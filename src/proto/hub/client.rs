@@ -37,7 +37,8 @@ impl Hub {
     pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         match client.state {
-            ClientState::Waiting { .. } => true,
+            // Not before it has taken its last response: answers would pile up here.
+            ClientState::Waiting { .. } => client.send_by == Mono::NEVER,
             ClientState::Ending { .. } => false,
             ClientState::Exchange(exchange) => {
                 let Some(exchange) = self.exchanges.get(exchange) else { return false };
@@ -153,14 +154,10 @@ impl Hub {
     /// Makes the client wait for its next request head.
     pub(super) fn await_head(&mut self, key: ClientKey, limit: Duration, now: Now) {
         let place = self.idle.push_back(&mut self.client_nodes, key);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.state = ClientState::Waiting {
-                place,
-                scan: HeadScan::default(),
-                until: now.mono.after_coarse(limit),
-            };
-            self.arm_client(key);
-        }
+        self.change_client(key, |client| {
+            let until = now.mono.after_coarse(limit);
+            client.state = ClientState::Waiting { place, scan: HeadScan::default(), until };
+        });
     }
 
     /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is read from it.
@@ -172,6 +169,7 @@ impl Hub {
         close: bool,
         now: Now,
     ) {
+        self.change_client(key, |client| client.was_served &= client.send_by != Mono::NEVER);
         let mut bytes = Vec::new();
         let Refusal { status, detail, error } = refusal;
         let close = close || self.draining.is_some();
@@ -219,12 +217,13 @@ impl Hub {
     /// Lets the client have what is on its way to it, then FIN, and reads no more requests.
     pub(super) fn end_client(&mut self, key: ClientKey, now: Now) {
         self.leave_list(key);
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let place = self.ending.push_back(&mut self.client_nodes, key);
-        client.state =
-            ClientState::Ending { place: Some(place), until: now.mono.after(self.config.limits.linger) };
+        if self.clients.get(key).is_none() {
+            return;
+        }
+        let place = Some(self.ending.push_back(&mut self.client_nodes, key));
+        let until = now.mono.after(self.config.limits.linger);
+        self.change_client(key, |client| client.state = ClientState::Ending { place, until });
         self.commands.push(Command::Close(key.into(), Close::Linger));
-        self.arm_client(key);
     }
 
     /// Closes the client, and ends its exchange if it is in one.
@@ -240,6 +239,9 @@ impl Hub {
         let Some(client) = self.clients.remove(key) else { return false };
         if let ClientState::Exchange(exchange) = client.state {
             self.abandon(exchange, "the client left", now);
+        } else if client.takes_tail() {
+            self.tails -= 1;
+            self.dispatch(now);
         }
         true
     }
@@ -270,6 +272,9 @@ impl Hub {
         }
         let head_limit = self.config.limits.head;
         let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
+        if client.send_by != Mono::NEVER {
+            return Step::Wait;
+        }
         let ClientState::Waiting { scan, until, .. } = &mut client.state else { return Step::Wait };
         let skip = scan.leading_crlf(input);
         if skip > 0 {
@@ -413,9 +418,7 @@ impl Hub {
             return Err(Violation { status: 503, detail: "the hub is full; try again later" });
         };
         self.leave_list(key);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.state = ClientState::Exchange(exchange);
-        }
+        self.change_client(key, |client| client.state = ClientState::Exchange(exchange));
         self.gathering += 1;
         let awaits_body =
             matches!(head.framing, Framing::Length(1..)) && expectation != Expectation::OfClient;

@@ -30,7 +30,7 @@ const BARRED_PATH: Refusal = Refusal::new(
 const WAITED: Refusal =
     Refusal::new(503, "connection_timeout", "no worker became free in time; try again later");
 const BUSY: Refusal =
-    Refusal::new(503, "connection_limit_reached", "all workers are busy, and Slime-Block: 0 does not wait");
+    Refusal::new(503, "connection_limit_reached", "no worker is free, and Slime-Block: 0 does not wait");
 const LOST: Refusal = Refusal::new(502, "connection_terminated", "the agent was lost before it answered");
 const REFUSED: Refusal =
     Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
@@ -52,14 +52,14 @@ impl Hub {
             // Waiting is what it does until it is matched or refused below; nobody looks in between.
             exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
         }
-        if self.active >= self.config.concurrent {
+        if !self.has_permit() {
             let line = format_args!(
                 "{} requests are in progress, the limit of --concurrent: others wait, even if a worker is free",
-                self.active
+                self.active + self.tails
             );
             self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
         }
-        while self.active < self.config.concurrent {
+        while self.has_permit() {
             let Some(exchange) = self.exchanges.get(key) else { return };
             let Some(tunnel) = self.pool.find_idle(&exchange.need) else { break };
             if self.activate(key, tunnel, now) {
@@ -73,7 +73,7 @@ impl Hub {
 
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
-        while self.active < self.config.concurrent && !self.queue.is_empty() {
+        while self.has_permit() && !self.queue.is_empty() {
             let found =
                 self.queue.first_served(|profiles, refused| self.pool.find_idle_of(profiles, refused));
             let Some((exchange, tunnel)) = found else { return };
@@ -244,6 +244,7 @@ impl Hub {
         let Some(exchange) = self.take(key, "complete", now) else { return };
         let Phase::Active { tunnel, keep, .. } = exchange.phase else { return };
         let client = exchange.client;
+        self.change_client(client, |client| client.was_served = true);
         self.commands.push(Command::Unpair(client.into()));
         // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken for them.
         let all_sent = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
@@ -271,6 +272,7 @@ impl Hub {
             self.commands.push(Command::Unpair(client.into()));
             self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), refusal.detail, now);
         }
+        self.change_client(client, |client| client.was_served = exchange.messages.is_answered());
         match &exchange.messages.response {
             Response::Head { .. } => {
                 let Messages { facts, request, .. } = &exchange.messages;
@@ -377,6 +379,7 @@ impl Hub {
             };
             self.commands.push(Command::Unpair(exchange.client.into()));
             self.retire_tunnel(tunnel, "its upgraded connection ended", now);
+            self.change_client(exchange.client, |client| client.was_served = true);
             self.end_client(exchange.client, now);
             self.recycle(exchange.need);
             self.dispatch(now);
@@ -404,9 +407,7 @@ impl Hub {
     }
 
     fn reset_client(&mut self, key: ClientKey, now: Now) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.state = ClientState::Ending { place: None, until: now.mono };
-        }
+        self.change_client(key, |client| client.state = ClientState::Ending { place: None, until: now.mono });
         self.drop_client(key, Close::Reset, now);
     }
 }

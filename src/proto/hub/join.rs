@@ -69,7 +69,7 @@ impl Hub {
             return Err(refusal(401, TOKEN_REVOKED));
         }
         let Some(client) = self.clients.get(key) else { return Ok(()) };
-        let (left, send_by) = (client.left, client.send_by);
+        let left = client.left;
         let joining = Joining {
             token: token.id,
             token_name: &token.name,
@@ -97,7 +97,8 @@ impl Hub {
             expires: token.expires,
             armed: Armed::default(),
             left,
-            send_by,
+            // A head is only read once the last response was taken.
+            send_by: Mono::NEVER,
             state: TunnelState::Ending { until: Mono::NEVER },
         });
         let tunnel = tunnel.ok_or(TUNNELS_FULL)?;

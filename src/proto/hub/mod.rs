@@ -66,6 +66,8 @@ pub struct Hub {
     client_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
     active: usize,
+    /// Clients that take the rest of a response whose exchange is over: they have its permit still.
+    tails: usize,
     /// Exchanges in [`Phase::Gathering`].
     gathering: usize,
     arrivals: u64,
@@ -104,7 +106,17 @@ struct Client {
     left: bool,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
+    /// What it was sent last came from an agent, however much of that it has taken.
+    was_served: bool,
     state: ClientState,
+}
+
+impl Client {
+    /// Whether it is in no exchange any more and has not taken all of what it was sent from an agent. Answers of the hub's own are
+    /// small, and whoever does not take one keeps nobody from being served.
+    fn takes_tail(&self) -> bool {
+        self.was_served && self.send_by != Mono::NEVER && !matches!(self.state, ClientState::Exchange(_))
+    }
 }
 
 /// What a client speaks.
@@ -323,6 +335,7 @@ impl Hub {
             ending: List::default(),
             client_nodes: Arena::default(),
             active: 0,
+            tails: 0,
             gathering: 0,
             arrivals: 0,
             spare_needs: Vec::new(),
@@ -339,9 +352,25 @@ impl Hub {
             tunnels: self.tunnels.len(),
             exchanges: self.exchanges.len(),
             active: self.active,
+            tails: self.tails,
             gathering: self.gathering,
             queued: self.queue.len(),
         }
+    }
+
+    /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client counts, too: it is in the
+    /// same memory.
+    fn has_permit(&self) -> bool {
+        self.active + self.tails < self.config.concurrent
+    }
+
+    /// Changes what a client is doing, or how far it has taken what it is sent, and keeps count and timer in step.
+    fn change_client(&mut self, key: ClientKey, change: impl FnOnce(&mut Client)) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        self.tails -= usize::from(client.takes_tail());
+        change(client);
+        self.tails += usize::from(client.takes_tail());
+        self.arm_client(key);
     }
 
     fn arm_client(&mut self, key: ClientKey) {
@@ -394,6 +423,8 @@ pub struct Census {
     pub exchanges: usize,
     /// Exchanges with a worker.
     pub active: usize,
+    /// Clients that take the rest of a response whose worker is free again.
+    pub tails: usize,
     /// Exchanges that await their body.
     pub gathering: usize,
     /// Exchanges that wait for a worker.
@@ -418,6 +449,7 @@ impl Core for Hub {
             armed: Armed::default(),
             left: false,
             send_by: Mono::NEVER,
+            was_served: false,
             state: ClientState::Ending { place: None, until: Mono::NEVER },
         })?;
         self.await_head(key, self.config.limits.head, now);
@@ -495,9 +527,11 @@ impl Core for Hub {
         let stall = self.config.limits.stall;
         let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = ClientKey::from_key(key) {
-            if let Some(client) = self.clients.get_mut(key) {
-                client.send_by = send_by(stall);
-                self.arm_client(key);
+            self.change_client(key, |client| client.send_by = send_by(stall));
+            if !waiting {
+                // It reads its next request now, and another exchange may have the permit.
+                self.commands.push(Command::Resume(key.into()));
+                self.dispatch(now);
             }
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(tunnel) = self.tunnels.get_mut(key)
