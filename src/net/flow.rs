@@ -57,7 +57,11 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return;
             }
             let is_unsettled = conn.is_unsettled;
-            if !is_unsettled && !self.core.wants_input(key) || self.is_held_up(key) {
+            if self.is_held_up(key) {
+                return;
+            }
+            if !is_unsettled && !self.core.wants_input(key) {
+                self.look_ahead(key);
                 return;
             }
             if (is_unsettled || !conn.input.is_empty() || conn.end.is_some()) && self.show(key) {

@@ -5,6 +5,7 @@
 //! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
 
 mod accept;
+mod ahead;
 pub mod buffer;
 mod conn;
 mod dial;

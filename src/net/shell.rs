@@ -212,7 +212,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                 let key = Key::from_token(token);
                 match self.conns.slot_mut(key) {
                     Some(Slot::Open(conn)) => {
-                        conn.readable |= readable || hangup;
+                        if readable || hangup {
+                            conn.readable = true;
+                            conn.stream.note_edge();
+                        }
                         conn.writable |= writable;
                         conn.hangup |= hangup;
                         self.list(key);
@@ -309,7 +312,14 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Carries out the core's commands, and those that follow from them.
+    #[inline]
     pub(super) fn obey(&mut self) {
+        if !self.core.commands().is_empty() || !self.failed.is_empty() {
+            self.obey_all();
+        }
+    }
+
+    fn obey_all(&mut self) {
         while !self.core.commands().is_empty() || !self.failed.is_empty() {
             let mut commands = core::mem::take(&mut self.commands);
             core::mem::swap(&mut commands, self.core.commands());

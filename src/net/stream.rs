@@ -61,13 +61,24 @@ impl<S> Stream<S> {
         }
     }
 
+    /// An edge said that there is something to read. What was decrypted before it proves nothing.
+    pub(super) fn note_edge(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.has_edge = true;
+        }
+    }
+
     /// Whether reading `n` bytes into room for `room` proves that there is nothing more at present.
     pub(super) fn is_drained_by(&self, n: usize, room: usize) -> bool {
         match self {
             Self::Plain(_) => n < room,
             // Records are decrypted whole: what is here already is announced by no edge.
             Self::Tls(tls) => {
-                tls.is_drained && tls.is_established && tls.plain.is_empty() && !tls.peer_closed
+                tls.is_drained
+                    && !tls.has_edge
+                    && tls.is_established
+                    && tls.plain.is_empty()
+                    && !tls.peer_closed
             }
         }
     }
@@ -99,6 +110,19 @@ impl<S> Stream<S> {
                     End::Cut
                 }
             }
+        }
+    }
+
+    /// What stands next in the input, though nobody wants it; would-block if nothing does.
+    pub(super) fn look_ahead<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+    ) -> io::Result<Ahead> {
+        match self {
+            // FIN is an edge of its own.
+            Self::Plain(_) => Ok(Ahead::Bytes),
+            Self::Tls(tls) => tls.look_ahead(net, pool),
         }
     }
 
@@ -171,6 +195,8 @@ pub(super) struct TlsStream<S> {
     is_established: bool,
     /// The last read took all that the socket had.
     is_drained: bool,
+    /// An edge has come since the last read.
+    has_edge: bool,
     /// The remote side said close_notify.
     peer_closed: bool,
     /// We did.
@@ -180,6 +206,14 @@ pub(super) struct TlsStream<S> {
     has_received: bool,
     /// What it failed of. rustls is not asked for anything after that.
     failure: Option<Box<rustls::Error>>,
+}
+
+/// What stands next in the input.
+pub(super) enum Ahead {
+    /// The end, or what will turn out to be one.
+    End,
+    /// Bytes.
+    Bytes,
 }
 
 /// Either side of the protocol.
@@ -200,6 +234,7 @@ impl<S> TlsStream<S> {
             outgoing: Buffer::new(),
             is_established: false,
             is_drained: false,
+            has_edge: false,
             peer_closed: false,
             end_said: false,
             with,
@@ -283,15 +318,7 @@ impl<S> TlsStream<S> {
         loop {
             // What waits already is sent when the socket takes more, and whoever waits for that hears of it: not from here.
             let is_silent = self.is_established && !self.outgoing.is_empty();
-            let filled = match self.process(pool, space) {
-                Ok(filled) => filled,
-                Err(error) => {
-                    self.take_alert(pool);
-                    let _ = self.flush(net, pool);
-                    self.failure = Some(Box::new(error.clone()));
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-                }
-            };
+            let filled = self.process_or_fail(net, pool, space)?;
             match if is_silent { Ok(()) } else { self.flush(net, pool) } {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -312,6 +339,7 @@ impl<S> TlsStream<S> {
             };
             let room = self.incoming.space(class, pool);
             let most = room.len();
+            self.has_edge = false;
             let result = net.read(&mut self.socket, room);
             self.is_drained = *result.as_ref().unwrap_or(&0) < most;
             self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
@@ -327,6 +355,44 @@ impl<S> TlsStream<S> {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
+    }
+
+    /// As `fill`, for the end alone, and no further than a small block reaches: an end that comes behind more than that is seen when
+    /// that is wanted.
+    fn look_ahead<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) -> io::Result<Ahead> {
+        if !self.is_established {
+            return Ok(Ahead::Bytes);
+        }
+        loop {
+            if self.peer_closed {
+                return Ok(Ahead::End);
+            }
+            if !self.plain.is_empty() || self.incoming.len() >= Class::Small.size() {
+                return Ok(Ahead::Bytes);
+            }
+            let room = self.incoming.space(Class::Small, pool);
+            let result = net.read(&mut self.socket, room);
+            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
+            if result? == 0 {
+                return Ok(Ahead::End);
+            }
+            self.process_or_fail(net, pool, &mut [])?;
+        }
+    }
+
+    /// As `process`. If it fails, the remote side is told why.
+    fn process_or_fail<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        space: &mut [u8],
+    ) -> io::Result<usize> {
+        self.process(pool, space).map_err(|error| {
+            self.take_alert(pool);
+            let _ = self.flush(net, pool);
+            self.failure = Some(Box::new(error.clone()));
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        })
     }
 
     /// Processes the records that are there. How many bytes of plaintext went to `space`.

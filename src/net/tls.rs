@@ -21,6 +21,8 @@ use rustls::{
 
 /// The one protocol that is spoken over TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
+/// What clients offer that speak only this (`curl --http1.0`). A hub serves them; HTTP/1.1 is chosen where both are offered.
+const ALPN_OLD: &[u8] = b"http/1.0";
 
 /// Whom an agent trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +103,7 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
             }
             format!("cannot use the certificate in {}: {error}", certificate.display())
         })?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_OLD.to_vec()];
     // An agent that dials again, or an application without keep-alive, spares both sides the costly part of a handshake.
     config.ticketer = provider::Ticketer::new()
         .map_err(|error| format!("cannot make keys for session tickets: {error}"))?;

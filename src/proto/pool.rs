@@ -413,6 +413,11 @@ impl Pool {
         self.agents.get(slot.0).map(|agent| agent.profile)
     }
 
+    /// How many tunnels are idle. For tests.
+    pub fn idle(&self) -> usize {
+        self.profiles.iter().map(|(_, profile)| profile.idle.len()).sum()
+    }
+
     /// How many agents are known, the lately gone ones included.
     pub fn agents(&self) -> usize {
         self.agents.len()

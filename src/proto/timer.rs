@@ -52,6 +52,13 @@ pub struct Now {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Armed(Option<Mono>);
 
+impl Armed {
+    /// Whether somebody will look at `deadline` in time.
+    pub fn covers(self, deadline: Mono) -> bool {
+        deadline == Mono::NEVER || self.0.is_some_and(|at| at <= deadline)
+    }
+}
+
 /// Wake-ups, earliest first.
 #[derive(Debug, Default)]
 pub struct TimerTable {

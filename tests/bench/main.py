@@ -51,7 +51,7 @@ def main():
 def measure(metric, upstreams, folder, rounds):
     """All rounds of one metric. The setups change places from round to round, so that what drifts on the machine meets all alike."""
     results, errors = {setup.name: [] for setup in metric.setups}, []
-    for number in range(rounds):
+    for number in range(1 if metric.once else rounds):
         first = number % len(metric.setups)
         for setup in metric.setups[first:] + metric.setups[:first]:
             try:

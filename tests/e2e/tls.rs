@@ -548,6 +548,43 @@ fn a_cut_never_ends_a_body_cleanly() {
     drop(client);
 }
 
+/// As clients of Python's asyncio do, which then wait for ours before they close the socket.
+#[test]
+fn who_says_the_end_has_left_though_the_socket_is_open() {
+    let rig = Rig::raw();
+    for is_streaming in [false, true] {
+        let (mut client, mut upstream, _) = rig.begin(GET);
+        if is_streaming {
+            upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nevent\r\n");
+            client.response_head("GET");
+            assert_eq!(client.body_bytes(5), b"event");
+        }
+        client.socket().say_end();
+        upstream.wait_end();
+        drop(upstream);
+        let (_, response) = rig.exchange(GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        assert_eq!(response.text(), "ok");
+    }
+}
+
+#[test]
+fn the_old_protocol_is_served_where_nothing_else_is_offered() {
+    let hub = Hub::start(&[]);
+    for (offered, chosen) in
+        [(vec!["http/1.0"], "http/1.0"), (vec!["http/1.0", "h2", "http/1.1"], "http/1.1")]
+    {
+        let mut config = (*pki::client_config(ALL_VERSIONS)).clone();
+        config.alpn_protocols = offered.into_iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut client =
+            Wire::over(Socket::client(TcpStream::connect(hub.address()).unwrap(), Arc::new(config)));
+        client.send("GET /.slime/x HTTP/1.0\r\n\r\n");
+        assert_eq!(client.response().status(), 404);
+        client.socket().inspect(|connection| {
+            assert_eq!(connection.alpn_protocol(), Some(chosen.as_bytes()));
+        });
+    }
+}
+
 #[test]
 fn names_are_sent_and_checked() {
     let hub = Hub::start(&[]);

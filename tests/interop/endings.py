@@ -1,15 +1,29 @@
 """How things end: on purpose, and not."""
 
-import http.client
 import os
 import signal
-import socket
 import threading
 import time
 
 import requests
 
-from harness import PATIENCE, SECRET, SLIME, Failed, Process, check, equal, eventually, node, run, test, uvicorn
+import wire
+from harness import (
+    PATIENCE,
+    SECRET,
+    SLIME,
+    Failed,
+    Process,
+    agent_command,
+    check,
+    equal,
+    eventually,
+    node,
+    plain_only,
+    run,
+    test,
+    uvicorn,
+)
 
 
 def stream(url):
@@ -42,7 +56,7 @@ def hub_drains(bed):
     hub = bed.stack(upstream)
     _, lines = stream(f"{hub.url}/count?n=150&gap=10")
     waiting, result = background(lambda: requests.get(f"{hub.url}/work?of=drain&name=waited", timeout=20).text)
-    kept = http.client.HTTPConnection(hub.authority, timeout=PATIENCE)
+    kept = wire.http_connection(hub.authority)
     kept.connect()
     time.sleep(0.2)
     hub.signal(signal.SIGTERM)
@@ -223,14 +237,14 @@ def token_rejected(bed):
         .stdout.decode()
         .strip()
     )
-    command = [SLIME, "agent", "run", "--hub", hub.authority, "--upstream", bed.asgi().authority]
+    command = agent_command(hub.at, bed.asgi().at)
     agent = bed.start(Process("agent", command, env={"SLIME_TOKEN": other}))
     equal(agent.wait(), 1, "exit code")
     check(agent.says("token"), agent.lines)
     hub.line("refused an agent")
 
 
-@test
+@plain_only("nobody connects")
 def port_taken(bed):
     hub = bed.hub()
     done = run(
@@ -297,7 +311,7 @@ def nothing_is_left(bed):
     eventually("quiet", lambda: descriptors(hub) < 20)
     before = descriptors(hub), descriptors(agent)
     for number in range(100):
-        with socket.create_connection((hub.address, hub.port)) as connection:
+        with hub.connect() as connection:
             connection.sendall(
                 [
                     b"",

@@ -1,6 +1,5 @@
 """nginx and HAProxy in front of the hub: for applications, and for agents on a path of their own."""
 
-import http.client
 import json
 import time
 
@@ -8,11 +7,12 @@ import requests
 import websockets.sync.client
 
 import nginx
+import wire
 from harness import (
     PATIENCE,
-    SLIME,
     Process,
     Upstream,
+    agent_command,
     check,
     equal,
     free_port,
@@ -35,11 +35,11 @@ NGINX = """
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header X-Forwarded-Proto https;
         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
-        location / { proxy_pass http://hub; }
+        location / { proxy_pass SCHEME://hub; }
         # The prefix is taken away here, and passed on there.
-        location /gpu/ { proxy_pass http://hub/; }
-        location /box/deep/ { proxy_pass http://hub; }
-        location /locked/ { auth_basic "x"; auth_basic_user_file FOLDER/users; proxy_pass http://hub/; }
+        location /gpu/ { proxy_pass SCHEME://hub/; }
+        location /box/deep/ { proxy_pass SCHEME://hub; }
+        location /locked/ { auth_basic "x"; auth_basic_user_file FOLDER/users; proxy_pass SCHEME://hub/; }
     }
 """
 
@@ -59,12 +59,12 @@ defaults
     # Without it, HAProxy holds pieces of a stream back for up to 200 ms.
     option http-no-delay
 frontend front
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port} {front}
     http-request set-header X-Forwarded-Proto https
     http-request replace-path /gpu(/.*)? \\1 if {{ path_beg /gpu/ }}
     default_backend hub
 backend hub
-    server hub {hub}
+    server hub {hub} {verified}
 """
 
 # Shorter than the time limits of the proxies.
@@ -74,7 +74,7 @@ TRUST = ["--trusted-proxy", "127.0.0.0/8"]
 
 def with_nginx(bed, *flags):
     hub = bed.hub(*BEAT, *TRUST, *flags)
-    front = nginx.start(bed, NGINX.replace("HUB", hub.authority), name="nginx in front")
+    front = nginx.start(bed, NGINX.replace("HUB", hub.authority).replace("SCHEME", wire.SCHEME), name="nginx in front")
     (front.folder / "users").write_text("me:{PLAIN}p@ss word\n")
     return hub, front
 
@@ -82,14 +82,18 @@ def with_nginx(bed, *flags):
 def with_haproxy(bed, *flags):
     hub = bed.hub(*BEAT, *TRUST, *flags)
     folder, port = bed.folder(), free_port()
-    (folder / "haproxy.cfg").write_text(HAPROXY.format(port=port, hub=hub.authority))
+    front, verified = "", ""
+    if wire.IS_TLS:
+        front = f"ssl crt {wire.AUTHORITY.folder}/both.pem alpn http/1.1"
+        verified = f"ssl verify required ca-file {wire.AUTHORITY.file} sni str(localhost) verifyhost localhost"
+    (folder / "haproxy.cfg").write_text(HAPROXY.format(port=port, hub=hub.authority, front=front, verified=verified))
     return hub, bed.start(Upstream("haproxy", ["haproxy", "-db", "-f", folder / "haproxy.cfg"], port=port))
 
 
 def everything(bed, hub, front, prefix):
     """An application before the proxy, an agent before it, too."""
     service = bed.asgi()
-    agent = bed.agent(hub, service, at=f"http://{front.authority}{prefix}")
+    agent = bed.agent(hub, service, at=f"{wire.SCHEME}://{front.authority}{prefix}")
     of = front.name.split()[0]
     echo = requests.get(f"{front.url}/x?y", headers={"X-Forwarded-For": "192.0.2.7"}, timeout=10).json()
     sent = dict(echo["headers"])
@@ -114,7 +118,7 @@ def everything(bed, hub, front, prefix):
         for message in ["hello", pattern(1_000_000)]:
             socket.send(message)
             equal(socket.recv(PATIENCE), message)
-    connection = http.client.HTTPConnection(front.authority, timeout=PATIENCE)
+    connection = wire.http_connection(front.authority)
     for number in range(500):
         connection.request("POST" if number % 5 == 0 else "GET", f"/work?ms=0&name={number}")
         response = connection.getresponse()
@@ -139,7 +143,7 @@ def nginx_in_front(bed):
 def nginx_passes_the_prefix(bed):
     hub, front = with_nginx(bed)
     for prefix in ["", "/box/deep", "/box/deep/"]:
-        agent = bed.agent(hub, bed.asgi(), at=f"http://{front.authority}{prefix}")
+        agent = bed.agent(hub, bed.asgi(), at=f"{wire.SCHEME}://{front.authority}{prefix}")
         equal(requests.get(f"{front.url}/work?name=x", timeout=5).text, "x")
         agent.kill()
 
@@ -149,20 +153,20 @@ def nginx_wants_a_password_of_agents(bed):
     """With a wrong one the agent says who refuses it, and does not blame its token."""
     hub, front = with_nginx(bed)
     refused = bed.agent(
-        hub, bed.asgi(), at=f"http://me:wrong@{front.authority}/locked", wait=False, name="agent with a wrong password"
+        hub, bed.asgi(), at=f"{wire.SCHEME}://me:wrong@{front.authority}/locked", wait=False, name="agent with a wrong password"
     )
     refused.line("cannot join the hub.*proxy.*401.*user:password@")
     check(not refused.says("token"), refused.lines)
     check(refused.child.poll() is None, "it tries on")
     refused.kill()
-    agent = bed.agent(hub, bed.asgi(), at=f"http://me:p%40ss%20word@{front.authority}/locked")
+    agent = bed.agent(hub, bed.asgi(), at=f"{wire.SCHEME}://me:p%40ss%20word@{front.authority}/locked")
     equal(requests.get(f"{hub.url}/work?name=x", timeout=5).text, "x")
     # The hub's own 401 through the same proxy: that is the token.
     agent.kill()
     bad = bed.start(
         Process(
             "agent with a bad token",
-            agent_of(f"http://me:p%40ss%20word@{front.authority}/locked", bed.asgi().authority),
+            agent_command(f"{wire.SCHEME}://me:p%40ss%20word@{front.authority}/locked", bed.asgi().at),
             env={"SLIME_TOKEN": register()[:-4] + "AAAA"},
         )
     )
@@ -180,15 +184,11 @@ def nginx_without_upgrade(bed):
     check(agent.child.poll() is None, "the agent lives on")
 
 
-def agent_of(hub, upstream):
-    return [SLIME, "agent", "run", "--hub", hub, "--upstream", upstream]
-
-
 @test
 def wrong_address(bed):
     """The agent is pointed at a server that is no hub at all: it says so, and tries on."""
     for server in [bed.asgi(), bed.node(), bed.start(gunicorn())]:
-        agent = bed.start(Process("agent", agent_of(server.url, bed.asgi().authority), env={"SLIME_TOKEN": register()}))
+        agent = bed.start(Process("agent", agent_command(server.url, bed.asgi().at), env={"SLIME_TOKEN": register()}))
         agent.line("cannot join the hub")
         check(agent.child.poll() is None, "the agent lives on")
 
@@ -211,7 +211,7 @@ def proxies_need_trust(bed):
     sent = dict(echo["headers"])
     equal(
         (sent["x-forwarded-for"], sent["x-forwarded-proto"], sent["x-forwarded-host"]),
-        ("127.0.0.1", "http", hub.authority),
+        ("127.0.0.1", wire.SCHEME, hub.authority),
     )
 
 

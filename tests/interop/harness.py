@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import re
@@ -16,13 +15,15 @@ import time
 import traceback
 from pathlib import Path
 
+import wire
+
 HERE = Path(__file__).resolve().parent
 SLIME = os.environ["SLIME_BIN"]
 PYTHON = sys.executable
 # A test that takes longer has failed, whatever it waits for.
 TEST_LIMIT = 120
 # What one step may take on a loaded machine.
-PATIENCE = 15
+PATIENCE = wire.PATIENCE
 SECRET = "the secret of the interop tests"
 TESTS = []
 
@@ -51,6 +52,16 @@ def test(function):
     name = f"{function.__module__}.{function.__name__}"
     TESTS.append((name, function))
     return function
+
+
+def plain_only(why):
+    """Enters a test that would prove nothing more with TLS."""
+
+    def enter(function):
+        function.is_skipped = why if wire.IS_TLS else None
+        return test(function)
+
+    return enter
 
 
 def eventually(what, look, limit=PATIENCE):
@@ -150,8 +161,10 @@ class Process:
 
 
 class Hub(Process):
+    """A hub. `at` is where agents find it."""
+
     def __init__(self, *flags, host="127.0.0.1", port=0, name="hub"):
-        command = [SLIME, "hub", "run", "--host", host, "--port", port, *flags]
+        command = [SLIME, "hub", "run", "--host", host, "--port", port, *wire.flags("--tls-cert", "--tls-key"), *flags]
         if "--log-level" not in flags:
             # Each worker that joins shows only there.
             command += ["--log-level", "debug"]
@@ -160,18 +173,24 @@ class Hub(Process):
         self.address = host
         self.port = int(self.line(r"listening on .*:(\d+)( with TLS)?$")[1])
         self.authority = f"{self.host}:{self.port}"
-        self.url = f"http://{self.authority}"
-        self.ws = f"ws://{self.authority}"
+        self.url = wire.url(self.authority)
+        self.ws = self.url.replace("http", "ws", 1)
+        self.at = self.url if wire.IS_TLS else self.authority
+
+    def connect(self):
+        """A connection for bytes that no library sends."""
+        return wire.connect(self.address, self.port)
 
 
 class Upstream(Process):
-    """A server of the `upstreams` folder or of the machine; `port` is where it listens."""
+    """A server of the `upstreams` folder or of the machine; `port` is where it listens, `at` how agents are told."""
 
     def __init__(self, name, command, ready=None, port=None, host="127.0.0.1", **options):
         super().__init__(name, command, **options)
         self.port = port if port is not None else int(self.line(ready)[1])
         self.authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        self.url = f"http://{self.authority}"
+        self.url = wire.url(self.authority)
+        self.at = self.url if wire.IS_TLS else self.authority
         if port is not None:
             eventually(f"{name} listens", lambda: self._listens(host))
 
@@ -193,12 +212,16 @@ class Upstream(Process):
 
 
 def get_json(authority, path):
-    connection = http.client.HTTPConnection(authority, timeout=PATIENCE)
+    connection = wire.http_connection(authority)
     try:
         connection.request("GET", path)
         return json.loads(connection.getresponse().read())
     finally:
         connection.close()
+
+
+def agent_command(hub, upstream):
+    return [SLIME, "agent", "run", "--hub", hub, "--upstream", upstream, *wire.trust(hub, upstream)]
 
 
 def register(*flags):
@@ -235,14 +258,14 @@ class Bed:
 
     def agent(self, hub, upstream, *flags, token=(), wait=True, workers=1, name="agent", at=None):
         """An agent that has joined, with all its workers."""
-        authority = upstream if isinstance(upstream, str) else upstream.authority
-        command = [SLIME, "agent", "run", "--hub", at or hub.authority, "--upstream", authority, *flags]
+        upstream = upstream if isinstance(upstream, str) else upstream.at
+        command = [*agent_command(at or hub.at, upstream), *flags]
         if workers != 1:
             command += ["--num-worker", str(workers)]
         before = len(hub.lines)
         process = self.start(Process(name, command, env={"SLIME_TOKEN": register(*token)}))
         if wait:
-            upstreams = authority.count(",") + 1
+            upstreams = upstream.count(",") + 1
             hub.line(r"DEBUG agent .* worker \d+ joined$", workers * upstreams, after=before)
             process.line("joined the hub", upstreams)
         return process
@@ -290,12 +313,14 @@ class Bed:
 
 def uvicorn(host="127.0.0.1", port=0, *flags, app="application:app", name="uvicorn"):
     command = [PYTHON, "-m", "uvicorn", app, "--app-dir", HERE / "upstreams", "--host", host, "--port", port]
-    return Upstream(name, [*command, "--no-access-log", *flags], r"running on http://.*:(\d+)", host=host)
+    command += ["--no-access-log", *wire.flags("--ssl-certfile", "--ssl-keyfile"), *flags]
+    return Upstream(name, command, r"running on https?://.*:(\d+)", host=host)
 
 
 def gunicorn(*flags, app="wsgi:app", name="gunicorn"):
-    command = [PYTHON, "-m", "gunicorn", "--chdir", HERE / "upstreams", "-b", "127.0.0.1:0", *flags, app]
-    upstream = Upstream(name, command, r"Listening at: http://127.0.0.1:(\d+)")
+    command = [PYTHON, "-m", "gunicorn", "--chdir", HERE / "upstreams", "-b", "127.0.0.1:0"]
+    command += [*wire.flags("--certfile", "--keyfile"), *flags, app]
+    upstream = Upstream(name, command, r"Listening at: https?://127.0.0.1:(\d+)")
     upstream.line("Booting worker")
     return upstream
 
@@ -321,13 +346,17 @@ def main(wanted):
     chosen = [(name, body) for name, body in TESTS if not wanted or any(word in name for word in wanted)]
     if not chosen:
         print(f"no test is called like {' or '.join(wanted)}", file=sys.stderr)
-        print("0 passed, 0 failed")
+        print("0 passed, 0 failed, 0 skipped")
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     signal.signal(signal.SIGALRM, out_of_time)
-    passed, failed = 0, []
+    passed, skipped, failed = 0, 0, []
     try:
         for name, body in chosen:
+            if why := getattr(body, "is_skipped", None):
+                print(f"skip {name} ({why})", flush=True)
+                skipped += 1
+                continue
             begin = time.monotonic()
             good = run_one(name, body)
             print(f"{'ok  ' if good else 'FAIL'} {name} ({time.monotonic() - begin:.1f} s)", flush=True)
@@ -340,7 +369,7 @@ def main(wanted):
             process.kill()
     for name in failed:
         print(f"failed: {name}")
-    print(f"{passed} passed, {len(failed)} failed")
+    print(f"{passed} passed, {len(failed)} failed, {skipped} skipped")
     return 1 if failed else 0
 
 

@@ -1,12 +1,12 @@
 """nginx as the upstream."""
 
 import gzip
-import http.client
 import json
 import os
 import random
 import time
 
+import wire
 from harness import PATIENCE, Upstream, check, equal, free_port, pattern, run, sha256, test
 
 CONFIG = """
@@ -20,18 +20,29 @@ http {{
     access_log off;
     client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
     uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    {tls}
     types {{ text/html html; text/plain txt; application/octet-stream bin; }}
 {body}
 }}
 """
 
 
+def tls():
+    """nginx with the certificate of the run, which verifies that of others by their name: it never looks at addresses."""
+    if not wire.IS_TLS:
+        return ""
+    own = f"ssl_certificate {wire.CERTIFICATE}; ssl_certificate_key {wire.KEY}; proxy_ssl_name localhost;"
+    return f"{own} proxy_ssl_verify on; proxy_ssl_trusted_certificate {wire.AUTHORITY.file}; proxy_ssl_server_name on;"
+
+
 def start(bed, body, name="nginx"):
     """An nginx with the contents of an http block; PORT in them is where it listens, FOLDER its files."""
     folder, port = bed.folder(), free_port()
+    if wire.IS_TLS:
+        body = body.replace("PORT;", "PORT ssl;")
     body = body.replace("PORT", str(port)).replace("FOLDER", str(folder))
     user = "user root;" if os.getuid() == 0 else ""
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, body=body, user=user))
+    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, body=body, user=user, tls=tls()))
     command = ["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"]
     process = bed.start(Upstream(name, command, port=port))
     process.folder = folder
@@ -114,7 +125,7 @@ def folder_redirect(bed):
     for flags, host in [([], upstream.authority), (["--preserve-host"], "127.0.0.1")]:
         hub = bed.stack(upstream, agent=flags)
         answer = curl("-i", f"{hub.url}/sub").stdout.decode()
-        check(answer.startswith("HTTP/1.1 301") and f"Location: http://{host}" in answer, answer)
+        check(answer.startswith("HTTP/1.1 301") and f"Location: {wire.SCHEME}://{host}" in answer, answer)
 
 
 @test
@@ -147,7 +158,7 @@ def body_too_large(bed):
 def hammer(hub, number, pause=None, methods=("GET",)):
     """So many requests on one connection; none may fail."""
     chance = random.Random(7)
-    connection = http.client.HTTPConnection(hub.address, hub.port, timeout=PATIENCE)
+    connection = wire.http_connection(hub.authority)
     for n in range(number):
         method = methods[n % len(methods)]
         connection.request(method, f"/made/{n}", body=b"x" * 100 if method == "POST" else None)
@@ -232,5 +243,5 @@ def base_path_and_credentials(bed):
     )
     (server.folder / "users").write_text("me:{PLAIN}p@ss word\n")
     hub = bed.hub()
-    bed.agent(hub, f"http://me:p%40ss%20word@{server.authority}/deep/")
+    bed.agent(hub, f"{wire.SCHEME}://me:p%40ss%20word@{server.authority}/deep/")
     equal(curl(f"{hub.url}/x/y").stdout, b"GET /in/x/y\n")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 
 from harness import HERE, check, equal, get_json, run, test
 
@@ -42,7 +41,7 @@ def upload_cut_short(bed):
     hub = bed.stack(upstream)
     for head in [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"]:
         of = f"cut_{len(head)}"
-        with socket.create_connection((hub.address, hub.port), 10) as connection:
+        with hub.connect() as connection:
             connection.sendall(b"POST /digest?of=%s HTTP/1.1\r\nHost: h\r\n%s\r\n\r\n" % (of.encode(), head))
             connection.sendall(b"3E8\r\n" + b"x" * 1000 + b"\r\n" + b"C350\r\n" + b"y" * 50000 + b"\r\n")
             upstream.saw(of, "begun")

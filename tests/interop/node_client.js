@@ -2,10 +2,10 @@
 'use strict';
 const assert = require('assert');
 const crypto = require('crypto');
-const http = require('http');
 const { once } = require('events');
 
 const hub = new URL(process.argv[2]);
+const http = require(hub.protocol.slice(0, -1));
 const base = { host: hub.hostname, port: hub.port };
 const agent = new http.Agent({ keepAlive: true, maxSockets: 10 });
 

@@ -7,7 +7,8 @@ import signal
 import socket
 import time
 
-from harness import PATIENCE, SLIME, Process, check, equal, register, test
+import wire
+from harness import PATIENCE, Process, agent_command, check, equal, register, test
 
 ECHO = b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -60,7 +61,7 @@ BAD_CHUNKS = [
 
 def talk(hub, data, finish=False):
     """Everything the hub answers to the bytes until it closes."""
-    with socket.create_connection((hub.address, hub.port), PATIENCE) as connection:
+    with hub.connect() as connection:
         connection.settimeout(PATIENCE)
         connection.sendall(data)
         if finish:
@@ -128,7 +129,7 @@ def in_order(bed):
         for of in ["order_new", "order_kept"]:
             for number in range(100):
                 if of == "order_new":
-                    connections.append(stack.enter_context(socket.create_connection((hub.address, hub.port), PATIENCE)))
+                    connections.append(stack.enter_context(hub.connect()))
                 connections[number].sendall(
                     b"GET /work?ms=2&of=%s&name=%d HTTP/1.1\r\nHost: h\r\n\r\n" % (of.encode(), number)
                 )
@@ -148,7 +149,7 @@ def byte_by_byte(bed):
     hub = bed.stack(bed.node())
     head = b"POST /mirror HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     data = head + b"3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n"
-    with socket.create_connection((hub.address, hub.port), PATIENCE) as connection:
+    with hub.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(len(data)):
             connection.sendall(data[at : at + 1])
@@ -163,7 +164,7 @@ def half_closed(bed):
     """FIN during an exchange is leaving: no answer is owed, and the worker is free."""
     upstream = bed.asgi()
     hub = bed.stack(upstream)
-    with socket.create_connection((hub.address, hub.port), PATIENCE) as connection:
+    with hub.connect() as connection:
         connection.sendall(b"GET /never?of=half_closed HTTP/1.1\r\nHost: h\r\n\r\n")
         upstream.saw("half_closed", "begun")
         connection.shutdown(socket.SHUT_WR)
@@ -175,9 +176,10 @@ def half_closed(bed):
 def slow_heads(bed):
     """Clients that never finish their head are told, and hinder nobody."""
     hub = bed.stack(bed.node(), "--head-timeout", "500ms")
-    slow = [socket.create_connection((hub.address, hub.port), PATIENCE) for _ in range(50)]
-    for connection in slow:
-        connection.sendall(b"GET / HT")
+    slow = []
+    for _ in range(50):
+        slow.append(hub.connect())
+        slow[-1].sendall(b"GET / HT")
     check(talk(hub, ECHO).endswith(b"GET /x\n"))
     for connection in slow:
         check(connection.recv(100).startswith(b"HTTP/1.1 408 "))
@@ -193,15 +195,8 @@ def request_and_end_at_once(bed):
     upstream = bed.asgi()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
-        command = [
-            SLIME,
-            "agent",
-            "run",
-            "--hub",
-            "127.0.0.1:%d" % listener.getsockname()[1],
-            "--upstream",
-            upstream.authority,
-        ]
+        at = "127.0.0.1:%d" % listener.getsockname()[1]
+        command = agent_command(wire.url(at), upstream.at)
         agent = bed.start(Process("agent", command, env={"SLIME_TOKEN": register()}))
         tunnel = welcome(listener)
         agent.line("joined")
@@ -220,7 +215,7 @@ def request_and_end_at_once(bed):
 
 def welcome(listener):
     """Accepts an agent, as a hub does."""
-    tunnel, _ = listener.accept()
+    tunnel = wire.accepted(listener.accept()[0])
     tunnel.settimeout(PATIENCE)
     head = b""
     while not head.endswith(b"\r\n\r\n"):

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Inv
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
+import wire
 from harness import PATIENCE, Failed, check, equal, eventually, pattern, test
 
 
@@ -22,8 +23,8 @@ class Server:
     def __init__(self, bed, **options):
         self.closed = []
         self.pings = 0
-        self.server = serve(self.handle, "127.0.0.1", 0, max_size=None, **options)
-        self.authority = "127.0.0.1:%d" % self.server.socket.getsockname()[1]
+        self.server = serve(self.handle, "127.0.0.1", 0, max_size=None, ssl=wire.server_context(), **options)
+        self.at = wire.url("127.0.0.1:%d" % self.server.socket.getsockname()[1])
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
         bed.cleanup.callback(self.server.shutdown)
@@ -51,7 +52,7 @@ def options(**more):
 @test
 def messages(bed):
     """Text, binary, empty, and five megabytes, one after the other."""
-    hub = bed.stack(Server(bed).authority)
+    hub = bed.stack(Server(bed).at)
     with connect(f"{hub.ws}/any?x=y", **options()) as socket:
         for message in [
             "hello",
@@ -75,7 +76,7 @@ def messages(bed):
 @test
 def both_ways_at_once(bed):
     """Both sides send megabytes while they receive."""
-    hub = bed.stack(Server(bed).authority)
+    hub = bed.stack(Server(bed).at)
 
     async def scenario():
         async with connect_async(f"{hub.ws}/", compression=None, **options()) as socket:
@@ -97,7 +98,7 @@ def both_ways_at_once(bed):
 
 @test
 def pings(bed):
-    hub = bed.stack(Server(bed).authority)
+    hub = bed.stack(Server(bed).at)
     with connect(f"{hub.ws}/", **options()) as socket:
         for _ in range(20):
             check(socket.ping().wait(PATIENCE), "the server's pong")
@@ -109,7 +110,7 @@ def pings(bed):
 def close_codes(bed):
     """Who closes, and why, reaches the other side."""
     server = Server(bed)
-    hub = bed.stack(server.authority)
+    hub = bed.stack(server.at)
     for code in [1000, 1001, 3000, 4999]:
         socket = connect(f"{hub.ws}/", **options())
         socket.send("hello")
@@ -134,7 +135,7 @@ def close_codes(bed):
 def broken_off(bed):
     """A client that vanishes: the server sees it, and the worker is free."""
     server = Server(bed)
-    hub = bed.stack(server.authority)
+    hub = bed.stack(server.at)
     socket = connect(f"{hub.ws}/", **options())
     socket.send("hello")
     socket.recv(PATIENCE)
@@ -150,7 +151,7 @@ def idle(bed):
     """A quiet WebSocket outlives every time limit of both halves."""
     server = Server(bed, ping_interval=None)
     hub = bed.stack(
-        server.authority,
+        server.at,
         "--heartbeat",
         "200ms",
         "--stall-timeout",
@@ -200,7 +201,7 @@ def subprotocols_and_refusals(bed):
 
 @test
 def password(bed):
-    hub = bed.stack(Server(bed).authority, "--app-password", "open sesame")
+    hub = bed.stack(Server(bed).at, "--app-password", "open sesame")
     try:
         connect(f"{hub.ws}/", **options())
         raise Failed("accepted")

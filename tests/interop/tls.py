@@ -25,42 +25,10 @@ from harness import (
     sha256,
     test,
 )
+from wire import KEYS, Authority
 
 # What the hub answers without an agent.
 OWN = b"GET /.slime/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
-KEYS = {
-    "rsa": ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
-    "rsa-pkcs1": ["genrsa", "-traditional", "2048"],
-    "ec-sec1": ["ecparam", "-name", "prime256v1", "-genkey", "-noout"],
-    "ec-pkcs8": ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
-    "ed25519": ["genpkey", "-algorithm", "ED25519"],
-}
-
-
-class Authority:
-    """An authority of OpenSSL's making, which signs for this machine."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.file = folder / "ca.pem"
-        openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "ca.key")
-        request = ["-new", "-x509", "-key", folder / "ca.key", "-subj", "/CN=authority", "-days", "3"]
-        openssl("req", *request, "-out", self.file)
-
-    def sign(self, kind="ec-sec1", names="IP:127.0.0.1,DNS:localhost"):
-        """The files of a certificate and of its key."""
-        certificate, key, request = (self.folder / f"{kind}.{end}" for end in ["pem", "key", "csr"])
-        (self.folder / "extensions").write_text(f"subjectAltName={names}\n")
-        command, *options = KEYS[kind]
-        openssl(command, "-out", key, *options)
-        openssl("req", "-new", "-key", key, "-subj", "/CN=leaf", "-out", request)
-        signer = ["-CA", self.file, "-CAkey", self.folder / "ca.key", "-CAcreateserial", "-days", "2"]
-        extensions = ["-extfile", self.folder / "extensions"]
-        openssl("x509", "-req", "-in", request, *signer, *extensions, "-out", certificate)
-        return certificate, key
-
-    def context(self):
-        return ssl.create_default_context(cafile=str(self.file))
 
 
 def openssl(*arguments, **options):

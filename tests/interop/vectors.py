@@ -3,12 +3,16 @@
 h11 is an HTTP/1.1 parser that shares nothing with slime or httparse. What slime refuses is the business of the vectors' own test.
 """
 
+import contextlib
+import queue
 import re
 import socket
+import threading
 from pathlib import Path
 
 import h11
 
+import wire
 from harness import PATIENCE, Failed, check, equal, test
 
 FOLDER = Path(__file__).resolve().parent.parent / "vectors"
@@ -90,15 +94,31 @@ def vectors():
     return found
 
 
-def connection(listener):
-    """The next connection that brings something; others are the agent's look whether somebody is there."""
-    while True:
-        accepted, _ = listener.accept()
-        accepted.settimeout(PATIENCE)
-        first = accepted.recv(1 << 16)
-        if first:
-            return accepted, first
-        accepted.close()
+class Upstream:
+    """Accepts connections. Each has a thread that goes through its handshake; those that bring something are handed out."""
+
+    def __init__(self, bed):
+        self.connections = queue.Queue()
+        self.listener = bed.cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.authority = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.begin, args=[self.listener.accept()[0]], daemon=True).start()
+
+    def begin(self, accepted):
+        # Some are the agent's look whether somebody is there.
+        with contextlib.suppress(OSError):
+            accepted = wire.accepted(accepted)
+            if first := accepted.recv(1 << 16):
+                accepted.settimeout(PATIENCE)
+                self.connections.put((accepted, first))
+
+    def connection(self):
+        """The next one, and the first bytes."""
+        return self.connections.get(timeout=PATIENCE)
 
 
 def read_message(parser, first, receive):
@@ -134,90 +154,88 @@ def body_of(events):
 @test
 def requests_read_by_another(bed):
     """Every accepted request reaches the upstream as the same message."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE)
-        hub = bed.hub()
-        upstream = f"127.0.0.1:{listener.getsockname()[1]}"
-        bed.agent(hub, upstream, "--preserve-host", token=["--scopes", "a"])
-        seen = 0
-        for vector in vectors():
-            if vector.kind != "request" or not re.fullmatch(r"(none|length \d+|chunked), done", vector.verdict):
-                continue
-            start, fields, body = vector.parts()
-            method, target, _ = start.split(b" ")
-            with socket.create_connection((hub.address, hub.port), PATIENCE) as client:
-                client.settimeout(PATIENCE)
-                client.sendall(vector.raw[: len(vector.raw) - len(vector.left)])
-                accepted, first = connection(listener)
-                with accepted:
-                    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
-                    try:
-                        events = read_message(parser, first, lambda: accepted.recv(1 << 16))
-                    except h11.RemoteProtocolError as error:
-                        raise Failed(f"{vector.name}: h11 refuses what was forwarded: {error}: {first}") from error
-                    accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                answer = b""
-                while b"HTTP/1.1 200 OK\r\n" not in answer:
-                    more = client.recv(1 << 16)
-                    check(more, vector.name, "was answered:", answer)
-                    answer += more
-            request = events[0]
-            got = [(name.lower(), value) for name, value in request.headers]
-            equal(request.method, method, f"{vector.name}: method")
-            absolute = re.match(rb"(?i)https?://([^/?]*)", target)
-            path = target[absolute.end() :] if absolute else target
-            path = path if path.startswith(b"/") or path == b"*" else b"/" + path
-            equal(request.target, path, f"{vector.name}: target")
-            # An absolute target overrides Host. It may be empty, and HTTP/1.0 may have none: it is the upstream's authority then.
-            hosts = [absolute[1]] if absolute else [value for name, value in fields if name == b"host" and value]
-            expected = hosts or [upstream.encode()]
-            equal([value for name, value in got if name == b"host"], expected, f"{vector.name}: Host")
-            equal(end_to_end(got, OF_REQUESTS), end_to_end(fields, OF_REQUESTS), f"{vector.name}: fields")
-            equal(body_of(events), body, f"{vector.name}: body")
-            equal(parser.trailing_data[0], b"", f"{vector.name}: bytes beyond the request")
-            seen += 1
-        check(seen >= 70, "only", seen, "requests")
+    service = Upstream(bed)
+    hub = bed.hub()
+    bed.agent(hub, wire.url(service.authority), "--preserve-host", token=["--scopes", "a"])
+    seen = 0
+    for vector in vectors():
+        if vector.kind != "request" or not re.fullmatch(r"(none|length \d+|chunked), done", vector.verdict):
+            continue
+        start, fields, body = vector.parts()
+        method, target, _ = start.split(b" ")
+        with hub.connect() as client:
+            client.settimeout(PATIENCE)
+            client.sendall(vector.raw[: len(vector.raw) - len(vector.left)])
+            accepted, first = service.connection()
+            with accepted:
+                parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
+                try:
+                    events = read_message(parser, first, lambda: accepted.recv(1 << 16))
+                except h11.RemoteProtocolError as error:
+                    raise Failed(f"{vector.name}: h11 refuses what was forwarded: {error}: {first}") from error
+                accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while b"HTTP/1.1 200 OK\r\n" not in answer:
+                more = client.recv(1 << 16)
+                check(more, vector.name, "was answered:", answer)
+                answer += more
+        request = events[0]
+        got = [(name.lower(), value) for name, value in request.headers]
+        equal(request.method, method, f"{vector.name}: method")
+        absolute = re.match(rb"(?i)https?://([^/?]*)", target)
+        path = target[absolute.end() :] if absolute else target
+        path = path if path.startswith(b"/") or path == b"*" else b"/" + path
+        equal(request.target, path, f"{vector.name}: target")
+        # An absolute target overrides Host. It may be empty, and HTTP/1.0 may have none: it is the upstream's authority then.
+        hosts = [absolute[1]] if absolute else [value for name, value in fields if name == b"host" and value]
+        expected = hosts or [service.authority.encode()]
+        equal([value for name, value in got if name == b"host"], expected, f"{vector.name}: Host")
+        equal(end_to_end(got, OF_REQUESTS), end_to_end(fields, OF_REQUESTS), f"{vector.name}: fields")
+        equal(body_of(events), body, f"{vector.name}: body")
+        equal(parser.trailing_data[0], b"", f"{vector.name}: bytes beyond the request")
+        seen += 1
+    check(seen >= 70, "only", seen, "requests")
 
 
 @test
 def responses_read_by_another(bed):
     """Every accepted response reaches the application as the same message."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE)
-        hub = bed.hub()
-        bed.agent(hub, f"127.0.0.1:{listener.getsockname()[1]}")
-        seen = 0
-        for vector in vectors():
-            done = re.fullmatch(r"(none|length \d+|chunked|until-close), done", vector.verdict)
-            if not vector.kind.startswith("response") or not done or re.match(rb"\S+ 1", vector.raw):
-                continue
-            start, fields, body = vector.parts()
-            if vector.verdict.startswith("none"):
-                body = b""
-            method = b"HEAD" if vector.kind == "response to HEAD" else b"GET"
-            with socket.create_connection((hub.address, hub.port), PATIENCE) as client:
-                client.settimeout(PATIENCE)
-                client.sendall(method + b" / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-                accepted, _ = connection(listener)
-                with accepted:
-                    accepted.sendall(vector.raw)
-                parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 16)
-                parser.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"h"), (b"Connection", b"close")]))
-                parser.send(h11.EndOfMessage())
-                try:
-                    events = read_message(parser, client.recv(1 << 16), lambda: client.recv(1 << 16))
-                    while more := client.recv(1 << 16):
-                        raise Failed(f"{vector.name}: beyond the response came {more}")
-                except h11.RemoteProtocolError as error:
-                    raise Failed(f"{vector.name}: h11 refuses what was forwarded: {error}") from error
-            response = events[0]
-            got = [(name.lower(), value) for name, value in response.headers]
-            words = start.split(b" ", 2)
-            equal(response.status_code, int(words[1]), f"{vector.name}: status")
-            equal(response.reason, words[2] if len(words) > 2 else b"", f"{vector.name}: reason")
-            equal(end_to_end(got), end_to_end(fields), f"{vector.name}: fields")
-            equal(body_of(events), b"" if method == b"HEAD" else body, f"{vector.name}: body")
-            equal(parser.trailing_data[0], b"", f"{vector.name}: bytes beyond the response")
-            equal([value for name, value in got if name == b"slime-agent-id"][1:], [], f"{vector.name}: agent ids")
-            seen += 1
-        check(seen >= 25, "only", seen, "responses")
+    service = Upstream(bed)
+    hub = bed.hub()
+    bed.agent(hub, wire.url(service.authority))
+    seen = 0
+    for vector in vectors():
+        done = re.fullmatch(r"(none|length \d+|chunked|until-close), done", vector.verdict)
+        if not vector.kind.startswith("response") or not done or re.match(rb"\S+ 1", vector.raw):
+            continue
+        start, fields, body = vector.parts()
+        if vector.verdict.startswith("none"):
+            body = b""
+        method = b"HEAD" if vector.kind == "response to HEAD" else b"GET"
+        with hub.connect() as client:
+            client.settimeout(PATIENCE)
+            client.sendall(method + b" / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            accepted, _ = service.connection()
+            with accepted:
+                accepted.sendall(vector.raw)
+                wire.say_end(accepted)
+            parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 16)
+            parser.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"h"), (b"Connection", b"close")]))
+            parser.send(h11.EndOfMessage())
+            try:
+                events = read_message(parser, client.recv(1 << 16), lambda: client.recv(1 << 16))
+                while more := client.recv(1 << 16):
+                    raise Failed(f"{vector.name}: beyond the response came {more}")
+            except h11.RemoteProtocolError as error:
+                raise Failed(f"{vector.name}: h11 refuses what was forwarded: {error}") from error
+        response = events[0]
+        got = [(name.lower(), value) for name, value in response.headers]
+        words = start.split(b" ", 2)
+        equal(response.status_code, int(words[1]), f"{vector.name}: status")
+        equal(response.reason, words[2] if len(words) > 2 else b"", f"{vector.name}: reason")
+        equal(end_to_end(got), end_to_end(fields), f"{vector.name}: fields")
+        equal(body_of(events), b"" if method == b"HEAD" else body, f"{vector.name}: body")
+        equal(parser.trailing_data[0], b"", f"{vector.name}: bytes beyond the response")
+        equal([value for name, value in got if name == b"slime-agent-id"][1:], [], f"{vector.name}: agent ids")
+        seen += 1
+    check(seen >= 25, "only", seen, "responses")

@@ -10,7 +10,7 @@ use slime::proto::timer::Mono;
 use crate::calls::{SimNet, Socket};
 use crate::http::{Head, Part, Reader, Role, Way, body};
 use crate::model::{Outcome, Shared};
-use crate::plan::{Exchange, Fault, Framing, How, Pace, Session, When};
+use crate::plan::{Exchange, Fault, Framing, How, Last, Pace, Session, When};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::world::{MILLI, Micros, SECOND};
@@ -58,6 +58,8 @@ struct Connection {
     half_closed: bool,
     /// Its side of an upgraded connection is complete.
     finished: bool,
+    /// When the other side of an upgraded connection ended.
+    other_ended: Option<Micros>,
 }
 
 /// A request, and where it stands in the stream.
@@ -143,6 +145,7 @@ impl Client {
             next_ask: 0,
             half_closed: false,
             finished: false,
+            other_ended: None,
         });
         self.ask();
     }
@@ -309,7 +312,9 @@ impl Client {
         if connection.failed || connection.half_closed || connection.finished {
             return false;
         }
-        if connection.is_raw() && connection.sent == connection.out.len() {
+        let is_last = plan.last == Last::Client;
+        let may_finish = !is_last || connection.other_ended.is_some_and(|at| at + plan.last_pause <= now);
+        if connection.is_raw() && connection.sent == connection.out.len() && may_finish {
             connection.finished = true;
             self.model.borrow_mut().records[asked.exchange].sent = true;
             let _ = self.net.shutdown(&mut connection.socket);
@@ -366,6 +371,10 @@ impl Client {
                     && !connection.failed
                     && !connection.half_closed =>
             {
+                let at = *connection.other_ended.get_or_insert(now) + plan.last_pause;
+                if plan.last == Last::Client && at >= now {
+                    self.wake_at(at);
+                }
                 Next::Wait
             }
             Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),

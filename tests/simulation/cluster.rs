@@ -12,7 +12,7 @@ use slime::net::shell::{DialTls, Endpoint, LISTENER_TOKENS, Shell, Targets};
 use slime::net::tls::{Trust, client_config, server_config};
 use slime::proto::agent::{Agent, Census};
 use slime::proto::agent_token::TokenKey;
-use slime::proto::hub::{self, Hub};
+use slime::proto::hub::Hub;
 use slime::proto::revocation::Revocations;
 use slime::proto::seam::{Core, Target};
 use slime::proto::timer::Mono;
@@ -21,16 +21,22 @@ use crate::calls::SimNet;
 use crate::client::Client;
 use crate::for_each_seed;
 use crate::hostile::{Guise, Hostile};
+use crate::memory::{PLAIN, Promise, TLS};
 use crate::model::{Model, Outcome, Rules, Shared};
 use crate::plan::{Mood, draw_sessions};
 use crate::rng::Rng;
 use crate::scheduler::{Process, Simulation};
 use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
+use crate::theme::Theme;
 use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, SECOND, Weather};
 
+mod silence;
+
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
+/// Blocks that a connection may own: of its input, its output, what is held of its request, and TLS both ways.
+const MOST_BLOCKS: usize = 6;
 /// The number of the token that hostile agents have.
 const HOSTILE: usize = 99;
 
@@ -97,7 +103,9 @@ impl Cluster {
     fn new(seed: u64, mood: Mood) -> Self {
         let mut rng = Rng::new(seed, "scenario");
         let weather = Weather::draw(&mut rng);
-        let weather = if mood == Mood::Calm { weather.harmless() } else { weather };
+        let mut weather = if mood == Mood::Calm { weather.harmless() } else { weather };
+        let theme = Theme::draw(&mut rng);
+        theme.change_weather(mood, &mut weather, &mut rng);
         // Now and then enough that it goes through pipes.
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let mut simulation = Simulation::new(seed, weather);
@@ -109,12 +117,15 @@ impl Cluster {
             .map(|net| Endpoint { host: net.address(0).ip().to_string(), port: PORT })
             .collect();
         let agents = rng.length(1, 3);
-        let setting = Setting::draw(mood, agents, &endpoints, &mut rng);
+        let mut setting = Setting::draw(mood, agents, &endpoints, &mut rng);
+        theme.change_setting(mood, &mut setting, &mut rng);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
-        for _ in 0..rng.length(1, 6) {
+        let (applications, requests) = theme.crowd(&mut rng);
+        for _ in 0..applications {
             let first = exchanges.len();
-            let (more, these) = draw_sessions(first..first + rng.length(1, 5), mood, most, &mut rng);
+            let ids = first..first + rng.length(1, requests);
+            let (more, these) = draw_sessions(ids, mood, theme, most, &mut rng);
             exchanges.extend(more);
             sessions.push(these);
         }
@@ -213,14 +224,10 @@ impl Cluster {
         let end = self.simulation.now() + 2000 * SECOND;
         self.simulation.world.borrow_mut().weather = Weather::default();
         self.simulation.run_until(end, |_| false);
-        // Signs of life own blocks while they are on their way, and agents that are not let in try again.
-        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
-        let is_quiet = |it: &Simulation| {
-            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
-            let at_agents: usize = running.map(|(_, agent)| agent.borrow().census().1).sum();
-            hub.borrow().core().census().clients + hub.borrow().census().1 + at_agents == 0
-        };
-        self.simulation.run_until(end + 60 * SECOND, is_quiet);
+        self.settle();
+        self.check_rest();
+        self.fall_silent();
+        self.settle();
         self.check_rest();
         let world = self.simulation.world.borrow();
         let mut model = self.model.borrow_mut();
@@ -241,8 +248,22 @@ impl Cluster {
         Report { violations: std::mem::take(&mut model.violations), outcomes, trace: world.trace() }
     }
 
+    /// Waits until nothing is under way.
+    fn settle(&mut self) {
+        // Signs of life own blocks while they are on their way, and agents that are not let in try again.
+        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
+        let is_quiet = |it: &Simulation| {
+            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
+            let at_agents: usize = running.map(|(_, agent)| agent.borrow().census().1).sum();
+            hub.borrow().core().census().clients + hub.borrow().census().1 + at_agents == 0
+        };
+        let end = self.simulation.now() + 60 * SECOND;
+        self.simulation.run_until(end, is_quiet);
+    }
+
     /// Something happens to a process.
     fn disturb(&mut self) {
+        self.model.borrow_mut().is_honest = false;
         let index = self.rng.length(0, self.agents.len() - 1);
         let agent = self.agents[index].0.net.process;
         match self.rng.within(0, 6) {
@@ -384,8 +405,6 @@ fn start_hub(
     model: &Shared,
 ) -> Handle<Hub> {
     let config = setting.hub.clone();
-    let (concurrent, depth) = (config.concurrent, config.queue_depth);
-    let (clients, tunnels) = (config.max_clients, config.max_tunnels);
     let now = net.world.borrow().now();
     let mut core = Hub::new(config, TokenKey::clone(token_key()), now);
     core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
@@ -397,76 +416,26 @@ fn start_hub(
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
-    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { TLS } else { PLAIN };
-    let check = move |shell: &Shell<Hub, SimNet>| {
-        let hub = shell.core();
-        let census = hub.census();
-        // Who comes back from a lost tunnel has a place, however full the queue is.
-        let waiting = (census.gathering + census.queued).saturating_sub(concurrent);
-        let within = census.active <= concurrent
-            // A rest is known of when the permit has gone to the next one already.
-            && census.active + census.tails <= concurrent + 1
-            && waiting <= depth
-            && census.clients <= clients
-            && census.tunnels <= tunnels;
-        if !within {
-            return Some(format!("beyond a cap of the hub: {census:?}"));
-        }
-        if hub.has_overlooked() {
-            return Some("a request waits, though a worker that could serve it is free".to_owned());
-        }
-        promise.exceeded(shell.buffer_bytes(), census)
-    };
+    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { &TLS } else { &PLAIN };
+    let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
     let shell = Rc::new(RefCell::new(shell));
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(net.process, node);
     shell
 }
 
-/// What buffers may take for each of something, in KiB.
-struct Promise {
-    outside: usize,
-    waiting: usize,
-    active: usize,
-    tail: usize,
-    tunnel: usize,
+fn check_hub(shell: &Shell<Hub, SimNet>, promise: &Promise) -> Option<String> {
+    let census = shell.core().census();
+    check_buffers("the hub", shell.census(), census.clients + census.tunnels)
+        .or(shell.core().audit())
+        .or(promise.exceeded(shell.buffer_bytes(), census))
 }
 
-/// Head, and an answer of the hub's own. What was read ahead, and the request that is held. Those, a block for each direction of two
-/// connections. What was read ahead, and the rest of the response. The largest head, and the end of an upgraded connection.
-const PLAIN: Promise = Promise { outside: 18, waiting: 100, active: 290, tail: 130, tunnel: 100 };
-/// Ciphertext of each direction, and what was decrypted ahead, come to that.
-const TLS: Promise = Promise { outside: 80, waiting: 240, active: 700, tail: 330, tunnel: 300 };
-
-impl Promise {
-    /// What is wrong with this many bytes of buffers, if anything is.
-    fn exceeded(&self, bytes: usize, census: hub::Census) -> Option<String> {
-        let hub::Census { clients, tunnels, exchanges, active, tails, .. } = census;
-        let most = self.outside * clients.saturating_sub(exchanges + tails)
-            + self.waiting * exchanges.saturating_sub(active)
-            + self.active * active
-            + self.tail * tails
-            + self.tunnel * tunnels.saturating_sub(active);
-        (bytes > most * 1024)
-            .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
-    }
-
-    /// The same by the caps, as the README says it. Who comes back from a lost tunnel waits beside those of the queue.
-    fn formula(&self) -> String {
-        let Self { outside, waiting, active, tunnel, .. } = self;
-        let concurrent = active + waiting;
-        format!(
-            "{outside} KB x --max-clients + {waiting} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
-        )
-    }
-}
-
-#[test]
-fn the_readme_promises_what_is_held() {
-    let readme = include_str!("../../README.md");
-    for promise in [PLAIN, TLS] {
-        assert!(readme.contains(&promise.formula()), "{}", promise.formula());
-    }
+/// Connections and blocks of a process: those of its tables, and as many as these may have.
+fn check_buffers(whose: &str, (conns, blocks): (usize, usize), entries: usize) -> Option<String> {
+    let is_within = conns == entries && blocks <= entries * MOST_BLOCKS;
+    (!is_within)
+        .then(|| format!("{whose} has {conns} connections and {blocks} blocks for {entries} of its tables"))
 }
 
 fn start_agent(
@@ -490,7 +459,11 @@ fn start_agent(
     let shell = Rc::new(RefCell::new(shell));
     let check = move |shell: &Shell<Agent, SimNet>| {
         let serving = shell.core().census().serving;
-        (serving > most).then(|| format!("an agent of {most} workers serves {serving} requests"))
+        if serving > most {
+            return Some(format!("an agent of {most} workers serves {serving} requests"));
+        }
+        let census = shell.core().census();
+        check_buffers("an agent", shell.census(), census.tunnels + census.upstreams).or(shell.core().audit())
     };
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(place.net.process, node);

@@ -151,7 +151,10 @@ impl Agent {
             }
         };
         match Ask::of(&head) {
-            Ask::Ping => self.commands.push(Command::Send { key: tunnel.into(), bytes: PONG.to_vec() }),
+            Ask::Ping => {
+                self.commands.push(Command::Send { key: tunnel.into(), bytes: PONG.to_vec() });
+                self.arm_worker(key);
+            }
             Ask::Close(reason) => {
                 self.drop_tunnel(tunnel);
                 self.dismissed(key, reason, now);

@@ -11,6 +11,7 @@
 //! `serve` brings a request to the upstream, `respond` its response back, `conclude` ends what does not end that way, and `leftover`
 //! is what remains; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
 
+mod audit;
 mod backoff;
 mod conclude;
 mod health;
@@ -146,6 +147,23 @@ impl Random {
     }
 }
 
+impl Worker {
+    /// When something is to be done about it, though nothing happens.
+    fn deadline(&self) -> Mono {
+        match &self.state {
+            WorkerState::Resting { until }
+            | WorkerState::Dialling { until, .. }
+            | WorkerState::Passing { until, .. }
+            | WorkerState::Joining { until, .. }
+            | WorkerState::Joined { heard_by: until, .. }
+            | WorkerState::Leaving { until, .. } => *until,
+            WorkerState::Serving(serving) => serving.deadline(),
+            WorkerState::Discarding(discarding) => discarding.until,
+            WorkerState::Finishing(_) | WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
+        }
+    }
+}
+
 impl Agent {
     /// An agent that begins now. `seed` makes its jitter.
     pub fn new(config: AgentConfig, seed: u64, now: Now) -> Self {
@@ -198,18 +216,8 @@ impl Agent {
 
     fn arm_worker(&mut self, key: WorkerKey) {
         let Some(worker) = self.workers.get_mut(key) else { return };
-        let until = match &worker.state {
-            WorkerState::Resting { until }
-            | WorkerState::Dialling { until, .. }
-            | WorkerState::Passing { until, .. }
-            | WorkerState::Joining { until, .. }
-            | WorkerState::Joined { heard_by: until, .. }
-            | WorkerState::Leaving { until, .. } => *until,
-            WorkerState::Serving(serving) => serving.deadline(),
-            WorkerState::Discarding(discarding) => discarding.until,
-            WorkerState::Finishing(_) | WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
-        };
-        self.timers.arm(&mut worker.armed, key.into(), until);
+        let deadline = worker.deadline();
+        self.timers.arm(&mut worker.armed, key.into(), deadline);
     }
 
     fn arm_tunnel(&mut self, key: TunnelKey) {

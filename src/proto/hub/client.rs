@@ -520,7 +520,12 @@ impl Hub {
             && let Phase::Active { body_by, .. } = &mut exchange.phase
         {
             let done = exchange.messages.request.is_done();
+            // A client that expected a 100 and did not wait for it: it was under no deadline so far.
+            let is_first = *body_by == Mono::NEVER;
             *body_by = if done { Mono::NEVER } else { now.mono.after_coarse(self.config.limits.stall) };
+            if is_first {
+                self.arm_exchange(key);
+            }
         }
         step
     }

@@ -11,6 +11,7 @@
 //! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
 //! [`super::queue`].
 
+mod audit;
 mod client;
 mod dispatch;
 mod join;
@@ -281,6 +282,39 @@ impl Refusal {
     }
 }
 
+impl Client {
+    /// When something is to be done about it, though nothing happens.
+    fn deadline(&self) -> Mono {
+        let until = match self.state {
+            ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
+            ClientState::Exchange(_) => Mono::NEVER,
+        };
+        until.min(self.send_by)
+    }
+}
+
+impl Tunnel {
+    /// As [`Client::deadline`].
+    fn deadline(&self) -> Mono {
+        let until = match self.state {
+            TunnelState::Free { ping_at: until, .. }
+            | TunnelState::Busy { sign_by: until, .. }
+            | TunnelState::Ending { until } => until,
+        };
+        until.min(self.send_by)
+    }
+}
+
+impl Exchange {
+    /// As [`Client::deadline`].
+    fn deadline(&self) -> Mono {
+        match self.phase {
+            Phase::Gathering { until } | Phase::Queued { until, .. } => until,
+            Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
+        }
+    }
+}
+
 impl Hub {
     /// A hub that begins now.
     pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
@@ -324,12 +358,6 @@ impl Hub {
         }
     }
 
-    /// Whether a request waits although there are a worker that could serve it and a permit: never between two turns. For tests.
-    pub fn has_overlooked(&self) -> bool {
-        let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
-        self.has_permit() && self.queue.first_served(find).is_some()
-    }
-
     /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client counts, too: it is in the
     /// same memory.
     fn has_permit(&self) -> bool {
@@ -347,30 +375,20 @@ impl Hub {
 
     fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let until = match client.state {
-            ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
-            ClientState::Exchange(_) => Mono::NEVER,
-        };
-        self.timers.arm(&mut client.armed, key.into(), until.min(client.send_by));
+        let deadline = client.deadline();
+        self.timers.arm(&mut client.armed, key.into(), deadline);
     }
 
     fn arm_tunnel(&mut self, key: TunnelKey) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let until = match tunnel.state {
-            TunnelState::Free { ping_at: until, .. }
-            | TunnelState::Busy { sign_by: until, .. }
-            | TunnelState::Ending { until } => until,
-        };
-        self.timers.arm(&mut tunnel.armed, key.into(), until.min(tunnel.send_by));
+        let deadline = tunnel.deadline();
+        self.timers.arm(&mut tunnel.armed, key.into(), deadline);
     }
 
     fn arm_exchange(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let until = match exchange.phase {
-            Phase::Gathering { until } | Phase::Queued { until, .. } => until,
-            Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
-        };
-        self.timers.arm(&mut exchange.armed, key.into(), until);
+        let deadline = exchange.deadline();
+        self.timers.arm(&mut exchange.armed, key.into(), deadline);
     }
 
     /// A drain is over when nothing is left to be served and the last answers are out.

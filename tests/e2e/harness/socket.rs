@@ -149,6 +149,11 @@ impl Socket {
         self.0.tcp.shutdown(how)
     }
 
+    /// Says the end without making it: close_notify alone.
+    pub fn say_end(&self) {
+        self.0.tls.as_ref().unwrap().say_end(&self.0.tcp);
+    }
+
     /// The end will be a reset.
     pub fn reset_at_drop(&self) {
         if let Some(tls) = &self.0.tls {

@@ -1,13 +1,18 @@
 // A server of Node's http module, with what only a few servers do.
 'use strict';
 const crypto = require('crypto');
-const http = require('http');
+const fs = require('fs');
+
+// With a certificate it speaks TLS.
+const { SLIME_INTEROP_CERT: cert, SLIME_INTEROP_KEY: key } = process.env;
+const http = require(cert ? 'https' : 'http');
+const tls = cert ? { cert: fs.readFileSync(cert), key: fs.readFileSync(key) } : {};
 
 const events = new Map();
 const note = (of, event) => events.set(of, [...(events.get(of) || []), event]);
 let connections = 0;
 
-const server = http.createServer({ keepAliveTimeout: 5000 }, (request, response) => {
+const server = http.createServer({ keepAliveTimeout: 5000, ...tls }, (request, response) => {
   const url = new URL(request.url, 'http://upstream');
   const of = url.searchParams.get('of') || 'any';
   const [, first, second] = url.pathname.split('/');

@@ -215,6 +215,26 @@ fn signs_of_life_are_answered_and_missed() {
 }
 
 #[test]
+fn a_hub_that_is_silent_is_missed_by_a_worker_that_has_served() {
+    let (mut pair, hub) = joined(Setup::default());
+    pair.send(hub, GET);
+    let upstream = pair.upstream();
+    pair.send(upstream, OK);
+    pair.got(hub);
+    // As long as the response may be on its way to its application, the tunnel may be busy for the hub.
+    pair.advance(seconds(600));
+    assert_eq!(pair.ended(hub), None);
+    pair.send(hub, PING);
+    assert_eq!(pair.got(hub), PONG_TEXT);
+    pair.advance(seconds(67));
+    assert_eq!(pair.ended(hub), None);
+    pair.advance(seconds(1));
+    assert!(pair.ended(hub).is_some());
+    pair.advance(seconds(1));
+    joins_again(&mut pair, "?1");
+}
+
+#[test]
 fn an_idle_pair_stays_together_for_good() {
     let mut pair = Setup::default().joined();
     pair.advance(seconds(86_400));

@@ -77,6 +77,20 @@ fn a_body_that_stalls_on_its_way_is_408() {
 }
 
 #[test]
+fn a_body_that_began_before_it_was_asked_for_must_not_stall_either() {
+    let head =
+        "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n";
+    let mut at = Setup::default().at_upstream(head);
+    at.pair.advance(seconds(120));
+    at.pair.send(at.client, "1\r\nx\r\n");
+    assert_eq!(at.pair.got(at.upstream), "1\r\nx\r\n");
+    at.pair.advance(seconds(60) + COARSE);
+    assert_refused(&mut at.pair, at.client, 408, "body did not arrive in time");
+    assert!(at.pair.ended(at.upstream).is_some());
+    at.pair.assert_quiet(1);
+}
+
+#[test]
 fn a_body_that_stalls_after_the_head_of_the_response_cuts_it() {
     let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut at = Setup::default().streaming(head, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");

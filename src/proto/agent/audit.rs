@@ -1,0 +1,73 @@
+//! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after every turn.
+
+use super::leftover::{Discarding, Finishing};
+use super::serve::Serving;
+use super::{Agent, TunnelOf, UpstreamOf, Worker, WorkerState};
+use crate::proto::key::{TunnelKey, UpstreamKey};
+
+impl Agent {
+    /// What is wrong with the tables, if anything is: a connection that nobody knows of any more, or a worker whose connection is
+    /// not its own.
+    pub fn audit(&self) -> Option<String> {
+        let tunnels: Vec<_> =
+            self.workers.iter().filter_map(|(key, worker)| Some((key, tunnel(worker)?))).collect();
+        let is_own = |(key, tunnel): &(_, _)| {
+            self.tunnels.get(*tunnel).is_some_and(|it| matches!(it.of, TunnelOf::Worker(of) if of == *key))
+        };
+        let of_workers = self.tunnels.iter().filter(|(_, it)| matches!(it.of, TunnelOf::Worker(_)));
+        if !tunnels.iter().all(is_own) || tunnels.len() != of_workers.count() {
+            return Some(format!("an agent has lost sight of a tunnel: {:?}", self.census()));
+        }
+        let upstreams: Vec<_> = self
+            .workers
+            .iter()
+            .flat_map(|(key, worker)| upstreams(worker).into_iter().flatten().map(move |it| (key, it)))
+            .collect();
+        let is_own = |(key, upstream): &(_, _)| {
+            self.upstreams
+                .get(*upstream)
+                .is_some_and(|it| matches!(it.of, UpstreamOf::Worker(of) if of == *key))
+        };
+        let of_workers = self.upstreams.iter().filter(|(_, it)| matches!(it.of, UpstreamOf::Worker(_)));
+        if !upstreams.iter().all(is_own) || upstreams.len() != of_workers.count() {
+            return Some(format!("an agent has lost sight of an upstream connection: {:?}", self.census()));
+        }
+        let is_armed = self.workers.iter().all(|(_, worker)| worker.armed.covers(worker.deadline()));
+        (!is_armed).then(|| format!("a deadline of an agent has no wake-up: {:?}", self.census()))
+    }
+}
+
+/// The tunnel that a worker has.
+fn tunnel(worker: &Worker) -> Option<TunnelKey> {
+    match &worker.state {
+        WorkerState::Dialling { tunnel, .. }
+        | WorkerState::Passing { tunnel, .. }
+        | WorkerState::Joining { tunnel, .. }
+        | WorkerState::Joined { tunnel, .. }
+        | WorkerState::Leaving { tunnel, .. }
+        | WorkerState::Serving(Serving { tunnel, .. })
+        | WorkerState::Discarding(Discarding { tunnel, .. }) => Some(*tunnel),
+        WorkerState::Resting { .. }
+        | WorkerState::Finishing(_)
+        | WorkerState::Spare
+        | WorkerState::Stopped => None,
+    }
+}
+
+/// The upstream connections that a worker has: the one that it keeps, and the one that it is using.
+fn upstreams(worker: &Worker) -> [Option<UpstreamKey>; 2] {
+    let used = match &worker.state {
+        WorkerState::Serving(serving) => serving.connection(),
+        WorkerState::Finishing(Finishing { upstream, .. }) => Some(*upstream),
+        WorkerState::Dialling { .. }
+        | WorkerState::Passing { .. }
+        | WorkerState::Joining { .. }
+        | WorkerState::Joined { .. }
+        | WorkerState::Leaving { .. }
+        | WorkerState::Discarding(_)
+        | WorkerState::Resting { .. }
+        | WorkerState::Spare
+        | WorkerState::Stopped => None,
+    };
+    [worker.kept.map(|kept| kept.connection), used]
+}

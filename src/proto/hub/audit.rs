@@ -1,0 +1,102 @@
+//! What holds of the hub's tables between two turns, whatever happened before. For tests, which ask after every turn.
+
+use super::{ClientState, Exchange, Hub, Phase, Standing, TunnelState};
+
+impl Hub {
+    /// What is wrong with the tables, if anything is: a count that is not what it counts, a reference that is not returned, a
+    /// deadline that nobody will look at, more than a cap allows, or a request that waits though a worker could serve it.
+    pub fn audit(&self) -> Option<String> {
+        let faults = [
+            (self.are_counts_wrong(), "a count is wrong"),
+            (self.are_pairs_broken(), "an exchange and its client or tunnel are not one another's"),
+            (self.is_pool_wrong(), "the pool holds what takes no work, or not what does"),
+            (self.is_anyone_unarmed(), "a deadline has no wake-up"),
+            (self.is_beyond_a_cap(), "there is more than a cap allows"),
+            (self.has_overlooked(), "a request waits, though a worker that could serve it is free"),
+        ];
+        let fault = faults.into_iter().find(|(is_there, _)| *is_there);
+        fault.map(|(_, what)| format!("at the hub, {what}: {:?}", self.census()))
+    }
+
+    fn phases(&self, is_meant: fn(&Phase) -> bool) -> usize {
+        self.exchanges.iter().filter(|(_, exchange)| is_meant(&exchange.phase)).count()
+    }
+
+    fn are_counts_wrong(&self) -> bool {
+        let clients = |is_meant: fn(&ClientState) -> bool| {
+            self.clients.iter().filter(|(_, client)| is_meant(&client.state)).count()
+        };
+        self.tails != self.clients.iter().filter(|(_, client)| client.takes_tail()).count()
+            || self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
+            || self.gathering != self.phases(|it| matches!(it, Phase::Gathering { .. }))
+            || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
+            || self.phases(|it| matches!(it, Phase::Queued { place: None, .. })) > 0
+            || self.idle.len() != clients(|it| matches!(it, ClientState::Waiting { .. }))
+            || self.ending.len() != clients(|it| matches!(it, ClientState::Ending { .. }))
+    }
+
+    fn are_pairs_broken(&self) -> bool {
+        let has_both = |(key, exchange): (_, &Exchange)| {
+            let has_client = self
+                .clients
+                .get(exchange.client)
+                .is_some_and(|it| matches!(it.state, ClientState::Exchange(its) if its == key));
+            let has_tunnel = match exchange.phase {
+                Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).is_some_and(
+                    |it| matches!(it.state, TunnelState::Busy { exchange: its, .. } if its == key),
+                ),
+                Phase::Gathering { .. } | Phase::Queued { .. } => true,
+            };
+            has_client && has_tunnel
+        };
+        let serving = self.clients.iter().filter(|(_, it)| matches!(it.state, ClientState::Exchange(_)));
+        let busy = self.tunnels.iter().filter(|(_, it)| matches!(it.state, TunnelState::Busy { .. }));
+        !self.exchanges.iter().all(has_both)
+            || serving.count() != self.exchanges.len()
+            || busy.count() != self.active
+    }
+
+    /// Who is in the pool owes no sign of life, and who owes none and takes work is in the pool.
+    fn is_pool_wrong(&self) -> bool {
+        let mut pooled = 0;
+        let mut is_wrong = false;
+        for (_, tunnel) in self.tunnels.iter() {
+            if let TunnelState::Free { standing, unanswered, .. } = tunnel.state {
+                pooled += usize::from(matches!(standing, Standing::Pooled(_)));
+                is_wrong |= match standing {
+                    Standing::Pooled(_) => unanswered > 0,
+                    Standing::Asked => unanswered == 0,
+                    Standing::Withdrawn => false,
+                };
+            }
+        }
+        is_wrong || pooled != self.pool.idle()
+    }
+
+    fn is_anyone_unarmed(&self) -> bool {
+        !self.clients.iter().all(|(_, it)| it.armed.covers(it.deadline()))
+            || !self.tunnels.iter().all(|(_, it)| it.armed.covers(it.deadline()))
+            || !self.exchanges.iter().all(|(_, it)| it.armed.covers(it.deadline()))
+    }
+
+    fn is_beyond_a_cap(&self) -> bool {
+        // Who comes back from a tunnel keeps the place that it had, however full the queue has become.
+        let has_returned = |exchange: &Exchange| {
+            matches!(exchange.phase, Phase::Queued { .. })
+                && (exchange.lost > 0 || !exchange.need.refused.is_empty())
+        };
+        let returned = self.exchanges.iter().filter(|(_, it)| has_returned(it)).count();
+        self.active > self.config.concurrent
+            // That the rest of a response waits is known when its permit has gone to the next one already.
+            || self.active + self.tails > self.config.concurrent + 1
+            || self.gathering + self.queue.len() > self.config.queue_depth + returned
+            || self.clients.len() > self.config.max_clients
+            || self.tunnels.len() > self.config.max_tunnels
+    }
+
+    /// Whether a request waits although there are a worker that could serve it and a permit.
+    fn has_overlooked(&self) -> bool {
+        let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
+        self.has_permit() && self.queue.first_served(find).is_some()
+    }
+}

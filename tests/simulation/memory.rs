@@ -1,0 +1,49 @@
+//! How much memory the README promises that a hub's buffers never exceed, for what there is at a moment and by the caps.
+
+use slime::proto::hub::Census;
+
+/// What buffers may take for each of something, in KiB.
+pub(crate) struct Promise {
+    outside: usize,
+    waiting: usize,
+    active: usize,
+    tail: usize,
+    tunnel: usize,
+}
+
+/// Head, and an answer of the hub's own. What was read ahead, and the request that is held. Those, a block for each direction of two
+/// connections. What was read ahead, and the rest of the response. The largest head, and the end of an upgraded connection.
+pub(crate) const PLAIN: Promise = Promise { outside: 18, waiting: 100, active: 290, tail: 130, tunnel: 100 };
+/// Ciphertext of each direction, and what was decrypted ahead, come to that.
+pub(crate) const TLS: Promise = Promise { outside: 80, waiting: 240, active: 700, tail: 330, tunnel: 300 };
+
+impl Promise {
+    /// What is wrong with this many bytes of buffers, if anything is.
+    pub(crate) fn exceeded(&self, bytes: usize, census: Census) -> Option<String> {
+        let Census { clients, tunnels, exchanges, active, tails, .. } = census;
+        let most = self.outside * clients.saturating_sub(exchanges + tails)
+            + self.waiting * exchanges.saturating_sub(active)
+            + self.active * active
+            + self.tail * tails
+            + self.tunnel * tunnels.saturating_sub(active);
+        (bytes > most * 1024)
+            .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
+    }
+
+    /// The same by the caps, as the README says it. Who comes back from a lost tunnel waits beside those of the queue.
+    fn formula(&self) -> String {
+        let Self { outside, waiting, active, tunnel, .. } = self;
+        let concurrent = active + waiting;
+        format!(
+            "{outside} KB x --max-clients + {waiting} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
+        )
+    }
+}
+
+#[test]
+fn the_readme_promises_what_is_held() {
+    let readme = include_str!("../../README.md");
+    for promise in [PLAIN, TLS] {
+        assert!(readme.contains(&promise.formula()), "{}", promise.formula());
+    }
+}
