@@ -32,13 +32,13 @@ def reset(writer):
 
 @scenario
 async def tls_slow(long):
-    """1,500 connections stall their handshakes, 300 beside them their heads"""
-    (stalled, slow), seconds = ((1500, 500), 120) if long else ((1500, 300), 4)
+    """1,100 connections stall their handshakes, 200 beside them their heads"""
+    (stalled, slow), seconds = ((1500, 500), 120) if long else ((1100, 200), 6)
     async with Bed("--head-timeout", "2", tls=True) as bed:
         await asyncio.gather(
             # Of handshakes there are 1,024 at once; the oldest makes room.
-            drip(bed.door.plain(), stalled, HELLO, seconds, lives=5),
-            drip(bed.door, slow, b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", seconds, lives=5),
+            drip(bed.door.plain(), stalled, HELLO, seconds, lives=8),
+            drip(bed.door, slow, b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", seconds, lives=8),
         )
         await bed.judge(clients=stalled + slow, exchanges=4)
 
