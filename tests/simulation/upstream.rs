@@ -303,6 +303,9 @@ impl Upstream {
         // Before the upgrade a FIN is no end of anything.
         if !serving.is_upgrade() || serving.decided && plan.fault.is_none() {
             model.check_request_end(plan.id, serving.received);
+            if serving.is_upgrade() {
+                model.check_fin(plan.id, Way::Inbound, serving.request_ended);
+            }
         }
         let ends = connection.read - connection.reader.rest() as u64;
         model.records[plan.id].attempts[serving.attempt].request_ends = Some(ends);
@@ -417,6 +420,7 @@ impl Upstream {
                 let mut model = self.model.borrow_mut();
                 model.records[plan.id].attempts[serving.attempt].response_ends = Some(connection.written);
                 if serving.is_upgrade() || until_close {
+                    model.records[plan.id].fins[Way::Outbound as usize] = Some(now);
                     let _ = self.net.shutdown(&mut connection.socket);
                 }
             }
