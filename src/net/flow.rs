@@ -287,6 +287,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         if let Some(conn) = self.conns.get_mut(key)
             && conn.writable
+            && !conn.write_failed
             && conn.stream.has_pending()
         {
             match conn.stream.flush(&mut self.net, &mut self.buffers) {

@@ -337,8 +337,9 @@ impl Client {
         let may_finish = !is_last || connection.other_ended.is_some_and(|at| at + plan.last_pause <= now);
         if connection.is_raw() && connection.sent == connection.out.len() && may_finish {
             connection.finished = true;
-            self.model.borrow_mut().records[asked.exchange].sent = true;
             let _ = connection.wire.finish(&mut self.net);
+            let record = &mut self.model.borrow_mut().records[asked.exchange];
+            (record.sent, record.fins[Way::Inbound as usize]) = (true, Some(now));
         }
         if connection.sent >= limit {
             return false;
@@ -392,11 +393,15 @@ impl Client {
         match connection.wire.read(&mut self.net, &mut buffer) {
             // The other side of an upgraded connection is complete, this one is not yet.
             Ok(0) if connection.is_raw() && !connection.has_ended() => {
+                let is_news = connection.other_ended.is_none();
+                if is_news {
+                    self.model.borrow_mut().check_fin(plan.id, Way::Outbound, now);
+                }
                 let at = *connection.other_ended.get_or_insert(now) + plan.last_pause;
-                if plan.last == Last::Client && at >= now {
+                if at > now {
                     self.wake_at(at);
                 }
-                Next::Wait
+                if is_news { Next::Go } else { Next::Wait }
             }
             Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),
             Ok(n) => {

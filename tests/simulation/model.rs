@@ -9,7 +9,7 @@ use crate::history::{History, Moment, Sighting};
 use crate::http::{Way, body_byte};
 use crate::plan::{Exchange, Fault, Framing, Mood};
 use crate::setting::Setting;
-use crate::world::World;
+use crate::world::{Micros, SECOND, World};
 
 pub(crate) type Shared = Rc<RefCell<Model>>;
 
@@ -38,6 +38,8 @@ pub(crate) struct Record {
     /// Body bytes that the client got.
     pub(crate) length: usize,
     pub(crate) attempts: Vec<Attempt>,
+    /// When each side of an upgraded connection said its FIN, by way.
+    pub(crate) fins: [Option<Micros>; 2],
 }
 
 /// How an exchange ended for its client.
@@ -90,6 +92,15 @@ impl Model {
                 self.violate(exchange, format!("{way:?} body differs at {}", offset + index));
                 return;
             }
+        }
+    }
+
+    /// The other side of an upgraded connection has heard of a FIN, which nothing holds up in calm weather: long before anybody's
+    /// time limit.
+    pub(crate) fn check_fin(&mut self, exchange: usize, way: Way, now: Micros) {
+        let said = self.records[exchange].fins[way as usize];
+        if self.mood == Mood::Calm && said.is_none_or(|said| now > said + 30 * SECOND) {
+            self.violate(exchange, format!("{way:?} FIN of {said:?} came at {now}"));
         }
     }
 

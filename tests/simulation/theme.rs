@@ -70,6 +70,10 @@ impl Theme {
     }
 
     pub(crate) fn change_setting(self, mood: Mood, setting: &mut Setting, rng: &mut Rng) {
+        if mood == Mood::Calm {
+            // A handshake of TLS takes its time where every byte does.
+            setting.hub.startup_grace = Duration::from_secs(60);
+        }
         if self == Self::Bulk {
             setting.agents.iter_mut().for_each(|agent| agent.is_tls = rng.chance(500));
         }
@@ -101,6 +105,8 @@ impl Theme {
             Self::Ambush => {
                 if rng.chance(700) {
                     it.make_upload(rng.pick(&["POST", "PATCH"]), rng.length(1, 300), rng);
+                    it.request = Framing::Length;
+                    (it.fault, it.early, it.interims) = (None, None, 0);
                     it.idempotency_key = false;
                 }
                 it.leave = None;

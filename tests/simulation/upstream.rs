@@ -312,6 +312,9 @@ impl Upstream {
         // Before the upgrade a FIN is no end of anything.
         if !serving.is_upgrade() || serving.decided && plan.fault.is_none() {
             model.check_request_end(plan.id, serving.received);
+            if serving.is_upgrade() {
+                model.check_fin(plan.id, Way::Inbound, serving.request_ended);
+            }
         }
         let ends = connection.wire.received_to(connection.read - connection.reader.rest() as u64);
         model.records[plan.id].attempts[serving.attempt].request_ends = Some(ends);
@@ -435,6 +438,7 @@ impl Upstream {
                 model.records[plan.id].attempts[serving.attempt].response_ends =
                     Some(connection.wire.sent_to(connection.written));
                 if serving.is_upgrade() || until_close {
+                    model.records[plan.id].fins[Way::Outbound as usize] = Some(now);
                     let _ = connection.wire.finish(&mut self.net);
                 }
             }
