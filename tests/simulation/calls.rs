@@ -258,6 +258,7 @@ impl World {
         };
         let ours = self.hosts[process].address;
         for address in [Some(SocketAddr::new(ours, port)), None] {
+            let narrowest = if self.weather.wide { 40_000 } else { narrowest };
             let capacity = self.rng.pick(&[1, 2, 13, 100, 1000, 4096, 65_536, 200_000]).max(narrowest);
             self.ends.push(Endpoint { process, address, latency, capacity, ..Endpoint::default() });
         }

@@ -12,7 +12,7 @@ use slime::proto::timer::Mono;
 use crate::calls::SimNet;
 use crate::http::{Head, Part, Reader, Role, Way, body};
 use crate::model::{Outcome, Shared};
-use crate::plan::{Exchange, Fault, Framing, How, Pace, Session, When};
+use crate::plan::{Exchange, Fault, Framing, How, Last, Pace, Session, When};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::wire::Wire;
@@ -62,6 +62,8 @@ struct Connection {
     half_closed: bool,
     /// Its side of an upgraded connection is complete.
     finished: bool,
+    /// When the other side of an upgraded connection ended.
+    other_ended: Option<Micros>,
 }
 
 /// A request, and where it stands in the stream.
@@ -156,6 +158,7 @@ impl Client {
             next_ask: 0,
             half_closed: false,
             finished: false,
+            other_ended: None,
         });
         self.ask();
     }
@@ -330,7 +333,9 @@ impl Client {
         if connection.failed || connection.half_closed || connection.finished {
             return false;
         }
-        if connection.is_raw() && connection.sent == connection.out.len() {
+        let is_last = plan.last == Last::Client;
+        let may_finish = !is_last || connection.other_ended.is_some_and(|at| at + plan.last_pause <= now);
+        if connection.is_raw() && connection.sent == connection.out.len() && may_finish {
             connection.finished = true;
             self.model.borrow_mut().records[asked.exchange].sent = true;
             let _ = connection.wire.finish(&mut self.net);
@@ -386,7 +391,13 @@ impl Client {
         let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes - connection.taken)];
         match connection.wire.read(&mut self.net, &mut buffer) {
             // The other side of an upgraded connection is complete, this one is not yet.
-            Ok(0) if connection.is_raw() && !connection.has_ended() => Next::Wait,
+            Ok(0) if connection.is_raw() && !connection.has_ended() => {
+                let at = *connection.other_ended.get_or_insert(now) + plan.last_pause;
+                if plan.last == Last::Client && at >= now {
+                    self.wake_at(at);
+                }
+                Next::Wait
+            }
             Ok(0) => Next::Over(self.end(!self.connection.as_ref().is_some_and(|it| it.failed))),
             Ok(n) => {
                 connection.received += n;

@@ -28,8 +28,11 @@ use crate::plan::{Mood, draw_sessions};
 use crate::rng::Rng;
 use crate::scheduler::{Process, Simulation};
 use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
+use crate::theme::Theme;
 use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, SECOND, Weather};
+
+mod silence;
 
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
@@ -103,7 +106,9 @@ impl Cluster {
     fn new(seed: u64, mood: Mood) -> Self {
         let mut rng = Rng::new(seed, "scenario");
         let weather = Weather::draw(&mut rng);
-        let weather = if mood == Mood::Calm { weather.harmless() } else { weather };
+        let mut weather = if mood == Mood::Calm { weather.harmless() } else { weather };
+        let theme = Theme::draw(&mut rng);
+        theme.change_weather(mood, &mut weather, &mut rng);
         // Now and then enough that it goes through pipes.
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let mut simulation = Simulation::new(seed, weather);
@@ -116,11 +121,14 @@ impl Cluster {
             .collect();
         let agents = rng.length(1, 3);
         let mut setting = Setting::draw(mood, agents, &endpoints, &mut rng);
+        theme.change_setting(mood, &mut setting, &mut rng);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
-        for _ in 0..rng.length(1, 6) {
+        let (applications, requests) = theme.crowd(&mut rng);
+        for _ in 0..applications {
             let first = exchanges.len();
-            let (more, these) = draw_sessions(first..first + rng.length(1, 5), mood, most, &mut rng);
+            let ids = first..first + rng.length(1, requests);
+            let (more, these) = draw_sessions(ids, mood, theme, most, &mut rng);
             exchanges.extend(more);
             sessions.push(these);
         }
@@ -133,6 +141,7 @@ impl Cluster {
         // Those of the agents to the hub are part of the setting.
         let mut legs = Rng::new(seed, "legs with TLS");
         let legs_have_tls = legs.chance(600);
+        setting.hub_has_tls |= legs_have_tls;
         if legs_have_tls && mood == Mood::Calm {
             // Handshakes on a long way: until an agent has found its upstream well, and has joined.
             setting.hub.startup_grace = Duration::from_secs(15);
@@ -234,20 +243,10 @@ impl Cluster {
         let end = self.simulation.now() + 2000 * SECOND;
         self.simulation.world.borrow_mut().weather = Weather::default();
         self.simulation.run_until(end, |_| false);
-        // Signs of life own blocks while they are on their way, agents that are not let in try again, and what lets them in is on its
-        // way for a while.
-        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
-        let is_quiet = |it: &Simulation| {
-            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
-            let (mut blocks, mut joined) = (hub.borrow().census().1, 0);
-            for (_, agent) in running {
-                blocks += agent.borrow().census().1;
-                joined += agent.borrow().core().census().idle;
-            }
-            let census = hub.borrow().core().census();
-            census.clients + blocks == 0 && census.tunnels == joined
-        };
-        self.simulation.run_until(end + 60 * SECOND, is_quiet);
+        self.settle();
+        self.check_rest();
+        self.fall_silent();
+        self.settle();
         self.check_rest();
         let world = self.simulation.world.borrow();
         let mut model = self.model.borrow_mut();
@@ -268,8 +267,28 @@ impl Cluster {
         Report { violations: std::mem::take(&mut model.violations), outcomes, trace: world.trace() }
     }
 
+    /// Waits until nothing is under way.
+    fn settle(&mut self) {
+        // Signs of life own blocks while they are on their way, agents that are not let in try again, and what lets them in is on its
+        // way for a while.
+        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
+        let is_quiet = |it: &Simulation| {
+            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
+            let (mut blocks, mut joined) = (hub.borrow().census().1, 0);
+            for (_, agent) in running {
+                blocks += agent.borrow().census().1;
+                joined += agent.borrow().core().census().idle;
+            }
+            let census = hub.borrow().core().census();
+            census.clients + blocks == 0 && census.tunnels == joined
+        };
+        let end = self.simulation.now() + 60 * SECOND;
+        self.simulation.run_until(end, is_quiet);
+    }
+
     /// Something happens to a process.
     fn disturb(&mut self) {
+        self.model.borrow_mut().is_honest = false;
         let index = self.rng.length(0, self.agents.len() - 1);
         let agent = self.agents[index].0.net.process;
         match self.rng.within(0, 6) {
@@ -422,7 +441,7 @@ fn start_hub(
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
-    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { &TLS } else { &PLAIN };
+    let promise = if setting.hub_has_tls { &TLS } else { &PLAIN };
     let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
     let shell = Rc::new(RefCell::new(shell));
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };

@@ -1,6 +1,6 @@
 //! What the world remembers of a run, so that invariants can be checked over all of it at the end.
 
-use crate::world::World;
+use crate::world::{Delivery, MILLI, SECOND, World};
 
 /// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were reached.
 #[derive(Default)]
@@ -70,9 +70,21 @@ impl World {
             let method = METHODS.iter().find(|method| text[..at].ends_with(method.as_bytes()));
             let method = method.map_or(0, |method| method.len());
             let held_up = self.ends[end].held_up;
+            self.ambush(end);
             self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
         }
         let keep = text.len().saturating_sub(TAIL);
         self.tails.insert(end, text.split_off(keep));
+    }
+
+    /// By chance, the connection on which a request is being sent on breaks.
+    fn ambush(&mut self, end: usize) {
+        let is_by_client = self.hosts[self.ends[end].process].name.starts_with("client");
+        if !is_by_client && self.rng.chance(self.weather.ambush) {
+            let longest = self.rng.pick(&[1, 50 * MILLI, 300 * MILLI, SECOND]);
+            let at = self.clock + self.rng.within(0, longest);
+            let silence = self.rng.chance(150);
+            self.deliver_at(at, Delivery::Strike { end, silence });
+        }
     }
 }

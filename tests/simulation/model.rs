@@ -20,6 +20,8 @@ pub(crate) struct Model {
     pub(crate) records: Vec<Record>,
     /// What must not have happened.
     pub(crate) violations: Vec<String>,
+    /// No process was killed so far: a FIN was said by whom it seems to come from.
+    pub(crate) is_honest: bool,
 }
 
 /// What became of an exchange.
@@ -69,7 +71,7 @@ pub(crate) struct Attempt {
 impl Model {
     pub(crate) fn new(mood: Mood, exchanges: Vec<Exchange>) -> Shared {
         let records = vec![Record::default(); exchanges.len()];
-        Rc::new(RefCell::new(Self { mood, exchanges, records, violations: Vec::new() }))
+        Rc::new(RefCell::new(Self { mood, exchanges, records, violations: Vec::new(), is_honest: true }))
     }
 
     pub(crate) fn violate(&mut self, exchange: usize, what: impl AsRef<str>) {
@@ -93,8 +95,9 @@ impl Model {
 
     /// An upstream has got a whole request.
     pub(crate) fn check_request_end(&mut self, exchange: usize, length: usize) {
-        let plan = &self.exchanges[exchange];
-        if plan.request == Framing::Upgrade && self.mood == Mood::Stormy {
+        let (plan, record) = (&self.exchanges[exchange], &self.records[exchange]);
+        // There FIN is a FIN, whatever it was meant to say.
+        if plan.request == Framing::Upgrade && (record.left || !self.is_honest) {
             return;
         }
         let expected = plan.request_length;
@@ -112,7 +115,7 @@ impl Model {
     /// A client is done with an exchange; `length` body bytes came.
     pub(crate) fn conclude(&mut self, exchange: usize, outcome: Outcome, length: usize) {
         let fine = matches!(outcome, Outcome::Complete | Outcome::Dropped);
-        if self.mood == Mood::Calm && !fine {
+        if self.mood == Mood::Calm && !fine && !self.exchanges[exchange].is_troubled() {
             self.violate(exchange, format!("{outcome:?} though nothing went wrong"));
         }
         let record = &mut self.records[exchange];
@@ -180,7 +183,10 @@ impl Model {
     fn shows_truncation(&self, world: &World, plan: &Exchange, record: &Record) -> bool {
         let was_killed = record.client.is_some_and(|client| world.ends[client ^ 1].history.killed);
         match (plan.request, plan.response) {
-            (Framing::Upgrade, _) => self.mood == Mood::Calm,
+            (Framing::Upgrade, _) => {
+                let is_cut = plan.fault.is_some() || plan.leave.is_some();
+                self.mood == Mood::Calm || self.is_honest && !is_cut
+            }
             (_, Framing::Length) => true,
             _ => !plan.http10 || !was_killed || record.is_tls,
         }

@@ -4,6 +4,7 @@ use crate::history::{METHODS, marker};
 use crate::hostile;
 use crate::http::{Way, body, chunked};
 use crate::rng::Rng;
+use crate::theme::Theme;
 use crate::world::{MILLI, Micros, SECOND};
 
 /// Waits for as long as its application does.
@@ -49,6 +50,15 @@ pub(crate) enum When {
     Received(usize),
     /// So long after it began.
     Passed(Micros),
+}
+
+/// Who ends its side of an upgraded connection only when the other side has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// Both end when all is said.
+    Nobody,
+    Client,
+    Upstream,
 }
 
 /// What an upstream does wrong.
@@ -97,6 +107,9 @@ pub(crate) struct Exchange {
     pub(crate) early_close: bool,
     pub(crate) upstream_pace: Option<Pace>,
     pub(crate) fault: Option<Fault>,
+    /// After an upgrade: who ends last, and how long after the other one.
+    pub(crate) last: Last,
+    pub(crate) last_pause: Micros,
 }
 
 /// One connection of an application, and what it asks on it.
@@ -167,6 +180,8 @@ impl Exchange {
             early_close: false,
             upstream_pace: draw_pace(request_length, mood, rng),
             fault: None,
+            last: Last::Nobody,
+            last_pause: 0,
         };
         if request_length > 0 && !upgrade && rng.chance(150) {
             exchange.early = Some(rng.length(0, request_length));
@@ -219,6 +234,11 @@ impl Exchange {
     /// Whether it may be sent to an upstream twice (RFC 9110 section 9.2.2).
     pub(crate) fn may_repeat(&self) -> bool {
         self.idempotency_key || !matches!(self.method, "POST" | "PATCH")
+    }
+
+    /// Whether it is planned that this one does not come to its regular end.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.leave.is_some() || self.fault.is_some()
     }
 
     /// The length of the body that the client gets with a complete response.
@@ -312,7 +332,7 @@ impl Exchange {
         head.into_bytes().into_iter().chain(bytes).collect()
     }
 
-    fn is_until_close(&self) -> bool {
+    pub(crate) fn is_until_close(&self) -> bool {
         self.response_framing(self.http10) == Framing::UntilClose
     }
 
@@ -326,10 +346,12 @@ impl Exchange {
 pub(crate) fn draw_sessions(
     ids: std::ops::Range<usize>,
     mood: Mood,
+    theme: Theme,
     most: usize,
     rng: &mut Rng,
 ) -> (Vec<Exchange>, Vec<Session>) {
     let mut exchanges: Vec<_> = ids.map(|id| Exchange::draw(id, mood, most, rng)).collect();
+    exchanges.iter_mut().for_each(|exchange| theme.change(mood, exchange, most, rng));
     let mut sessions: Vec<Session> = Vec::new();
     let mut open = false;
     for exchange in &mut exchanges {
@@ -349,7 +371,10 @@ pub(crate) fn draw_sessions(
             }
         }
         // Nothing can follow these.
-        let last = exchange.http10 || exchange.request == Framing::Upgrade || exchange.leave.is_some();
+        let last = exchange.http10
+            || exchange.request == Framing::Upgrade
+            || exchange.leave.is_some()
+            || mood == Mood::Calm && exchange.is_troubled();
         open = !last && rng.chance(700);
     }
     (exchanges, sessions)

@@ -9,6 +9,7 @@ use crate::plan::{Fault, How, Mood, draw_sessions};
 use crate::relay::{Flaw, Relay};
 use crate::rng::Rng;
 use crate::scheduler::Simulation;
+use crate::theme::Theme;
 use crate::upstream::{PORT, Upstream};
 use crate::world::{SECOND, Weather};
 
@@ -33,7 +34,8 @@ fn run(seed: u64, mood: Mood, flaw: Flaw, workers: Option<usize>) -> Report {
     let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
     for _ in 0..rng.length(1, 5) {
         let first = exchanges.len();
-        let (more, these) = draw_sessions(first..first + rng.length(1, 5), mood, most, &mut rng);
+        let (more, these) =
+            draw_sessions(first..first + rng.length(1, 5), mood, Theme::Anything, most, &mut rng);
         exchanges.extend(more);
         sessions.push(these);
     }

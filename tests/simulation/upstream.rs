@@ -10,7 +10,7 @@ use slime::proto::timer::Mono;
 use crate::calls::{Listener, SimNet};
 use crate::http::{Head, Part, Reader, Role, Way};
 use crate::model::{Attempt, Shared};
-use crate::plan::{Exchange, Fault, Framing, How};
+use crate::plan::{Exchange, Fault, Framing, How, Last};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::setting::PASSWORD;
@@ -67,6 +67,7 @@ struct Serving {
     answer: Vec<u8>,
     sent: usize,
     answered: bool,
+    request_ended: Micros,
 }
 
 impl Upstream {
@@ -108,8 +109,9 @@ impl Upstream {
             for connection in self.connections.drain(..) {
                 // A FIN would be the regular end of such a body, without TLS.
                 let serving = connection.serving.as_ref().and_then(|it| it.plan.as_ref());
-                let until_close = serving.is_some_and(|plan| plan.response == Framing::UntilClose);
-                if until_close && !connection.wire.is_tls() {
+                let is_delimited_by_end = serving
+                    .is_some_and(|plan| matches!(plan.response, Framing::UntilClose | Framing::Upgrade));
+                if is_delimited_by_end && !connection.wire.is_tls() {
                     self.net.abort(connection.wire.socket);
                 }
             }
@@ -266,6 +268,7 @@ impl Upstream {
             answer: Vec::new(),
             sent: 0,
             answered: false,
+            request_ended: 0,
         };
         if head.has_option("expect", "100-continue") {
             serving.answer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -302,10 +305,14 @@ impl Upstream {
     fn request_end(&mut self, connection: &mut Connection, trailers: &[(String, String)]) {
         let Some(serving) = &mut connection.serving else { return };
         serving.request_complete = true;
+        serving.request_ended = self.net.world.borrow().clock;
         connection.next_read = 0;
         let Some(plan) = &serving.plan else { return };
         let mut model = self.model.borrow_mut();
-        model.check_request_end(plan.id, serving.received);
+        // Before the upgrade a FIN is no end of anything.
+        if !serving.is_upgrade() || serving.decided && plan.fault.is_none() {
+            model.check_request_end(plan.id, serving.received);
+        }
         let ends = connection.wire.received_to(connection.read - connection.reader.rest() as u64);
         model.records[plan.id].attempts[serving.attempt].request_ends = Some(ends);
         let expected = plan.request == Framing::Chunked;
@@ -404,7 +411,19 @@ impl Upstream {
 
     /// The response is written: on to the next request, or to the end of this one.
     fn answered(&mut self, connection: &mut Connection) -> bool {
+        let now = self.now();
         let Some(serving) = &mut connection.serving else { return false };
+        let waits = |plan: &&Exchange| plan.last == Last::Upstream && plan.fault.is_none();
+        if let Some(plan) = serving.plan.as_ref().filter(waits) {
+            let at = serving.request_ended + plan.last_pause;
+            if !serving.request_complete {
+                return false;
+            }
+            if at > now {
+                self.wake_at(at);
+                return false;
+            }
+        }
         let first = !std::mem::replace(&mut serving.answered, true);
         let mut close = false;
         if let Some(plan) = &serving.plan {

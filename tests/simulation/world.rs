@@ -53,6 +53,8 @@ pub(crate) struct Weather {
     pub(crate) reset: u64,
     /// A connection goes silent at some time: nothing arrives any more in either direction.
     pub(crate) blackhole: u64,
+    /// A connection is reset or goes silent while it is being sent a request, or soon after.
+    pub(crate) ambush: u64,
     /// Accepting fails for want of descriptors, dialling for want of buffers.
     pub(crate) exhausted: u64,
     /// A dialled connection is refused although somebody listens; a name is not found.
@@ -61,6 +63,8 @@ pub(crate) struct Weather {
     pub(crate) spurious: u64,
     /// Whether queues may be as small as one byte.
     pub(crate) narrow: bool,
+    /// Whether queues are large, so that large reads and writes are likely.
+    pub(crate) wide: bool,
     /// Whether backlogs are short and names are looked up slowly, so that connecting takes seconds.
     pub(crate) sluggish: bool,
 }
@@ -73,12 +77,14 @@ impl Weather {
             short: some(&[0, 50, 300]),
             block: some(&[0, 20, 150]),
             hiccup: some(&[0, 0, 5, 30]),
-            reset: some(&[0, 0, 0, 30]),
+            reset: some(&[0, 0, 30, 200]),
             blackhole: some(&[0, 0, 0, 20]),
+            ambush: 0,
             exhausted: some(&[0, 0, 30, 200]),
             refuse: some(&[0, 0, 0, 100]),
             spurious: some(&[0, 20, 200]),
             narrow: some(&[0, 1]) == 1,
+            wide: false,
             sluggish: some(&[0, 1]) == 1,
         }
     }

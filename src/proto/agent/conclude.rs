@@ -4,7 +4,7 @@ use log::debug;
 
 use super::health::describe;
 use super::leftover::Finishing;
-use super::serve::{BROKE, Leg};
+use super::serve::{BROKE, Leg, Serving};
 use super::{Agent, UpstreamOf, WorkerState};
 use crate::config::OnCancel;
 use crate::proto::error::Violation;
@@ -136,9 +136,8 @@ impl Agent {
                 self.commands.push(Command::Resume(upstream.into()));
             }
             (OnCancel::Close | OnCancel::Drain, _) => {
-                if let Some(connection) = serving.connection() {
-                    self.drop_upstream(connection);
-                }
+                let (upstream, is_fed) = upstream_of(&serving);
+                self.break_upstream(upstream, is_fed);
                 self.next(key, now);
             }
         }
@@ -184,14 +183,23 @@ impl Agent {
         let tunnel = serving.tunnel;
         // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more than that.
         let is_open = serving.messages.is_upgraded() && serving.messages.wants_response();
-        if let Some(connection) = serving.connection() {
-            self.drop_upstream(connection);
-        }
+        let (upstream, is_fed) = upstream_of(serving);
+        self.break_upstream(upstream, is_fed);
         if is_open && self.tunnels.remove(tunnel).is_some() {
             self.commands.push(Command::Close(tunnel.into(), Close::Reset));
         }
         self.drop_tunnel(tunnel);
         self.next(key, now);
+    }
+
+    /// Closes the upstream connection of a request that is given up. In an upgraded one a FIN would be the end of a direction that
+    /// has not ended.
+    fn break_upstream(&mut self, upstream: Option<UpstreamKey>, is_fed: bool) {
+        let Some(upstream) = upstream else { return };
+        if self.upstreams.remove(upstream).is_some() {
+            let how = if is_fed { Close::Reset } else { Close::Now };
+            self.commands.push(Command::Close(upstream.into(), how));
+        }
     }
 
     pub(super) fn check_upgrade_over(&mut self, key: WorkerKey, now: Now) {
@@ -256,6 +264,11 @@ impl Agent {
             self.dial(spare, now);
         }
     }
+}
+
+/// The connection that a request is on, and whether the upstream still waits there for what the application sends after an upgrade.
+fn upstream_of(serving: &Serving) -> (Option<UpstreamKey>, bool) {
+    (serving.connection(), serving.messages.is_upgraded() && serving.messages.wants_request())
 }
 
 impl super::Worker {
