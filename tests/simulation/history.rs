@@ -77,10 +77,11 @@ impl World {
         self.tails.insert(end, text.split_off(keep));
     }
 
-    /// By chance, the connection on which a request is being sent breaks.
+    /// By chance, the connection on which a request is being sent on breaks.
     fn ambush(&mut self, end: usize) {
-        if self.rng.chance(self.weather.ambush) {
-            let longest = self.rng.pick(&[1, MILLI, 100 * MILLI, 5 * SECOND]);
+        let is_by_client = self.hosts[self.ends[end].process].name.starts_with("client");
+        if !is_by_client && self.rng.chance(self.weather.ambush) {
+            let longest = self.rng.pick(&[1, 50 * MILLI, 300 * MILLI, SECOND]);
             let at = self.clock + self.rng.within(0, longest);
             let silence = self.rng.chance(150);
             self.deliver_at(at, Delivery::Strike { end, silence });

@@ -1,4 +1,4 @@
-//! What a run is about. Half of the runs are about anything; each of the others crowds one part of the design with what is rare
+//! What a run is about. A third of the runs are about anything; each of the others crowds one part of the design with what is rare
 //! otherwise, so that a fault there meets many chances to show.
 
 use std::time::Duration;
@@ -31,9 +31,17 @@ pub(crate) enum Theme {
 
 impl Theme {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let special =
-            [Self::Ambush, Self::Leaving, Self::Uploads, Self::Upgrades, Self::Cuts, Self::Bulk, Self::Crowd];
-        if rng.chance(500) { Self::Anything } else { rng.pick(&special) }
+        let special = [
+            Self::Ambush,
+            Self::Ambush,
+            Self::Leaving,
+            Self::Uploads,
+            Self::Upgrades,
+            Self::Cuts,
+            Self::Bulk,
+            Self::Crowd,
+        ];
+        if rng.chance(350) { Self::Anything } else { rng.pick(&special) }
     }
 
     /// How many applications there are, and how much each of them asks.
@@ -48,7 +56,7 @@ impl Theme {
 
     pub(crate) fn change_weather(self, mood: Mood, weather: &mut Weather, rng: &mut Rng) {
         match self {
-            Self::Ambush if mood == Mood::Stormy => weather.ambush = rng.pick(&[100, 300, 600]),
+            Self::Ambush if mood == Mood::Stormy => weather.ambush = rng.pick(&[200, 500]),
             Self::Uploads | Self::Cuts if mood == Mood::Stormy => weather.ambush = rng.pick(&[0, 0, 200]),
             Self::Bulk => (weather.narrow, weather.wide) = (false, true),
             Self::Anything
@@ -71,6 +79,7 @@ impl Theme {
         let drains = self == Self::Leaving && rng.chance(500);
         for agent in &mut setting.agents {
             agent.config.workers = 1;
+            agent.is_tls &= self != Self::Ambush;
             if drains {
                 agent.config.on_cancel = OnCancel::Drain;
             }
@@ -95,7 +104,7 @@ impl Theme {
                     it.idempotency_key = false;
                 }
                 it.leave = None;
-                it.think = rng.pick(&[0, MILLI, 300 * MILLI, 5 * SECOND]);
+                it.think = rng.pick(&[0, 300 * MILLI, SECOND, 5 * SECOND]);
             }
             Self::Leaving => {
                 if it.leave.is_none() && rng.chance(500) {

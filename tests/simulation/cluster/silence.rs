@@ -38,7 +38,8 @@ impl Cluster {
             // Others are refused, or on their way.
             let are_tunnels = of_agent.len() == agent.borrow().core().census().idle;
             for end in of_agent.into_iter().filter(|_| are_tunnels) {
-                if self.rng.chance(600) {
+                // Where a few signs of life fill the window, the farewell behind them is waited for.
+                if world.ends[end ^ 1].capacity >= 1000 && self.rng.chance(600) {
                     world.silence(end);
                     silent.push(end);
                 }
