@@ -166,7 +166,9 @@ impl Upstream {
                 None if connection.reader.rest() > 0 && !connection.ended => return,
                 None => connection.idle_since + self.idle,
             };
-            connection.over = connection.ended || self.now() >= at;
+            // What TLS has yet to say of our end is said first.
+            let has_said = connection.wire.flush(&mut self.net).unwrap_or(true);
+            connection.over = connection.ended && has_said || self.now() >= at;
             self.wake_at(at);
         }
     }
