@@ -38,6 +38,10 @@ impl Address {
     /// a port has `default_port`.
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, AddressError> {
         let (default_port, is_tls, rest) = match text.split_once("://") {
+            // A slip, not a host of that name.
+            None if text.starts_with("http:/") || text.starts_with("https:/") => {
+                return Err(AddressError::Scheme);
+            }
             None => (default_port, false, text),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (HTTP_PORT, false, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (HTTPS_PORT, true, rest),
@@ -218,6 +222,7 @@ mod tests {
         for (text, error) in [
             ("https://", AddressError::Host),
             ("ftp://hub", AddressError::Scheme),
+            ("http:/hub", AddressError::Scheme),
             ("://hub", AddressError::Scheme),
             ("", AddressError::Host),
             (":80", AddressError::Host),

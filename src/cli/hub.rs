@@ -1,6 +1,7 @@
 //! `slime hub run`, `register`, `inspect`.
 
 use core::fmt::Write as _;
+use std::path::Path;
 
 use super::args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
@@ -12,7 +13,7 @@ use crate::logging::{Utc, unix_time};
 use crate::net::run::{HubOptions, Listen, TlsFiles, host_name, run_hub};
 use crate::net::self_signed::keep;
 use crate::proto::agent_token::{
-    AgentToken, ClaimError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
+    AgentToken, ClaimError, TokenError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
 
 /// Runs a hub until it is told to end.
@@ -53,8 +54,14 @@ pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failur
             Failure::Runtime(format!("cannot read the token from the standard input: {error}"))
         })?,
     };
-    let token = AgentToken::open(text.trim(), &TokenKey::derive(&secret))
-        .map_err(|error| Failure::Runtime(error.to_string()))?;
+    let token = AgentToken::open(text.trim(), &TokenKey::derive(&secret)).map_err(|error| {
+        let hint = if error == TokenError::Malformed && Path::new(&text).exists() {
+            "; a file is read by `< FILE`"
+        } else {
+            ""
+        };
+        Failure::Runtime(format!("{error}{hint}"))
+    })?;
     let mut text = describe(&token);
     if token.expired(unix_time()) {
         text.push_str("the token has expired\n");

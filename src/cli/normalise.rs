@@ -155,7 +155,12 @@ fn take_words(
     while let Some(word) = args.next() {
         if !only_positionals && (is_help(&word) || word == "--") {
             only_positionals = word == "--";
-            normal.args.push(if only_positionals { word } else { "--help".into() });
+            if !only_positionals {
+                // What follows changes nothing.
+                normal.args.push("--help".into());
+                break;
+            }
+            normal.args.push(word);
         } else if let Some(body) = word.strip_prefix("--").filter(|_| !only_positionals) {
             let (name, value) =
                 body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value.to_owned())));

@@ -60,6 +60,20 @@ struct Told {
 impl Handshakes {
     /// Says that a handshake failed, or counts it.
     fn fail(&mut self, with: With, name: &dyn Display, why: &dyn Display, now: Mono) {
+        match self.count(with, now) {
+            None => {}
+            Some((0, 0)) => warn!("TLS with {name} failed: {why}"),
+            Some((more, 0)) => warn!("TLS with {name} failed: {why} (and {more} times before)"),
+            Some((more, others)) => {
+                warn!(
+                    "TLS with {name} failed: {why} (and {more} times before, and {others} times with others)"
+                );
+            }
+        }
+    }
+
+    /// Counts a failure. If it is to be said: how many there were before that were not, with this peer and with those that were too many.
+    fn count(&mut self, with: With, now: Mono) -> Option<(u64, u64)> {
         let mut more = 0;
         while let Some(told) = self.told.pop_front_if(|told| now.since(told.at) >= PAUSE) {
             if told.with == with {
@@ -70,20 +84,13 @@ impl Handshakes {
         }
         if let Some(told) = self.told.iter_mut().find(|told| told.with == with) {
             told.more += 1;
+            None
         } else if self.told.len() >= PEERS {
             self.others += 1;
+            None
         } else {
             self.told.push_back(Told { with, at: now, more: 0 });
-            let others = core::mem::take(&mut self.others);
-            match (more, others) {
-                (0, 0) => warn!("TLS with {name} failed: {why}"),
-                (more, 0) => warn!("TLS with {name} failed: {why} (and {more} times before)"),
-                (more, others) => {
-                    warn!(
-                        "TLS with {name} failed: {why} (and {more} times before, and {others} times with others)"
-                    );
-                }
-            }
+            Some((more, core::mem::take(&mut self.others)))
         }
     }
 }
@@ -138,4 +145,37 @@ fn is_under_way<S>(conns: &Conns<S>, key: Key) -> bool {
         Stream::Plain(_) => false,
         Stream::Tls(stream) => stream.is_handshaking(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_a_line_a_minute_and_its_failures_are_counted() {
+        let client = |number: u8| With::Client(IpAddr::from([10, 0, 0, number]));
+        let mut handshakes = Handshakes::default();
+        assert_eq!(handshakes.count(client(1), Mono(1000)), Some((0, 0)));
+        for at in [1000, 2000, 60_999] {
+            assert_eq!(handshakes.count(client(1), Mono(at)), None);
+        }
+        assert_eq!(handshakes.count(client(2), Mono(30_000)), Some((0, 0)));
+        assert_eq!(handshakes.count(client(1), Mono(61_000)), Some((3, 0)));
+        assert_eq!(handshakes.count(client(1), Mono(61_001)), None);
+    }
+
+    #[test]
+    fn peers_beyond_those_that_are_remembered_are_counted_together() {
+        let client = |number: usize| With::Client(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()));
+        let mut handshakes = Handshakes::default();
+        for number in 0..PEERS {
+            assert_eq!(handshakes.count(client(number), Mono(0)), Some((0, 0)));
+            assert_eq!(handshakes.count(client(number), Mono(0)), None);
+        }
+        assert_eq!(handshakes.count(client(PEERS), Mono(0)), None);
+        // What was counted of those who are forgotten is not lost.
+        let others = PEERS as u64 - 1 + 1;
+        assert_eq!(handshakes.count(client(0), Mono(60_000)), Some((1, others)));
+        assert_eq!(handshakes.told.len(), 1);
+    }
 }

@@ -324,7 +324,12 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
     if let Some(host) = &listen.host {
         let addresses: Vec<SocketAddr> = (host.as_str(), listen.port)
             .to_socket_addrs()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on '{host}': {error}")))?
+            .map_err(|error| {
+                let line = format!(
+                    "cannot listen on '{host}': {error}; --host is a name or an address, without a port"
+                );
+                io::Error::new(error.kind(), line)
+            })?
             .collect();
         let each = addresses.iter().enumerate();
         return each

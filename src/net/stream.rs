@@ -337,17 +337,7 @@ impl<S> TlsStream<S> {
                 len if len >= Class::Medium.size() => Class::Wide,
                 _ => Class::Medium,
             };
-            let room = self.incoming.space(class, pool);
-            let most = room.len();
-            self.has_edge = false;
-            let result = net.read(&mut self.socket, room);
-            self.is_drained = *result.as_ref().unwrap_or(&0) < most;
-            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
-            if result.is_err() {
-                // It may be long until the rest of the record comes.
-                self.incoming.fit(pool);
-            }
-            if result? == 0 {
+            if self.receive(net, pool, class)? == 0 {
                 return Ok(0);
             }
             self.has_received = true;
@@ -370,14 +360,32 @@ impl<S> TlsStream<S> {
             if !self.plain.is_empty() || self.incoming.len() >= Class::Small.size() {
                 return Ok(Ahead::Bytes);
             }
-            let room = self.incoming.space(Class::Small, pool);
-            let result = net.read(&mut self.socket, room);
-            self.incoming.filled(*result.as_ref().unwrap_or(&0), pool);
-            if result? == 0 {
+            if self.receive(net, pool, Class::Small)? == 0 {
                 return Ok(Ahead::End);
             }
             self.process_or_fail(net, pool, &mut [])?;
         }
+    }
+
+    /// Reads ciphertext.
+    fn receive<N: Net<Socket = S>>(
+        &mut self,
+        net: &mut N,
+        pool: &mut BufferPool,
+        class: Class,
+    ) -> io::Result<usize> {
+        let room = self.incoming.space(class, pool);
+        let most = room.len();
+        self.has_edge = false;
+        let result = net.read(&mut self.socket, room);
+        let n = *result.as_ref().unwrap_or(&0);
+        self.is_drained = n < most;
+        self.incoming.filled(n, pool);
+        if result.is_err() {
+            // It may be long until the rest of the record comes.
+            self.incoming.fit(pool);
+        }
+        result
     }
 
     /// As `process`. If it fails, the remote side is told why.

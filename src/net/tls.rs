@@ -15,8 +15,8 @@ use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, v
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, OtherError, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 /// The one protocol that is spoken over TLS (RFC 7301).
@@ -145,6 +145,9 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
 
 /// A failure in words for the operator.
 pub(super) fn explain(error: &Error) -> String {
+    if let Error::InvalidMessage(InvalidMessage::InvalidContentType) = error {
+        return "what is said there is not TLS".to_owned();
+    }
     let Error::InvalidCertificate(certificate) = error else { return error.to_string() };
     if let CertificateError::Other(other) = certificate {
         return other.to_string();

@@ -32,13 +32,13 @@ def reset(writer):
 
 @scenario
 async def tls_slow(long):
-    """1,500 connections stall their handshakes, 300 beside them their heads"""
-    (stalled, slow), seconds = ((4000, 1500), 120) if long else ((1500, 300), 4)
+    """1,100 connections stall their handshakes, 200 beside them their heads"""
+    (stalled, slow), seconds = ((1500, 500), 120) if long else ((1100, 200), 6)
     async with Bed("--head-timeout", "2", tls=True) as bed:
         await asyncio.gather(
             # Of handshakes there are 1,024 at once; the oldest makes room.
-            drip(bed.door.plain(), stalled, HELLO, seconds, lives=5),
-            drip(bed.door, slow, b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", seconds, lives=5),
+            drip(bed.door.plain(), stalled, HELLO, seconds, lives=8),
+            drip(bed.door, slow, b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ", seconds, lives=8),
         )
         await bed.judge(clients=stalled + slow, exchanges=4)
 
@@ -46,7 +46,7 @@ async def tls_slow(long):
 @scenario
 async def tls_slow_readers(long):
     """100 clients ask for endless responses and read nothing"""
-    n, rounds = (500, 10) if long else (100, 1)
+    n, rounds = (200, 10) if long else (100, 1)
     async with Bed("--stall-timeout", "3", workers=n + 4, tls=True) as bed:
         request = b"GET /flood HTTP/1.1\r\nHost: h\r\n\r\n"
         for _ in range(rounds):

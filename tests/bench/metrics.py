@@ -141,7 +141,7 @@ def streams(setup, upstreams, folder):
             "stream.hub": (after[0] - before[0]) / STREAMS, "stream.agent": (after[1] - before[1]) / STREAMS,
             "stream.cpu": cpu / len(delays) * 1e6,
             "stream.p50": delays[len(delays) // 2], "stream.p99": delays[len(delays) * 99 // 100],
-            "stream.lost": max(0, 100 - 100 * len(delays) / STREAMS / STREAM_SECONDS),
+            "stream.late": max(0, 100 - 100 * len(delays) / STREAMS / STREAM_SECONDS),
         }
 
 
@@ -248,7 +248,7 @@ COMPARED = [
     Metric("streams", ALL, [
         ("stream.hub", f"resident per event stream, of {STREAMS:,}, first hop, kB", "%.2f"), ("stream.agent", "... second hop", "%.2f"),
         ("stream.cpu", "CPU per event, us", "%.1f"),
-        ("stream.p50", "delay of an event p50, us", "%.0f"), ("stream.p99", "... p99", "%.0f"), ("stream.lost", "... lost, %", "%.1f"),
+        ("stream.p50", "delay of an event p50, us", "%.0f"), ("stream.p99", "... p99", "%.0f"), ("stream.late", "... not there in time, %", "%.1f"),
     ], streams),
     Metric("queue", [Slime(), HAPROXY], [
         ("queue.rate", "1 worker, 8 clients, jobs of 10 ms: jobs/s", "%.1f"), ("queue.slowest", "... the slowest, ms", "%.0f"),

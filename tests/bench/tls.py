@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What TLS costs the hub, beside nginx with one worker and the same certificate, in one run.
 
-    tests/bench/tls.py [SLIME]      the binary; target/release/slime without
+    tests/bench/tls.py [SLIME [ROUNDS]]      the binary, target/release/slime without; how often, 3 times without
 
-Needs nginx, openssl and curl. Costs are processor time of the server alone, from /proc: how fast the clients are does not matter.
+Needs nginx, openssl and curl. Costs are processor time of the server alone, from /proc: how fast the clients are does not matter. What
+is printed is the median of the rounds, and the least and the most in brackets.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import re
 import signal
 import socket
 import ssl
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SLIME = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "target" / "release" / "slime")
+ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 HANDSHAKES = 1000
+REQUESTS = 10_000
 GIGABYTES = 2
 IDLE = 1000
 ENVIRONMENT = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin", "SLIME_SECRET": "a secret of the benchmark"}
@@ -117,8 +121,7 @@ class Server:
         sys.exit(f"{self.child.args[0]} did not say {expression}: {''.join(self.lines[-20:])}")
 
     def seconds(self):
-        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{self.child.pid}/task").glob("*/schedstat")) / 1e9
 
     def kilobytes(self):
         return int(re.search(r"Rss:\s+(\d+)", Path(f"/proc/{self.child.pid}/smaps_rollup").read_text())[1])
@@ -149,6 +152,17 @@ def handshakes(server, context, is_resumed):
     return HANDSHAKES / (server.seconds() - before)
 
 
+def requests(server, context):
+    """Processor microseconds for a small request on a connection that is kept."""
+    request = b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"
+    with connect(server, context, request=request) as tls:
+        before = server.seconds()
+        for _ in range(REQUESTS):
+            tls.sendall(request)
+            tls.recv(65536)
+        return (server.seconds() - before) / REQUESTS * 1e6
+
+
 def transfer(server, folder, is_upload):
     """Processor seconds for a gigabyte."""
     url = f"https://127.0.0.1:{server.port}/"
@@ -172,6 +186,19 @@ def idle(server, context):
 
 
 def main():
+    rows = {}
+    for number in range(ROUNDS):
+        print(f"round {number + 1}", file=sys.stderr)
+        measure(rows)
+    print(f"{'':32}{'slime':>26}{'nginx':>26}")
+    for what, figures in rows.items():
+        cells = [
+            f"{statistics.median(column):.2f} ({min(column):.2f} to {max(column):.2f})" for column in zip(*figures, strict=True)
+        ]
+        print(f"{what:32}" + "".join(f"{cell:>26}" for cell in cells))
+
+
+def measure(rows):
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder, service = Path(name), Service()
 
@@ -207,12 +234,12 @@ def main():
         hub.find(r"worker \d+ (joined)", 4)
         context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
 
-        def row(what, ours, theirs=None):
-            print(f"{what:32}{ours:10.2f}{'' if theirs is None else f'{theirs:10.2f}'}", flush=True)
+        def row(what, *figures):
+            rows.setdefault(what, []).append(figures)
 
-        print(f"{'':32}{'slime':>10}{'nginx':>10}")
         row("full handshakes/CPU s", handshakes(hub, context, False), handshakes(nginx, context, False))
         row("resumed handshakes/CPU s", handshakes(hub, context, True), handshakes(nginx, context, True))
+        row("request, CPU us", requests(hub, context), requests(nginx, context))
         row("down, CPU s/GB", transfer(hub, folder, False), transfer(nginx, folder, False))
         row("up, CPU s/GB", transfer(hub, folder, True), transfer(nginx, folder, True))
         row("idle client, kB", idle(hub, context), idle(nginx, context))

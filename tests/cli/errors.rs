@@ -134,6 +134,9 @@ fn what_cannot_be_used_is_one_line_and_exit_code_1() {
             "Address already in use (os error 98); end the program that has it, or choose another --port",
         ),
         ("hub --host no.such.name.invalid".into(), &hub, "cannot listen on 'no.such.name.invalid'"),
+        ("hub --host localhost:1".into(), &hub, "; --host is a name or an address, without a port"),
+        ("agent --hub http:/h".into(), &agent, "--hub: the address must begin with http:// or https://"),
+        (format!("hub inspect {two}"), &hub, "printed; a file is read by `< FILE`"),
         ("hub inspect slime1_sesame-7f3a".into(), &hub, "not a complete agent token"),
         (
             "agent --hub h --upstream u".into(),

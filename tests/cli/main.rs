@@ -17,6 +17,7 @@ use std::io::{BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,6 +40,8 @@ fn version_and_help() {
         "-h",
         "help",
         "hub --help",
+        "hub --help run",
+        "hub register --help --frob",
         "hub run --help",
         "hub register -h",
         "hub inspect --help",
@@ -347,6 +350,37 @@ fn a_token_that_is_rejected_at_the_start_ends_the_agent() {
     assert_eq!(agent.wait(), 1);
     assert!(agent.log().contains("the agent token has expired"), "{}", agent.log());
     hub.wait_line("token brief (");
+}
+
+/// With TLS where there is none, without where there is, and where no hub is at all.
+#[test]
+fn an_agent_says_what_is_wrong_with_an_address() {
+    let folder = Folder::new("address");
+    let secret = format!("SLIME_SECRET={SECRET}");
+    let hub = Hub::start(&["--tls-self-signed", &folder.path("tls")], &[&secret]);
+    let (token, nobody) = (format!("SLIME_TOKEN={}", register(SECRET, &[])), echo());
+    let forward = TcpListener::bind("127.0.0.1:0").unwrap();
+    let talks_first = forward.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in forward.incoming().map_while(Result::ok) {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    for (address, says) in [
+        (
+            hub.address.clone(),
+            "it answers with 400: this port speaks HTTPS: write https:// instead of http://",
+        ),
+        (
+            format!("https://{}", hub.address),
+            "UnknownIssuer; --hub-ca, --hub-pin or --upstream-ca name whom to trust",
+        ),
+        (format!("https://{talks_first}"), "failed: what is said there is not TLS"),
+        (nobody.clone(), "what answers there is not a slime hub, or not on this path: status 200"),
+    ] {
+        let agent = Process::start(&["agent", "--hub", &address, "--upstream", &nobody], &[&token]);
+        agent.wait_line(says);
+    }
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! An application: it asks what its plan says, checks what it gets, and leaves when its plan says so.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use slime::net::Net;
 use slime::proto::timer::Mono;
 
-use crate::calls::{SimNet, Socket};
+use crate::calls::SimNet;
 use crate::http::{Head, Part, Reader, Role, Way, body};
 use crate::model::{Outcome, Shared};
 use crate::plan::{Exchange, Fault, Framing, How, Last, Pace, Session, When};
 use crate::rng::Rng;
 use crate::scheduler::Process;
+use crate::wire::Wire;
 use crate::world::{MILLI, Micros, SECOND};
 
 /// Longer than any time limit of those who answer, kernels included. Whoever waits for longer waits for ever.
@@ -25,6 +28,7 @@ pub(crate) struct Client {
     net: SimNet,
     model: Shared,
     to: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     rng: Rng,
     sessions: VecDeque<Session>,
     next_session: Micros,
@@ -33,7 +37,7 @@ pub(crate) struct Client {
 }
 
 struct Connection {
-    socket: Socket,
+    wire: Wire,
     connected: bool,
     /// A write failed: whatever ends the stream now does not end it cleanly.
     failed: bool,
@@ -80,10 +84,19 @@ enum Next {
 }
 
 impl Client {
-    pub(crate) fn new(net: SimNet, model: &Shared, to: SocketAddr, sessions: Vec<Session>, rng: Rng) -> Self {
+    /// It speaks TLS if it is told how.
+    pub(crate) fn new(
+        net: SimNet,
+        model: &Shared,
+        to: SocketAddr,
+        tls: Option<Arc<ClientConfig>>,
+        sessions: Vec<Session>,
+        rng: Rng,
+    ) -> Self {
         let mut it = Self {
             model: model.clone(),
             to,
+            tls,
             rng,
             sessions: sessions.into(),
             next_session: 0,
@@ -124,7 +137,7 @@ impl Client {
             return self.finish(Outcome::Nothing);
         };
         self.connection = Some(Connection {
-            socket,
+            wire: Wire::client(socket, self.tls.as_ref()),
             connected: false,
             failed: false,
             out: Vec::new(),
@@ -164,8 +177,8 @@ impl Client {
             let (head_ends, ends) = (begins + head, begins + bytes.len());
             connection.out.extend_from_slice(&bytes);
             connection.asked.push(Asked { exchange, begins, head_ends, ends });
-            model.records[exchange].client = Some(connection.socket.end);
-            model.records[exchange].head_ends = head_ends as u64;
+            model.records[exchange].client = Some(connection.wire.socket.end);
+            model.records[exchange].is_tls = connection.wire.is_tls();
         }
         connection.begin(&self.model, now);
     }
@@ -235,7 +248,7 @@ impl Client {
         self.wake_at(self.connection.as_ref().map_or(0, |it| it.began) + PATIENCE);
         let Some(connection) = &mut self.connection else { return Next::Wait };
         if !connection.connected {
-            match self.net.connected(&mut connection.socket) {
+            match self.net.connected(&mut connection.wire.socket) {
                 Ok(true) => connection.connected = true,
                 Ok(false) => return Next::Wait,
                 Err(_) => return Next::Over(Outcome::Nothing),
@@ -281,13 +294,20 @@ impl Client {
             How::Close => Next::Over(Outcome::Left),
             How::Reset => {
                 if let Some(connection) = self.connection.take() {
-                    self.net.abort(connection.socket);
+                    self.net.abort(connection.wire.socket);
                 }
                 Next::Over(Outcome::Left)
             }
             How::Fin => {
                 connection.half_closed = true;
-                match self.net.shutdown(&mut connection.socket) {
+                let done = if connection.wire.is_tls() && self.rng.chance(500) {
+                    // And the socket stays open: so do those who wait for ours to come back.
+                    connection.wire.say_end();
+                    connection.wire.flush(&mut self.net).map(drop)
+                } else {
+                    connection.wire.finish(&mut self.net)
+                };
+                match done {
                     Ok(()) => Next::Go,
                     Err(_) => Next::Over(Outcome::Left),
                 }
@@ -299,6 +319,7 @@ impl Client {
     fn write(&mut self) -> bool {
         let now = self.now();
         let Some(connection) = &mut self.connection else { return false };
+        connection.failed |= connection.wire.flush(&mut self.net).is_err();
         let asked = connection.asked[connection.current];
         let plan = self.model.borrow().exchanges[asked.exchange].clone();
         let mut limit = connection.out.len();
@@ -320,7 +341,7 @@ impl Client {
                 let record = &mut self.model.borrow_mut().records[asked.exchange];
                 (record.sent, record.fins[Way::Inbound as usize]) = (true, Some(now));
             }
-            let _ = self.net.shutdown(&mut connection.socket);
+            let _ = connection.wire.finish(&mut self.net);
         }
         if connection.sent >= limit {
             return false;
@@ -334,7 +355,7 @@ impl Client {
             limit = limit.min(connection.sent + bytes - connection.written);
         }
         let bytes = connection.out[connection.sent..limit].to_vec();
-        match self.net.write(&mut connection.socket, &[IoSlice::new(&bytes)]) {
+        match connection.wire.write(&mut self.net, &bytes) {
             Ok(n) => {
                 connection.sent += n;
                 connection.written += n;
@@ -343,8 +364,13 @@ impl Client {
                 {
                     (connection.written, connection.next_write) = (0, now + every);
                 }
-                for asked in connection.asked.iter().filter(|asked| asked.ends <= connection.sent) {
-                    self.model.borrow_mut().records[asked.exchange].sent = true;
+                for asked in &connection.asked {
+                    let mut model = self.model.borrow_mut();
+                    let record = &mut model.records[asked.exchange];
+                    record.sent |= asked.ends <= connection.sent;
+                    if asked.head_ends <= connection.sent {
+                        record.head_ends = connection.wire.sent_to(asked.head_ends as u64);
+                    }
                 }
                 n > 0
             }
@@ -366,14 +392,9 @@ impl Client {
             return Next::Wait;
         }
         let mut buffer = vec![0; plan.read_pace.map_or(16_384, |pace| pace.bytes - connection.taken)];
-        match self.net.read(&mut connection.socket, &mut buffer) {
+        match connection.wire.read(&mut self.net, &mut buffer) {
             // The other side of an upgraded connection is complete, this one is not yet.
-            Ok(0)
-                if connection.is_raw()
-                    && !connection.finished
-                    && !connection.failed
-                    && !connection.half_closed =>
-            {
+            Ok(0) if connection.is_raw() && !connection.has_ended() => {
                 let is_news = connection.other_ended.is_none();
                 if is_news {
                     self.model.borrow_mut().check_fin(plan.id, Way::Outbound, now);
@@ -531,6 +552,11 @@ impl Connection {
         (self.written, self.taken) = (0, 0);
         let exchange = self.asked[self.current].exchange;
         self.reader.to_head = model.borrow().exchanges[exchange].method == "HEAD";
+    }
+
+    /// Our side of an upgraded connection has ended, in one way or another.
+    fn has_ended(&self) -> bool {
+        self.finished && self.wire.has_sent_all() || self.failed || self.half_closed
     }
 
     fn is_raw(&self) -> bool {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::{ClientConfig, ServerConfig};
@@ -72,6 +73,8 @@ impl<C: Core> Process for Node<C> {
 struct AgentPlace {
     net: SimNet,
     targets: Targets,
+    /// Which of its upstreams speak TLS.
+    upstreams_tls: Vec<bool>,
 }
 
 /// What came of a run.
@@ -135,6 +138,15 @@ impl Cluster {
         let hub_net = simulation.net("hub");
         let address = hub_net.address(0).ip();
         simulation.world.borrow_mut().names.insert(HUB_NAME.into(), vec![address]);
+        // Those of the agents to the hub are part of the setting.
+        let mut legs = Rng::new(seed, "legs with TLS");
+        let legs_have_tls = legs.chance(600);
+        setting.hub_has_tls |= legs_have_tls;
+        if legs_have_tls && mood == Mood::Calm {
+            // Handshakes on a long way: until an agent has found its upstream well, and has joined.
+            setting.hub.startup_grace = Duration::from_secs(15);
+        }
+        let mut endpoints_tls = Vec::new();
         for net in upstreams {
             let outages = if mood == Mood::Stormy && rng.chance(200) {
                 let from = simulation.now() + rng.within(0, 10 * SECOND);
@@ -148,7 +160,9 @@ impl Cluster {
                 Mood::Stormy => rng.pick(&[SECOND, 5 * SECOND, 100_000 * SECOND]),
             };
             let rng = Rng::new(rng.next(), "upstream");
-            simulation.start(net.process, Upstream::new(net, &model, idle, outages, rng));
+            let tls = legs.pick(&[false, legs_have_tls]).then(|| Arc::clone(&tls().0));
+            endpoints_tls.push(tls.is_some());
+            simulation.start(net.process, Upstream::new(net, &model, tls, idle, outages, rng));
         }
         let revoked = Rc::default();
         let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);
@@ -159,18 +173,21 @@ impl Cluster {
                 let place = AgentPlace {
                     net: simulation.net(&format!("agent{number}")),
                     targets: Targets { hub: Some(hub), upstreams: endpoints.clone() },
+                    upstreams_tls: endpoints_tls.clone(),
                 };
                 let shell = start_agent(&mut simulation, &place, &setting, number, &model, rng.next());
                 (place, shell)
             })
             .collect();
-        let to = hub_net.address(HUB_PORT);
+        let (to, to_tls) = (hub_net.address(HUB_PORT), hub_net.address(HUB_TLS_PORT));
         let mut clients = Vec::new();
         for (number, sessions) in sessions.into_iter().enumerate() {
             let net = simulation.net(&format!("client{number}"));
             clients.push(net.process);
             let rng = Rng::new(rng.next(), "client");
-            simulation.start(net.process, Client::new(net, &model, to, sessions, rng));
+            let tls = legs.pick(&[false, legs_have_tls]).then(|| Arc::clone(&tls().1));
+            let to = if tls.is_some() { to_tls } else { to };
+            simulation.start(net.process, Client::new(net, &model, to, tls, sessions, rng));
         }
         let mut hostile = Vec::new();
         let mut hostile_agents = false;
@@ -187,6 +204,8 @@ impl Cluster {
                 let net = simulation.net(&format!("{name}-hostile{number}"));
                 hostile.push(net.process);
                 let rng = Rng::new(rng.next(), "hostile");
+                // There their bytes are no ClientHello, as a rule.
+                let to = if legs.chance(200) { to_tls } else { to };
                 simulation.start(net.process, Hostile::new(net, guise, to, rng));
             }
         }
@@ -250,12 +269,18 @@ impl Cluster {
 
     /// Waits until nothing is under way.
     fn settle(&mut self) {
-        // Signs of life own blocks while they are on their way, and agents that are not let in try again.
+        // Signs of life own blocks while they are on their way, agents that are not let in try again, and what lets them in is on its
+        // way for a while.
         let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
         let is_quiet = |it: &Simulation| {
             let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
-            let at_agents: usize = running.map(|(_, agent)| agent.borrow().census().1).sum();
-            hub.borrow().core().census().clients + hub.borrow().census().1 + at_agents == 0
+            let (mut blocks, mut joined) = (hub.borrow().census().1, 0);
+            for (_, agent) in running {
+                blocks += agent.borrow().census().1;
+                joined += agent.borrow().core().census().idle;
+            }
+            let census = hub.borrow().core().census();
+            census.clients + blocks == 0 && census.tunnels == joined
         };
         let end = self.simulation.now() + 60 * SECOND;
         self.simulation.run_until(end, is_quiet);
@@ -416,7 +441,7 @@ fn start_hub(
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
     }));
-    let promise = if setting.agents.iter().any(|agent| agent.is_tls) { &TLS } else { &PLAIN };
+    let promise = if setting.hub_has_tls { &TLS } else { &PLAIN };
     let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
     let shell = Rc::new(RefCell::new(shell));
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
@@ -451,10 +476,12 @@ fn start_agent(
     let most = (config.workers + config.extra_upgrades) as usize * config.upstreams.len();
     let core = Agent::new(config, seed, now);
     let mut shell = Shell::new(core, place.net.clone(), Vec::new(), place.targets.clone());
-    if setting.agents[number].is_tls {
+    let upstreams = (0..).map(Target::Upstream).zip(place.upstreams_tls.iter().copied());
+    let all = std::iter::once((Target::Hub, setting.agents[number].is_tls)).chain(upstreams);
+    for (target, _) in all.filter(|(_, is_tls)| *is_tls) {
         let name = HUB_NAME.try_into().unwrap();
         let config = Arc::clone(&tls().1);
-        shell.dial_by_tls(Target::Hub, DialTls { config, name, whom: HUB_NAME.to_owned(), is_later: false });
+        shell.dial_by_tls(target, DialTls { config, name, whom: HUB_NAME.to_owned(), is_later: false });
     }
     let shell = Rc::new(RefCell::new(shell));
     let check = move |shell: &Shell<Agent, SimNet>| {

@@ -2,7 +2,7 @@
 //!
 //! - `world`, `calls`, `history`: the network; `scheduler`: the processes and the clock;
 //! - `setting`: how hub and agents are set up; `hostile`: peers that mean no good;
-//! - `theme`: what a run is about; `plan`, `client`, `upstream`, `http`: what applications and upstreams do, written apart from the code under test;
+//! - `theme`: what a run is about; `plan`, `client`, `upstream`, `http`, `wire`: what applications and upstreams do, written apart from the code under test;
 //! - `model`: what must be true of a run, whatever happened in it;
 //! - `network`, `scripts` (with `relay`): tests of all that; `cluster`: the tests of the real hub and agents.
 //!
@@ -31,6 +31,7 @@ mod theme;
 mod upstream;
 #[path = "../vectors/read.rs"]
 mod vectors;
+mod wire;
 mod world;
 
 /// Runs seeds one after the other. Failing ones are named; `SLIME_KEEP_GOING=1` goes on after the first.

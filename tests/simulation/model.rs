@@ -29,7 +29,8 @@ pub(crate) struct Model {
 pub(crate) struct Record {
     /// The endpoint of the client's connection.
     pub(crate) client: Option<usize>,
-    /// Where in that connection's stream its request's head ends.
+    pub(crate) is_tls: bool,
+    /// Where in that connection's stream its request's head ends; zero until it was written.
     pub(crate) head_ends: u64,
     pub(crate) sent: bool,
     pub(crate) left: bool,
@@ -190,7 +191,7 @@ impl Model {
     }
 
     /// Whether a client could tell that something of its response is missing. It cannot after an upgrade, where FIN is a FIN
-    /// whatever it was meant to say, nor in HTTP/1.0 if the sender was killed and its kernel ended the connection for it.
+    /// whatever it was meant to say, nor in HTTP/1.0 if the sender was killed and its kernel ended the connection for it, unless they spoke TLS.
     fn shows_truncation(&self, world: &World, plan: &Exchange, record: &Record) -> bool {
         let was_killed = record.client.is_some_and(|client| world.ends[client ^ 1].history.killed);
         match (plan.request, plan.response) {
@@ -199,7 +200,7 @@ impl Model {
                 self.mood == Mood::Calm || self.is_honest && !is_cut
             }
             (_, Framing::Length) => true,
-            _ => !plan.http10 || !was_killed,
+            _ => !plan.http10 || !was_killed || record.is_tls,
         }
     }
 
@@ -304,7 +305,10 @@ impl Model {
                 .filter(|it| !it.held_up)
                 .and_then(|it| reached(&world.ends[it.end].history.written, it.begins + 1))
                 .map(|at| at.turn);
-            let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends).map(|at| at.turn);
+            let arrived = (record.head_ends > 0)
+                .then(|| reached(&world.ends[client ^ 1].history.read, record.head_ends))
+                .flatten()
+                .map(|at| at.turn);
             if let (Some(arrived), Some(dispatched)) = (arrived, dispatched)
                 && !lost.iter().any(|lost| (arrived..=dispatched).contains(lost))
             {

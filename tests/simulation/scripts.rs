@@ -58,7 +58,7 @@ fn run(seed: u64, mood: Mood, flaw: Flaw, workers: Option<usize>) -> Report {
             Vec::new()
         };
         let rng = Rng::new(rng.next(), "upstream");
-        simulation.start(net.process, Upstream::new(net, &model, idle, outages, rng));
+        simulation.start(net.process, Upstream::new(net, &model, None, idle, outages, rng));
     }
     let (hub, address) = (relay.process, relay.address(RELAY_PORT));
     simulation.start(hub, Relay::new(relay, RELAY_PORT, addresses, flaw));
@@ -67,7 +67,7 @@ fn run(seed: u64, mood: Mood, flaw: Flaw, workers: Option<usize>) -> Report {
         let net = simulation.net("client");
         clients.push(net.process);
         let rng = Rng::new(rng.next(), "client");
-        simulation.start(net.process, Client::new(net, &model, address, sessions, rng));
+        simulation.start(net.process, Client::new(net, &model, address, None, sessions, rng));
     }
 
     if mood == Mood::Stormy && rng.chance(300) {

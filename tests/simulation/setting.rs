@@ -24,6 +24,8 @@ const BEGIN: u64 = 1_700_000_000;
 pub(crate) struct Setting {
     pub(crate) hub: HubConfig,
     pub(crate) agents: Vec<AgentSetting>,
+    /// Whether anybody speaks TLS to the hub.
+    pub(crate) hub_has_tls: bool,
 }
 
 /// How one agent is set up.
@@ -58,7 +60,7 @@ impl Setting {
                 hub.drain_timeout = Duration::from_secs(rng.pick(&[600, 1]));
             }
         }
-        let agents = (0..agents)
+        let agents: Vec<AgentSetting> = (0..agents)
             .map(|number| {
                 let mut token = plain_token(number);
                 let mut config = plain_config(number, workers, upstreams);
@@ -85,7 +87,8 @@ impl Setting {
                 AgentSetting { token, config, is_tls: !plain && rng.chance(400) }
             })
             .collect();
-        Self { hub, agents }
+        let hub_has_tls = agents.iter().any(|agent| agent.is_tls);
+        Self { hub, agents, hub_has_tls }
     }
 
     /// Gives the exchanges what they need here, and what some of them ask for.

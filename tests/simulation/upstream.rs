@@ -1,17 +1,20 @@
 //! An upstream: it answers as the plan says, and checks what it is asked.
 
-use std::io::{self, IoSlice};
+use std::io;
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use slime::net::Net;
 use slime::proto::timer::Mono;
 
-use crate::calls::{Listener, SimNet, Socket};
+use crate::calls::{Listener, SimNet};
 use crate::http::{Head, Part, Reader, Role, Way};
 use crate::model::{Attempt, Shared};
 use crate::plan::{Exchange, Fault, Framing, How, Last};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::setting::PASSWORD;
+use crate::wire::Wire;
 use crate::world::{MILLI, Micros, SECOND};
 
 /// The port of all upstreams.
@@ -23,6 +26,7 @@ const SILENCE: Micros = 300 * SECOND;
 pub(crate) struct Upstream {
     net: SimNet,
     model: Shared,
+    tls: Option<Arc<ServerConfig>>,
     rng: Rng,
     listener: Option<Listener>,
     /// When it is down: nobody listens, and what was open is closed.
@@ -34,7 +38,7 @@ pub(crate) struct Upstream {
 }
 
 struct Connection {
-    socket: Socket,
+    wire: Wire,
     reader: Reader,
     read: u64,
     written: u64,
@@ -67,9 +71,11 @@ struct Serving {
 }
 
 impl Upstream {
+    /// It speaks TLS if it is told how.
     pub(crate) fn new(
         net: SimNet,
         model: &Shared,
+        tls: Option<Arc<ServerConfig>>,
         idle: Micros,
         outages: Vec<(Micros, Micros)>,
         rng: Rng,
@@ -77,6 +83,7 @@ impl Upstream {
         Self {
             listener: Some(net.listen(net.address(PORT), 0)),
             model: model.clone(),
+            tls,
             outages,
             idle,
             connections: Vec::new(),
@@ -100,11 +107,12 @@ impl Upstream {
         if let Some((_, until)) = down {
             self.listener = None;
             for connection in self.connections.drain(..) {
-                // A FIN would be the regular end of such a body.
+                // A FIN would be the regular end of such a body, without TLS.
                 let serving = connection.serving.as_ref().and_then(|it| it.plan.as_ref());
-                if serving.is_some_and(|plan| matches!(plan.response, Framing::UntilClose | Framing::Upgrade))
-                {
-                    self.net.abort(connection.socket);
+                let is_delimited_by_end = serving
+                    .is_some_and(|plan| matches!(plan.response, Framing::UntilClose | Framing::Upgrade));
+                if is_delimited_by_end && !connection.wire.is_tls() {
+                    self.net.abort(connection.wire.socket);
                 }
             }
             return self.wake_at(until);
@@ -120,7 +128,7 @@ impl Upstream {
                 Ok((mut socket, _)) => {
                     let _ = self.net.register(&mut socket, 1);
                     self.connections.push(Connection {
-                        socket,
+                        wire: Wire::server(socket, self.tls.as_ref()),
                         reader: Reader::new(Role::Requests),
                         read: 0,
                         written: 0,
@@ -179,7 +187,7 @@ impl Upstream {
             connection.serving.as_ref().and_then(|it| it.plan.as_ref()).and_then(|plan| plan.upstream_pace);
         let mut buffer =
             vec![0; pace.map_or(16_384, |pace| pace.bytes.saturating_sub(connection.taken).max(1))];
-        match self.net.read(&mut connection.socket, &mut buffer) {
+        match connection.wire.read(&mut self.net, &mut buffer) {
             Ok(0) => {
                 connection.ended = true;
                 true
@@ -277,7 +285,7 @@ impl Upstream {
             let password = head.fields.iter().find(|(_, value)| value.contains(PASSWORD));
             let world = self.net.world.borrow();
             // The scripts' own relay passes everything on.
-            let is_by_agent = world.hosts[world.ends[connection.socket.end ^ 1].process].name != "relay";
+            let is_by_agent = world.hosts[world.ends[connection.wire.socket.end ^ 1].process].name != "relay";
             if let Some(field) = ours.or(password).filter(|_| is_by_agent) {
                 model.violate(id, format!("{field:?} reached an upstream"));
             }
@@ -287,7 +295,8 @@ impl Upstream {
             serving.plan = Some(plan);
             let attempts = &mut model.records[id].attempts;
             serving.attempt = attempts.len();
-            let end = connection.socket.end;
+            let end = connection.wire.socket.end;
+            let begins = connection.wire.received_from(begins);
             attempts.push(Attempt { end, begins, request_ends: None, response_ends: None });
         }
         connection.serving = Some(serving);
@@ -307,7 +316,7 @@ impl Upstream {
                 model.check_fin(plan.id, Way::Inbound, serving.request_ended);
             }
         }
-        let ends = connection.read - connection.reader.rest() as u64;
+        let ends = connection.wire.received_to(connection.read - connection.reader.rest() as u64);
         model.records[plan.id].attempts[serving.attempt].request_ends = Some(ends);
         let expected = plan.request == Framing::Chunked;
         if expected
@@ -373,7 +382,7 @@ impl Upstream {
         let limit = cut.map_or(serving.answer.len(), |(at, _)| at.max(serving.sent));
         if serving.sent < limit {
             let bytes = &serving.answer[serving.sent..limit];
-            match self.net.write(&mut connection.socket, &[IoSlice::new(bytes)]) {
+            match connection.wire.write(&mut self.net, bytes) {
                 Ok(n) => {
                     serving.sent += n;
                     connection.written += n as u64;
@@ -384,6 +393,14 @@ impl Upstream {
                     connection.over = true;
                     return false;
                 }
+            }
+        }
+        match connection.wire.flush(&mut self.net) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(_) => {
+                connection.over = true;
+                return false;
             }
         }
         match cut {
@@ -418,10 +435,11 @@ impl Upstream {
             close = until_close || plan.close.is_some() || matches!(plan.fault, Some(Fault::Garbage));
             if first {
                 let mut model = self.model.borrow_mut();
-                model.records[plan.id].attempts[serving.attempt].response_ends = Some(connection.written);
+                model.records[plan.id].attempts[serving.attempt].response_ends =
+                    Some(connection.wire.sent_to(connection.written));
                 if serving.is_upgrade() || until_close {
                     model.records[plan.id].fins[Way::Outbound as usize] = Some(now);
-                    let _ = self.net.shutdown(&mut connection.socket);
+                    let _ = connection.wire.finish(&mut self.net);
                 }
             }
             if !serving.request_complete && plan.early_close {
@@ -436,7 +454,7 @@ impl Upstream {
         connection.serving = None;
         connection.idle_since = self.now();
         if close {
-            let _ = self.net.shutdown(&mut connection.socket);
+            let _ = connection.wire.finish(&mut self.net);
             connection.lingers_until = Some(self.now() + 300 * SECOND);
         }
         true
@@ -446,10 +464,12 @@ impl Upstream {
         connection.over = true;
         match how {
             How::Fin => {
-                let _ = self.net.shutdown(&mut connection.socket);
+                let _ = connection.wire.finish(&mut self.net);
             }
             How::Close => {}
-            How::Reset => self.net.world.borrow_mut().abort(connection.socket.end),
+            // A FIN that nothing announces tells as much.
+            How::Reset if connection.wire.is_tls() && self.rng.chance(500) => {}
+            How::Reset => self.net.world.borrow_mut().abort(connection.wire.socket.end),
         }
     }
 }

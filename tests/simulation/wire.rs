@@ -135,6 +135,11 @@ impl Wire {
         }
     }
 
+    /// Whether nothing waits that [`Wire::flush`] would send.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.outgoing.is_empty())
+    }
+
     /// Ends our side.
     pub(crate) fn finish(&mut self, net: &mut SimNet) -> io::Result<()> {
         self.say_end();

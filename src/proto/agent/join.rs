@@ -17,6 +17,9 @@ const LOCKED: &str =
 
 /// What is said about a redirection.
 const MOVED: &str = "what answers there points to another address; should --hub begin with https://?";
+/// What is said about a 400 that does not say why: what servers of TLS answer to those who come without.
+const MISUNDERSTOOD: &str =
+    "what answers there does not understand the handshake (400); should --hub begin with https://?";
 
 impl Agent {
     /// Dials the hub, unless the process is ending.
@@ -198,6 +201,10 @@ impl Agent {
                     0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
                     401 => self.tunnel_lost(key, LOCKED, now),
                     301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
+                    400 => match why {
+                        Some(why) => self.tunnel_lost(key, &format!("it answers with 400: {why}"), now),
+                        None => self.tunnel_lost(key, MISUNDERSTOOD, now),
+                    },
                     _ => {
                         let why = format!(
                             "what answers there is not a slime hub, or not on this path: status {status}"

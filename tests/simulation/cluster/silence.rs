@@ -87,7 +87,7 @@ impl Cluster {
         let process = net.process;
         let session = Session { pause: 0, exchanges: vec![id], pipelined: false };
         let (to, rng) = (self.hub_net.address(HUB_PORT), Rng::new(self.rng.next(), "client"));
-        self.simulation.start(process, Client::new(net, &self.model, to, vec![session], rng));
+        self.simulation.start(process, Client::new(net, &self.model, to, None, vec![session], rng));
         let end = self.simulation.now() + 5 * SECOND;
         self.simulation.run_until(end, |it| it.exit_code(process).is_some());
         let outcome = self.model.borrow().records[id].outcome;
