@@ -99,7 +99,8 @@ impl Model {
     /// time limit.
     pub(crate) fn check_fin(&mut self, exchange: usize, way: Way, now: Micros) {
         let said = self.records[exchange].fins[way as usize];
-        if self.mood == Mood::Calm && said.is_none_or(|said| now > said + 30 * SECOND) {
+        let is_meant = self.mood == Mood::Calm && !self.exchanges[exchange].is_troubled();
+        if is_meant && said.is_none_or(|said| now > said + 30 * SECOND) {
             self.violate(exchange, format!("{way:?} FIN of {said:?} came at {now}"));
         }
     }
