@@ -186,6 +186,12 @@ impl Messages {
         matches!(self.response, Response::Upgraded { .. })
     }
 
+    /// Whether the exchange is a blind relay for either side: while the switch is on its way, they do not agree on that, and one of
+    /// them would take FIN for the end of a direction.
+    pub fn may_be_upgraded(&self) -> bool {
+        self.is_upgraded() || self.facts.upgrade.is_some() && !self.is_answered()
+    }
+
     /// Whether more bytes of the requester belong to this exchange.
     pub fn wants_request(&self) -> bool {
         match &self.response {

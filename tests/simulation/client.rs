@@ -335,7 +335,8 @@ impl Client {
         }
         let is_last = plan.last == Last::Client;
         let may_finish = !is_last || connection.other_ended.is_some_and(|at| at + plan.last_pause <= now);
-        if connection.is_raw() && connection.sent == connection.out.len() && may_finish {
+        let has_sent_all = connection.sent == connection.out.len() && connection.wire.has_sent_all();
+        if connection.is_raw() && has_sent_all && may_finish {
             connection.finished = true;
             let _ = connection.wire.finish(&mut self.net);
             let record = &mut self.model.borrow_mut().records[asked.exchange];

@@ -176,7 +176,13 @@ impl Simulation {
         let host = &world.hosts[it.number];
         it.idle.count(now, host.progress > before);
         assert!(it.idle.at_once <= MAX_IDLE_AT_ONCE, "{} spins at {now}", host.name);
-        assert!(it.idle.in_second <= MAX_IDLE_IN_A_SECOND, "{} runs for nothing around {now}", host.name);
+        // Applications and upstreams, whose scripts look at the clock, may.
+        let is_script = host.name.starts_with("client") || host.name.starts_with("upstream");
+        assert!(
+            is_script || it.idle.in_second <= MAX_IDLE_IN_A_SECOND,
+            "{} runs for nothing around {now}",
+            host.name
+        );
         drop(world);
         if it.exit.is_some() {
             self.world.borrow_mut().kill_process(self.processes[index].number);

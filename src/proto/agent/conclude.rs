@@ -129,7 +129,7 @@ impl Agent {
                 .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
         match (self.config.on_cancel, &serving.leg) {
             (OnCancel::Drain, Leg::Paired { upstream, .. })
-                if has_it_all && !serving.messages.is_upgraded() =>
+                if has_it_all && !serving.messages.may_be_upgraded() =>
             {
                 let upstream = *upstream;
                 worker.state = WorkerState::Finishing(Finishing { upstream, messages: serving.messages });
@@ -268,7 +268,11 @@ impl Agent {
 
 /// The connection that a request is on, and whether the upstream still waits there for what the application sends after an upgrade.
 fn upstream_of(serving: &Serving) -> (Option<UpstreamKey>, bool) {
-    (serving.connection(), serving.messages.is_upgraded() && serving.messages.wants_request())
+    let messages = &serving.messages;
+    (
+        serving.connection(),
+        messages.may_be_upgraded() && (messages.wants_request() || !messages.is_upgraded()),
+    )
 }
 
 impl super::Worker {

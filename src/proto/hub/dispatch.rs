@@ -270,7 +270,7 @@ impl Hub {
         self.note_failure(&exchange, refusal, now);
         if let Phase::Active { tunnel, .. } = exchange.phase {
             self.commands.push(Command::Unpair(client.into()));
-            self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), refusal.detail, now);
+            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), refusal.detail, now);
         }
         self.change_client(client, |client| client.was_served = exchange.messages.is_answered());
         match &exchange.messages.response {
@@ -315,7 +315,7 @@ impl Hub {
         let Some(exchange) = self.take(key, why, now) else { return };
         if let Phase::Active { tunnel, .. } = exchange.phase {
             // Cancelling is closing: the agent closes its upstream connection at once.
-            self.cut_tunnel(tunnel, exchange.messages.is_upgraded(), why, now);
+            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), why, now);
         }
         self.recycle(exchange.need);
         self.dispatch(now);

@@ -196,8 +196,8 @@ impl Hub {
         }
     }
 
-    /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in an upgraded one a FIN would be the
-    /// end of one direction, or no news at all.
+    /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in one that was upgraded, at its end at
+    /// least, a FIN would be the end of one direction, or no news at all.
     pub(super) fn cut_tunnel(&mut self, key: TunnelKey, is_upgraded: bool, why: &str, now: Now) {
         let how = if is_upgraded { Close::Reset } else { Close::Now };
         if self.forget_tunnel(key, why, now).is_some() {
