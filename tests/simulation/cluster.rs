@@ -142,6 +142,7 @@ impl Cluster {
         let mut legs = Rng::new(seed, "legs with TLS");
         let legs_have_tls = legs.chance(600);
         setting.hub_has_tls |= legs_have_tls;
+        model.borrow_mut().has_tls = setting.hub_has_tls;
         if legs_have_tls && mood == Mood::Calm {
             // Handshakes on a long way: until an agent has found its upstream well, and has joined.
             setting.hub.startup_grace = Duration::from_secs(15);

@@ -87,8 +87,6 @@ impl Hub {
         };
         let returned = self.exchanges.iter().filter(|(_, it)| has_returned(it)).count();
         self.active > self.config.concurrent
-            // That the rest of a response waits is known when its permit has gone to the next one already.
-            || self.active + self.tails > self.config.concurrent + 1
             || self.gathering + self.queue.len() > self.config.queue_depth + returned
             || self.clients.len() > self.config.max_clients
             || self.tunnels.len() > self.config.max_tunnels
