@@ -108,9 +108,10 @@ impl Upstream {
             self.listener = None;
             for connection in self.connections.drain(..) {
                 // A FIN would be the regular end of such a body, without TLS.
-                let serving = connection.serving.as_ref().and_then(|it| it.plan.as_ref());
-                let is_delimited_by_end = serving
-                    .is_some_and(|plan| matches!(plan.response, Framing::UntilClose | Framing::Upgrade));
+                let is_delimited_by_end = connection.serving.as_ref().is_some_and(|it| {
+                    let framing = it.plan.as_ref().map(|plan| plan.response_framing(it.http10));
+                    matches!(framing, Some(Framing::UntilClose | Framing::Upgrade))
+                });
                 if is_delimited_by_end && !connection.wire.is_tls() {
                     self.net.abort(connection.wire.socket);
                 }
