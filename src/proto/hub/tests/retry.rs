@@ -95,6 +95,33 @@ fn a_refused_request_waits_for_an_agent_that_is_busy_and_keeps_its_place() {
 }
 
 #[test]
+fn refused_requests_keep_their_order_among_one_another() {
+    let mut pair = Setup::hub_only().start();
+    let busy = pair.raw_agent_called(&token(1), "b", 0, None);
+    let occupant = pair.client();
+    pair.send(occupant, GET);
+    assert!(pair.got(busy).contains("GET /x"));
+    let refusing = [0, 1].map(|worker| pair.raw_agent_called(&token(1), "a", worker, None));
+    let clients = ["/first", "/second"].map(|path| {
+        let client = pair.client();
+        pair.send(client, GET.replace("/x", path));
+        client
+    });
+    // The one that came later is refused first.
+    for (agent, path) in refusing.into_iter().zip(["/first", "/second"]).rev() {
+        assert!(pair.got(agent).contains(path));
+        pair.send(agent, REFUSAL);
+    }
+    assert_eq!(pair.hub.core.census().queued, 2);
+    for (client, path) in [occupant].into_iter().chain(clients).zip(["/first", "/second", ""]) {
+        pair.send(busy, OK);
+        assert!(pair.got(client).starts_with("HTTP/1.1 200"));
+        assert!(pair.got(busy).contains(path));
+    }
+    pair.assert_quiet(0);
+}
+
+#[test]
 fn an_agent_that_refused_gets_the_same_request_again_only_once_it_is_back() {
     let (mut pair, agents, client) = sent_to_first_of(2, GET);
     let second = pair.client();
