@@ -111,6 +111,7 @@ impl Cluster {
         theme.change_weather(mood, &mut weather, &mut rng);
         // Now and then enough that it goes through pipes.
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
+        let is_narrow = weather.narrow;
         let mut simulation = Simulation::new(seed, weather);
 
         let upstreams: Vec<_> =
@@ -142,7 +143,7 @@ impl Cluster {
         let mut legs = Rng::new(seed, "legs with TLS");
         let legs_have_tls = legs.chance(600);
         setting.hub_has_tls |= legs_have_tls;
-        model.borrow_mut().has_tls = setting.hub_has_tls;
+        model.borrow_mut().is_slow = setting.hub_has_tls || is_narrow;
         if legs_have_tls && mood == Mood::Calm {
             // Handshakes on a long way: until an agent has found its upstream well, and has joined.
             setting.hub.startup_grace = Duration::from_secs(15);

@@ -22,8 +22,8 @@ pub(crate) struct Model {
     pub(crate) violations: Vec<String>,
     /// No process was killed so far: a FIN was said by whom it seems to come from.
     pub(crate) is_honest: bool,
-    /// Somebody speaks TLS.
-    pub(crate) has_tls: bool,
+    /// Windows are of a few bytes, each of which becomes a record if somebody speaks TLS: nothing is quick then.
+    pub(crate) is_slow: bool,
 }
 
 /// What became of an exchange.
@@ -76,7 +76,7 @@ impl Model {
     pub(crate) fn new(mood: Mood, exchanges: Vec<Exchange>) -> Shared {
         let records = vec![Record::default(); exchanges.len()];
         let violations = Vec::new();
-        Rc::new(RefCell::new(Self { mood, exchanges, records, violations, is_honest: true, has_tls: false }))
+        Rc::new(RefCell::new(Self { mood, exchanges, records, violations, is_honest: true, is_slow: false }))
     }
 
     pub(crate) fn violate(&mut self, exchange: usize, what: impl AsRef<str>) {
@@ -102,8 +102,7 @@ impl Model {
     /// time limit.
     pub(crate) fn check_fin(&mut self, exchange: usize, way: Way, now: Micros) {
         let said = self.records[exchange].fins[way as usize];
-        // Where windows are of a few bytes, each of them becomes a record of TLS, and nobody is quick.
-        let is_meant = self.mood == Mood::Calm && !self.has_tls && !self.exchanges[exchange].is_troubled();
+        let is_meant = self.mood == Mood::Calm && !self.is_slow && !self.exchanges[exchange].is_troubled();
         if is_meant && said.is_none_or(|said| now > said + 30 * SECOND) {
             self.violate(exchange, format!("{way:?} FIN of {said:?} came at {now}"));
         }
