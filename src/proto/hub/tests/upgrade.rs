@@ -1,6 +1,7 @@
 //! Upgraded connections: blind relays with half-close.
 
 use super::*;
+use crate::config::OnCancel;
 use crate::proto::testing::Setup;
 use crate::proto::testing::scenario::*;
 
@@ -173,4 +174,15 @@ fn the_worker_stays_taken_unless_there_are_upgrades_to_spare() {
     assert_eq!(at.pair.got(third), WAS_OK);
     at.pair.close(second);
     at.pair.assert_quiet(1);
+}
+
+#[test]
+fn who_leaves_before_the_switch_ends_it_by_resets() {
+    for on_cancel in [OnCancel::Close, OnCancel::Drain] {
+        // The upstream may have sent its 101 already, and would take FIN for the end of a direction.
+        let mut at = Setup::default().agent(|agent| agent.on_cancel = on_cancel).at_upstream(ASKED);
+        at.pair.close(at.client);
+        assert_eq!(at.pair.ended(at.upstream), Some(Ended::Reset));
+        at.pair.assert_quiet(1);
+    }
 }
