@@ -51,7 +51,7 @@ impl Class {
 /// Free blocks, and how many are out.
 #[derive(Default)]
 pub struct BufferPool {
-    free: [Vec<Box<[u8]>>; 4],
+    free: [Vec<Box<Block>>; 4],
     out: usize,
     bytes: usize,
 }
@@ -73,17 +73,20 @@ impl BufferPool {
     }
 
     /// A block of this class. Its content is whatever its last owner left; it was zeroed once, when it was allocated.
-    fn take(&mut self, class: Class) -> Box<[u8]> {
+    fn take(&mut self, class: Class) -> Box<Block> {
         self.out += 1;
         self.bytes += class.size();
         // The block used last is the one in the processor's cache.
-        self.list(class).pop().unwrap_or_else(|| vec![0; class.size()].into_boxed_slice())
+        self.list(class).pop().unwrap_or_else(|| {
+            Box::new(Block { start: 0, end: 0, bytes: vec![0; class.size()].into_boxed_slice() })
+        })
     }
 
-    fn give_back(&mut self, block: Box<[u8]>) {
+    fn give_back(&mut self, mut block: Box<Block>) {
+        (block.start, block.end) = (0, 0);
         self.out -= 1;
-        self.bytes -= block.len();
-        if let Some(class) = Class::holding(block.len()) {
+        self.bytes -= block.bytes.len();
+        if let Some(class) = Class::holding(block.bytes.len()) {
             let list = self.list(class);
             if list.len() < class.kept() {
                 list.push(block);
@@ -91,7 +94,7 @@ impl BufferPool {
         }
     }
 
-    fn list(&mut self, class: Class) -> &mut Vec<Box<[u8]>> {
+    fn list(&mut self, class: Class) -> &mut Vec<Box<Block>> {
         let [small, medium, wide, large] = &mut self.free;
         match class {
             Class::Small => small,
@@ -113,13 +116,17 @@ impl fmt::Debug for BufferPool {
 
 /// A byte queue over at most one block, of [`Class::Large`] at most.
 ///
-/// Invariants: `start <= end <= block length`; if `start == end` there is no block, except between [`Buffer::space`] and
-/// [`Buffer::filled`]. A buffer that is dropped with bytes in it must be cleared first, or the pool's count goes wrong.
+/// Where its bytes begin and end is written in the block, so that the buffers of an idle connection, which are many, have the size
+/// of a pointer each. Invariant: a buffer without bytes has no block, except between [`Buffer::space`] and [`Buffer::filled`]. One
+/// that is dropped with bytes in it must be cleared first, or the pool's count goes wrong.
 #[derive(Default)]
-pub struct Buffer {
-    block: Option<Box<[u8]>>,
+pub struct Buffer(Option<Box<Block>>);
+
+/// The memory of a buffer, and which part of it waits: `start <= end <= bytes.len()`. Free ones have `start == end == 0`.
+struct Block {
     start: u32,
     end: u32,
+    bytes: Box<[u8]>,
 }
 
 /// More bytes were to be appended than a block of the largest class holds.
@@ -129,45 +136,48 @@ pub struct Full;
 impl Buffer {
     /// An empty buffer. It owns no memory.
     pub const fn new() -> Self {
-        Self { block: None, start: 0, end: 0 }
+        Self(None)
     }
 
     /// The bytes that wait, in order.
     pub fn data(&self) -> &[u8] {
-        self.block
-            .as_ref()
-            .and_then(|block| block.get(self.start as usize..self.end as usize))
-            .unwrap_or_default()
+        self.0.as_ref().and_then(|block| block.bytes.get(block.range())).unwrap_or_default()
     }
 
     /// The bytes that wait, for those who decrypt in place.
     pub fn data_mut(&mut self) -> &mut [u8] {
-        let range = self.start as usize..self.end as usize;
-        self.block.as_mut().and_then(|block| block.get_mut(range)).unwrap_or_default()
+        self.0
+            .as_mut()
+            .and_then(|block| {
+                let range = block.range();
+                block.bytes.get_mut(range)
+            })
+            .unwrap_or_default()
     }
 
     /// How many bytes wait.
     pub fn len(&self) -> usize {
-        (self.end - self.start) as usize
+        self.0.as_ref().map_or(0, |block| block.len())
     }
 
     /// Whether no bytes wait.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.len() == 0
     }
 
     /// Drops the first `n` bytes (all, if there are fewer). With the last one the block goes back.
     pub fn consume(&mut self, n: usize, pool: &mut BufferPool) {
-        self.start += offset(n.min(self.len()));
-        if self.is_empty() {
+        let Some(block) = &mut self.0 else { return };
+        if n < block.len() {
+            block.start += offset(n);
+        } else {
             self.clear(pool);
         }
     }
 
     /// Drops all bytes and gives the block back.
     pub fn clear(&mut self, pool: &mut BufferPool) {
-        (self.start, self.end) = (0, 0);
-        if let Some(block) = self.block.take() {
+        if let Some(block) = self.0.take() {
             pool.give_back(block);
         }
     }
@@ -175,32 +185,31 @@ impl Buffer {
     /// Room behind the data, to be filled from a socket and then told by [`Buffer::filled`], in a block of `class` at least.
     /// Empty if such a block is full.
     pub fn space(&mut self, class: Class, pool: &mut BufferPool) -> &mut [u8] {
-        if self.capacity() < class.size() {
-            self.exchange(class, pool);
-        } else if self.capacity() - (self.end as usize) < self.start as usize {
+        match &mut self.0 {
             // More room in front than behind: no reads of a few bytes at the end of a block.
-            self.compact();
+            Some(block) if class.size() <= block.bytes.len() => {
+                if block.bytes.len() - (block.end as usize) < block.start as usize {
+                    block.compact();
+                }
+            }
+            Some(_) | None => self.exchange(class, pool),
         }
-        let end = self.end as usize;
-        self.block.as_mut().and_then(|block| block.get_mut(end..)).unwrap_or_default()
+        self.behind()
     }
 
     /// Room for `n` bytes at least behind the data, as [`Buffer::space`]; less if no block is large enough.
     pub fn room(&mut self, n: usize, pool: &mut BufferPool) -> &mut [u8] {
-        let after = self.len() + n;
-        if after > self.capacity() {
-            self.exchange(Class::holding(after).unwrap_or(Class::Large), pool);
-        } else if self.end as usize + n > self.capacity() {
-            self.compact();
+        if !self.make_room(n) {
+            self.exchange(Class::holding(self.len() + n).unwrap_or(Class::Large), pool);
         }
-        let end = self.end as usize;
-        self.block.as_mut().and_then(|block| block.get_mut(end..)).unwrap_or_default()
+        self.behind()
     }
 
     /// The first `n` bytes of [`Buffer::space`] were filled; none, if nothing came.
     pub fn filled(&mut self, n: usize, pool: &mut BufferPool) {
-        self.end += offset(n.min(self.capacity() - self.end as usize));
-        if self.is_empty() {
+        let Some(block) = &mut self.0 else { return };
+        block.end += offset(n.min(block.bytes.len() - block.end as usize));
+        if block.len() == 0 {
             self.clear(pool);
         }
     }
@@ -210,16 +219,15 @@ impl Buffer {
         if bytes.is_empty() {
             return Ok(());
         }
-        let after = self.len() + bytes.len();
-        if after > self.capacity() {
-            self.exchange(Class::holding(after).ok_or(Full)?, pool);
-        } else if self.end as usize + bytes.len() > self.capacity() {
-            self.compact();
+        if !self.make_room(bytes.len()) {
+            self.exchange(Class::holding(self.len() + bytes.len()).ok_or(Full)?, pool);
         }
-        let range = self.end as usize..self.end as usize + bytes.len();
-        if let Some(room) = self.block.as_mut().and_then(|block| block.get_mut(range)) {
-            room.copy_from_slice(bytes);
-            self.end += offset(bytes.len());
+        if let Some(block) = &mut self.0 {
+            let range = block.end as usize..block.end as usize + bytes.len();
+            if let Some(room) = block.bytes.get_mut(range) {
+                room.copy_from_slice(bytes);
+                block.end += offset(bytes.len());
+            }
         }
         Ok(())
     }
@@ -235,29 +243,60 @@ impl Buffer {
 
     /// The size of the block that is owned at present.
     fn capacity(&self) -> usize {
-        self.block.as_ref().map_or(0, |block| block.len())
+        self.0.as_ref().map_or(0, |block| block.bytes.len())
     }
 
-    /// Moves the data to the front of the block.
-    fn compact(&mut self) {
-        let data = self.start as usize..self.end as usize;
-        if let Some(block) = &mut self.block {
-            block.copy_within(data, 0);
+    /// What lies behind the data.
+    fn behind(&mut self) -> &mut [u8] {
+        self.0
+            .as_mut()
+            .and_then(|block| {
+                let end = block.end as usize;
+                block.bytes.get_mut(end..)
+            })
+            .unwrap_or_default()
+    }
+
+    /// Whether there is a block with room for `n` bytes behind the data, which is moved to its front if need be.
+    fn make_room(&mut self, n: usize) -> bool {
+        let Some(block) = &mut self.0 else { return false };
+        if block.end as usize + n > block.bytes.len() {
+            if block.len() + n > block.bytes.len() {
+                return false;
+            }
+            block.compact();
         }
-        (self.start, self.end) = (0, self.end - self.start);
+        true
     }
 
     /// Moves the data to a block of this class, which holds it.
     fn exchange(&mut self, class: Class, pool: &mut BufferPool) {
         let mut block = pool.take(class);
         let data = self.data();
-        if let Some(room) = block.get_mut(..data.len()) {
+        if let Some(room) = block.bytes.get_mut(..data.len()) {
             room.copy_from_slice(data);
         }
-        (self.start, self.end) = (0, self.end - self.start);
-        if let Some(old) = self.block.replace(block) {
+        block.end = offset(data.len());
+        if let Some(old) = self.0.replace(block) {
             pool.give_back(old);
         }
+    }
+}
+
+impl Block {
+    fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    fn range(&self) -> core::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// Moves the data to the front.
+    fn compact(&mut self) {
+        let data = self.range();
+        self.bytes.copy_within(data, 0);
+        (self.start, self.end) = (0, self.end - self.start);
     }
 }
 
@@ -268,7 +307,7 @@ impl fmt::Debug for Buffer {
 }
 
 /// No block is anywhere near as long as 4 GiB.
-fn offset(n: usize) -> u32 {
+pub(super) fn offset(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
@@ -278,7 +317,7 @@ mod tests {
 
     #[test]
     fn an_idle_buffer_is_small() {
-        assert!(size_of::<Buffer>() <= 24);
+        assert!(size_of::<Buffer>() <= size_of::<usize>());
     }
 
     #[test]

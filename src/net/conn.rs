@@ -7,6 +7,7 @@ use super::buffer::{Buffer, BufferPool};
 use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
+use crate::proto::table::Thrift;
 
 /// An entry of the shell's tables: a connection, or what is to become one.
 pub(super) enum Slot<S> {
@@ -87,9 +88,9 @@ pub(super) enum Role {
 pub(super) struct Held {
     pub(super) bytes: Buffer,
     /// How many of them the present responder has been sent.
-    pub(super) sent: usize,
+    pub(super) sent: u32,
     /// How many of them it may be sent at present.
-    pub(super) upto: usize,
+    pub(super) upto: u32,
     /// They are not needed any more once they are sent.
     pub(super) is_released: bool,
 }
@@ -97,7 +98,8 @@ pub(super) struct Held {
 impl Held {
     /// What the responder may be sent and has not been sent.
     pub(super) fn unsent(&self) -> &[u8] {
-        self.bytes.data().get(self.sent..self.upto.min(self.bytes.len())).unwrap_or_default()
+        let data = self.bytes.data();
+        data.get(self.sent as usize..data.len().min(self.upto as usize)).unwrap_or_default()
     }
 
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
@@ -116,7 +118,7 @@ pub(super) enum Ending {
     /// FIN has been sent.
     Finished,
     /// FIN, and what is still read is dropped; so many bytes so far. `finished` once FIN has been sent.
-    Linger { dropped: usize, finished: bool },
+    Linger { dropped: u32, finished: bool },
 }
 
 impl<S> Conn<S> {
@@ -153,7 +155,13 @@ impl<S> Conn<S> {
 
 /// The tables, parallel to the core's: one for each kind, by slot.
 pub(super) struct Conns<S> {
-    tables: [Vec<Option<Entry<S>>>; 3],
+    tables: [Places<S>; 3],
+}
+
+struct Places<S> {
+    places: Vec<Option<Entry<S>>>,
+    taken: usize,
+    thrift: Thrift,
 }
 
 struct Entry<S> {
@@ -163,32 +171,37 @@ struct Entry<S> {
 
 impl<S> Conns<S> {
     pub(super) fn new() -> Self {
-        Self { tables: [Vec::new(), Vec::new(), Vec::new()] }
+        Self { tables: [Places::new(), Places::new(), Places::new()] }
     }
 
     pub(super) fn insert(&mut self, key: Key, slot: Slot<S>) {
         let Some(table) = index(key).and_then(|index| self.tables.get_mut(index)) else { return };
-        if table.len() <= key.slot() {
-            table.resize_with(key.slot() + 1, || None);
+        if table.places.len() <= key.slot() {
+            table.places.resize_with(key.slot() + 1, || None);
         }
-        if let Some(place) = table.get_mut(key.slot()) {
+        if let Some(place) = table.places.get_mut(key.slot()) {
             debug_assert!(place.is_none(), "the core gave a slot to a newcomer whose tenant is still here");
-            *place = Some(Entry { key, slot });
+            table.taken += usize::from(place.replace(Entry { key, slot }).is_none());
         }
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Slot<S>> {
-        let place = self.tables.get_mut(index(key)?)?.get_mut(key.slot())?;
-        place.take_if(|entry| entry.key == key).map(|entry| entry.slot)
+        let table = self.tables.get_mut(index(key)?)?;
+        let entry = table.places.get_mut(key.slot())?.take_if(|entry| entry.key == key)?;
+        table.taken -= 1;
+        if table.thrift.is_due(table.taken, table.places.capacity()) {
+            table.look_through();
+        }
+        Some(entry.slot)
     }
 
     pub(super) fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<S>> {
-        let place = self.tables.get_mut(index(key)?)?.get_mut(key.slot())?;
+        let place = self.tables.get_mut(index(key)?)?.places.get_mut(key.slot())?;
         place.as_mut().filter(|entry| entry.key == key).map(|entry| &mut entry.slot)
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Conn<S>> {
-        let place = self.tables.get(index(key)?)?.get(key.slot())?;
+        let place = self.tables.get(index(key)?)?.places.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
             Slot::Open(conn) => Some(conn),
             Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
@@ -204,7 +217,22 @@ impl<S> Conns<S> {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.tables.iter().flatten().flatten().count()
+        self.tables.iter().map(|table| table.taken).sum()
+    }
+}
+
+impl<S> Places<S> {
+    fn new() -> Self {
+        Self { places: Vec::new(), taken: 0, thrift: Thrift::default() }
+    }
+
+    /// Gives back what is beyond the last place that is taken, if that is the larger part.
+    fn look_through(&mut self) {
+        let used = self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        if 2 * used <= self.places.capacity() {
+            self.places.truncate(used);
+            self.places.shrink_to(Thrift::KEPT);
+        }
     }
 }
 
@@ -214,5 +242,41 @@ fn index(key: Key) -> Option<usize> {
         Kind::Tunnel => Some(1),
         Kind::Upstream => Some(2),
         Kind::Exchange | Kind::Worker => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::sys::Socket;
+    use crate::proto::key::{ClientKey, TableKey};
+    use crate::proto::table::Table;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Option<Entry<Socket>>>() <= 104);
+    }
+
+    #[test]
+    fn what_a_burst_leaves_is_given_back() {
+        let mut core: Table<ClientKey, ()> = Table::new();
+        let mut conns = Conns::<()>::new();
+        let keys: Vec<Key> = (0..10_000).map(|_| core.insert(()).unwrap().into()).collect();
+        for key in &keys {
+            conns.insert(*key, Slot::Resolving(Target::Hub));
+        }
+        for key in &keys[1..] {
+            assert!(conns.remove(*key).is_some());
+            core.remove(ClientKey::from_key(*key).unwrap());
+        }
+        core.end_batch();
+        assert_eq!(conns.len(), 1);
+        assert!(conns.tables[0].places.capacity() <= Thrift::KEPT);
+        assert!(conns.slot_mut(keys[0]).is_some());
+        // Who comes next has a slot that was given back, and another key.
+        let next: Key = core.insert(()).unwrap().into();
+        conns.insert(next, Slot::Resolving(Target::Hub));
+        assert!(keys[1..].iter().all(|key| conns.slot_mut(*key).is_none() && conns.remove(*key).is_none()));
+        assert!(conns.slot_mut(next).is_some());
     }
 }

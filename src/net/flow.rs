@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 use log::debug;
 
 use super::Net;
-use super::buffer::{Buffer, Class};
+use super::buffer::{Buffer, Class, offset};
 use super::conn::{Conn, Ending, Peer, Role};
 use super::shell::Shell;
 use super::splice::Moved;
@@ -29,7 +29,7 @@ const JOINED: usize = 2 * 1024;
 /// Pieces that go out in one write.
 const MAX_PIECES: usize = 16;
 /// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was told to stop.
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+const LINGER_BYTES: u32 = 4 * 1024 * 1024;
 
 /// A part of what goes to the peer.
 enum Piece {
@@ -334,7 +334,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             };
             conn.output.consume(sent.min(own), &mut self.buffers);
             if let (Some(mut held), Some(lender)) = (lent, lender) {
-                held.sent += sent.saturating_sub(own);
+                held.sent += offset(sent.saturating_sub(own));
                 if sent > own
                     && let Some(Peer { role: Role::Responder { written }, .. }) = &mut conn.peer
                 {
@@ -479,7 +479,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             match result {
                 Ok(0) => conn.end = Some(End::Clean),
                 Ok(n) => {
-                    *dropped += n;
+                    *dropped += offset(n);
                     conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

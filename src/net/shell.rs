@@ -11,7 +11,7 @@ use log::warn;
 use rustls::ServerConfig;
 
 use super::accept::ListenerState;
-use super::buffer::BufferPool;
+use super::buffer::{BufferPool, offset};
 use super::conn::{Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
 use super::handshakes::{Handshakes, STEPS};
@@ -347,7 +347,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 if let Some(conn) = self.conns.get_mut(requester) {
                     conn.peer = Some(Peer { key: responder, role: Role::Requester });
                     conn.held.sent = 0;
-                    conn.held.upto = upto.unwrap_or(usize::MAX);
+                    conn.held.upto = upto.map_or(u32::MAX, offset);
                 }
                 if let Some(conn) = self.conns.get_mut(responder) {
                     conn.peer = Some(Peer { key: requester, role: Role::Responder { written: false } });
@@ -356,7 +356,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Command::SendHeld(key) => {
                 if let Some(conn) = self.conns.get_mut(key) {
-                    conn.held.upto = usize::MAX;
+                    conn.held.upto = u32::MAX;
                     if let Some(peer) = conn.peer {
                         self.flush(peer.key);
                     }

@@ -5,11 +5,12 @@
 //! (32 bits on armv7). A key that outlived its connection never finds the slot's next tenant: the generation differs.
 
 use core::fmt;
+use core::num::NonZeroU32;
 
 const SLOT_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 9;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
-pub(super) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+pub(super) const GENERATION_MASK: u16 = (1 << GENERATION_BITS) - 1;
 
 /// The most entries that one table can hold.
 pub const MAX_SLOTS: usize = 1 << SLOT_BITS;
@@ -44,20 +45,21 @@ impl Kind {
 
 /// The name of a table entry, of any kind. The shell uses it as the event token of the connection's socket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(u32);
+pub struct Key(NonZeroU32);
 
 impl Key {
     pub(super) const fn new(kind: Kind, generation: u32, slot: u32) -> Self {
-        Self(
+        // No kind is zero.
+        Self::from_token(
             (kind as u32) << (SLOT_BITS + GENERATION_BITS)
-                | (generation & GENERATION_MASK) << SLOT_BITS
+                | (generation & GENERATION_MASK as u32) << SLOT_BITS
                 | slot & SLOT_MASK,
         )
     }
 
     /// The kind of entry that this key names.
     pub const fn kind(self) -> Kind {
-        match self.0 >> (SLOT_BITS + GENERATION_BITS) {
+        match self.0.get() >> (SLOT_BITS + GENERATION_BITS) {
             1 => Kind::Client,
             2 => Kind::Tunnel,
             3 => Kind::Upstream,
@@ -68,21 +70,24 @@ impl Key {
 
     /// The slot in the table of this kind.
     pub const fn slot(self) -> usize {
-        (self.0 & SLOT_MASK) as usize
+        (self.0.get() & SLOT_MASK) as usize
     }
 
     pub(super) const fn generation(self) -> u32 {
-        self.0 >> SLOT_BITS & GENERATION_MASK
+        self.0.get() >> SLOT_BITS & GENERATION_MASK as u32
     }
 
     /// The key as an event token.
     pub const fn to_token(self) -> u32 {
-        self.0
+        self.0.get()
     }
 
     /// The key that [`Key::to_token`] was called on. Tokens that no key ever had give a key that names nothing.
     pub const fn from_token(token: u32) -> Self {
-        Self(token)
+        match NonZeroU32::new(token) {
+            Some(token) => Self(token),
+            None => Self(NonZeroU32::MAX),
+        }
     }
 }
 

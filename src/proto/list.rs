@@ -3,12 +3,17 @@
 //! Idle tunnels, idle clients and waiting exchanges all stand in such lists. Many lists share one arena, so that entering and
 //! leaving allocate nothing once the arena has grown.
 
+use core::num::NonZeroU32;
+
 use slab::Slab;
+
+use super::table::Thrift;
 
 /// The storage of any number of [`List`]s.
 #[derive(Debug)]
 pub struct Arena<T> {
     nodes: Slab<Node<T>>,
+    thrift: Thrift,
 }
 
 #[derive(Debug)]
@@ -20,7 +25,18 @@ struct Node<T> {
 
 /// An entry of a list. It belongs to whoever entered the list and is consumed on leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeId(u32);
+pub struct NodeId(NonZeroU32);
+
+impl NodeId {
+    /// A slab of `u32::MAX` nodes does not fit any memory that this runs on; the saturation is never reached.
+    fn new(index: usize) -> Self {
+        Self(u32::try_from(index).map_or(NonZeroU32::MAX, |index| NonZeroU32::MIN.saturating_add(index)))
+    }
+
+    const fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// One list in an [`Arena`].
 #[derive(Debug, Default)]
@@ -32,17 +48,24 @@ pub struct List {
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Self { nodes: Slab::new() }
+        Self { nodes: Slab::new(), thrift: Thrift::default() }
     }
 }
 
 impl<T> Arena<T> {
+    /// Gives back what a burst has left behind.
+    pub fn end_batch(&mut self) {
+        if self.thrift.is_due(self.nodes.len(), self.nodes.capacity()) {
+            Thrift::look_through(&mut self.nodes);
+        }
+    }
+
     fn node(&self, id: NodeId) -> Option<&Node<T>> {
-        self.nodes.get(id.0 as usize)
+        self.nodes.get(id.index())
     }
 
     fn node_mut(&mut self, id: NodeId) -> Option<&mut Node<T>> {
-        self.nodes.get_mut(id.0 as usize)
+        self.nodes.get_mut(id.index())
     }
 }
 
@@ -89,9 +112,7 @@ impl List {
             Some(node) => node.previous,
             None => self.last,
         };
-        // A slab of more than u32::MAX nodes does not fit any memory that this runs on; the truncation is never reached.
-        let id =
-            NodeId(u32::try_from(arena.nodes.insert(Node { value, previous, next })).unwrap_or(u32::MAX));
+        let id = NodeId::new(arena.nodes.insert(Node { value, previous, next }));
         match previous.and_then(|previous| arena.node_mut(previous)) {
             Some(node) => node.next = Some(id),
             None => self.first = Some(id),
@@ -106,7 +127,7 @@ impl List {
 
     /// Leaves, from wherever it stands.
     pub fn remove<T>(&mut self, arena: &mut Arena<T>, id: NodeId) -> Option<T> {
-        let node = arena.nodes.try_remove(id.0 as usize)?;
+        let node = arena.nodes.try_remove(id.index())?;
         match node.previous.and_then(|previous| arena.node_mut(previous)) {
             Some(previous) => previous.next = node.next,
             None => self.first = node.next,
@@ -145,6 +166,19 @@ mod tests {
             list.remove(&mut arena, id);
         }
         assert_eq!(list.front(&arena), Some(&8));
+    }
+
+    #[test]
+    fn what_a_burst_leaves_is_given_back() {
+        let mut arena = Arena::default();
+        let mut list = List::default();
+        let ids: Vec<_> = (0..10_000).map(|n| list.push_back(&mut arena, n)).collect();
+        for id in &ids[1..] {
+            list.remove(&mut arena, *id);
+            arena.end_batch();
+        }
+        assert!(arena.nodes.capacity() <= Thrift::KEPT);
+        assert_eq!(values(&list, &arena), [0]);
     }
 
     #[test]

@@ -46,7 +46,18 @@ pub struct AgentSerial(pub u64);
 
 /// A place among the agents, valid while the agent has a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AgentSlot(usize);
+pub struct AgentSlot(u32);
+
+impl AgentSlot {
+    /// There are never more agents than tunnels, and few enough of those; the truncation is never reached.
+    fn new(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What a request needs from an agent.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +79,8 @@ pub struct Joining<'a> {
     pub token_name: &'a str,
     /// When the token was issued, in seconds since 1970.
     pub issued: u64,
+    /// When it expires, likewise.
+    pub expires: Option<u64>,
     /// The agent's own id.
     pub agent_id: &'a str,
     /// The worker that it stands for.
@@ -139,6 +152,7 @@ struct Agent {
     token: TokenId,
     token_name: String,
     issued: u64,
+    expires: Option<u64>,
     id: String,
     profile: ProfileId,
     workers: BTreeMap<u32, TunnelKey>,
@@ -155,7 +169,7 @@ struct Agent {
 #[derive(Debug)]
 struct Idle {
     tunnel: TunnelKey,
-    agent: AgentSerial,
+    agent: AgentSlot,
     since: u64,
 }
 
@@ -179,6 +193,7 @@ impl Pool {
                     token: joining.token,
                     token_name: joining.token_name.to_owned(),
                     issued: joining.issued,
+                    expires: joining.expires,
                     id: joining.agent_id.to_owned(),
                     profile,
                     workers: BTreeMap::new(),
@@ -200,7 +215,7 @@ impl Pool {
         if replaced.is_none() {
             *self.per_token.entry(joining.token).or_default() += 1;
         }
-        Some(Joined { agent: AgentSlot(slot), replaced, new_profile })
+        Some(Joined { agent: AgentSlot::new(slot), replaced, new_profile })
     }
 
     /// The tunnel of this name, which would be replaced.
@@ -214,7 +229,7 @@ impl Pool {
 
     /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.
     pub fn leave(&mut self, slot: AgentSlot, worker: u32, tunnel: TunnelKey, why: &str, now: Mono) {
-        let Some(agent) = self.agents.get_mut(slot.0) else { return };
+        let Some(agent) = self.agents.get_mut(slot.index()) else { return };
         // A tunnel that was replaced has lost its name to the newcomer.
         if agent.workers.get(&worker) != Some(&tunnel) {
             return;
@@ -236,7 +251,7 @@ impl Pool {
 
     /// Notes that one more tunnel of this agent takes work, or one fewer.
     pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
-        let Some(agent) = self.agents.get_mut(slot.0) else { return };
+        let Some(agent) = self.agents.get_mut(slot.index()) else { return };
         let Some(profile) = self.profiles.get_mut(agent.profile.0) else { return };
         if ready && agent.has_refused {
             // It takes now what it refused.
@@ -261,7 +276,7 @@ impl Pool {
 
     /// Notes that an agent says that it takes work, or none. What is new about it, if anything is.
     pub fn note_standing(&mut self, slot: AgentSlot, ready: bool) -> Option<News> {
-        let agent = self.agents.get_mut(slot.0)?;
+        let agent = self.agents.get_mut(slot.index())?;
         match (agent.told.replace(ready), ready) {
             (None, _) => Some(News::Joined),
             (Some(true), false) => Some(News::Withdrew),
@@ -272,19 +287,15 @@ impl Pool {
 
     /// Enters a tunnel as the one that will have been idle the shortest.
     pub fn push_idle(&mut self, slot: AgentSlot, tunnel: TunnelKey) -> Option<NodeId> {
-        let agent = self.agents.get(slot.0)?;
+        let agent = self.agents.get(slot.index())?;
         let profile = self.profiles.get_mut(agent.profile.0)?;
         self.idle_clock += 1;
-        Some(
-            profile
-                .idle
-                .push_back(&mut self.idle, Idle { tunnel, agent: agent.serial, since: self.idle_clock }),
-        )
+        Some(profile.idle.push_back(&mut self.idle, Idle { tunnel, agent: slot, since: self.idle_clock }))
     }
 
     /// Takes a tunnel out of the idle ones.
     pub fn remove_idle(&mut self, slot: AgentSlot, node: NodeId) {
-        if let Some(agent) = self.agents.get(slot.0)
+        if let Some(agent) = self.agents.get(slot.index())
             && let Some(profile) = self.profiles.get_mut(agent.profile.0)
         {
             profile.idle.remove(&mut self.idle, node);
@@ -356,7 +367,7 @@ impl Pool {
             .collect();
         let mut swept = Swept::default();
         for slot in gone {
-            let name = self.describe(AgentSlot(slot));
+            let name = self.describe(AgentSlot::new(slot));
             let agent = self.agents.remove(slot);
             swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_bereft });
             self.by_name.remove(&(agent.token, agent.id));
@@ -379,38 +390,43 @@ impl Pool {
 
     /// The id that an agent gave itself.
     pub fn agent_id(&self, slot: AgentSlot) -> &str {
-        self.agents.get(slot.0).map_or("", |agent| &agent.id)
+        self.agents.get(slot.index()).map_or("", |agent| &agent.id)
     }
 
     /// An agent in words, for the log.
     pub fn describe(&self, slot: AgentSlot) -> String {
         self.agents
-            .get(slot.0)
+            .get(slot.index())
             .map_or_else(String::new, |agent| format!("{} ({})", agent.token_name, agent.id))
+    }
+
+    /// Whether the token of an agent has expired.
+    pub fn is_expired(&self, slot: AgentSlot, unix: u64) -> bool {
+        self.agents.get(slot.index()).and_then(|agent| agent.expires).is_some_and(|at| unix >= at)
     }
 
     /// Whether the token of an agent was taken back.
     pub fn is_revoked(&self, slot: AgentSlot, revocations: &Revocations) -> bool {
         self.agents
-            .get(slot.0)
+            .get(slot.index())
             .is_some_and(|agent| revocations.names(&agent.token.to_string(), &agent.token_name, agent.issued))
     }
 
     /// Notes that an agent refused an exchange, which remembers it under this serial until the agent says again that it takes work.
     pub fn refuse(&mut self, slot: AgentSlot) -> Option<AgentSerial> {
-        let agent = self.agents.get_mut(slot.0)?;
+        let agent = self.agents.get_mut(slot.index())?;
         agent.has_refused = true;
         Some(agent.serial)
     }
 
     /// What tells an agent from those that had its slot before.
     pub fn serial(&self, slot: AgentSlot) -> Option<AgentSerial> {
-        self.agents.get(slot.0).map(|agent| agent.serial)
+        self.agents.get(slot.index()).map(|agent| agent.serial)
     }
 
     /// The profile of an agent.
     pub fn profile(&self, slot: AgentSlot) -> Option<ProfileId> {
-        self.agents.get(slot.0).map(|agent| agent.profile)
+        self.agents.get(slot.index()).map(|agent| agent.profile)
     }
 
     /// How many tunnels are idle. For tests.
@@ -444,7 +460,9 @@ impl Pool {
         if refused.is_empty() {
             return profile.idle.front(&self.idle);
         }
-        profile.idle.iter(&self.idle).map(|(_, idle)| idle).find(|idle| !refused.contains(&idle.agent))
+        let has_refused =
+            |idle: &Idle| self.serial(idle.agent).is_some_and(|serial| refused.contains(&serial));
+        profile.idle.iter(&self.idle).map(|(_, idle)| idle).find(|idle| !has_refused(idle))
     }
 }
 

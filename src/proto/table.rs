@@ -15,10 +15,54 @@ pub struct Table<K, T> {
     slots: Slab<Slot<T>>,
     /// Slots that were emptied in this batch.
     resting: Vec<u32>,
-    /// The generation that the next tenant of a slot gets. Kept beside the slab, which forgets removed entries.
-    generations: Vec<u32>,
+    /// The generation that the next tenant of a slot gets. Kept beside the slab, which forgets removed entries, and for good: a key
+    /// from before the table shrank must not find who comes after it has grown again.
+    generations: Vec<u16>,
     len: usize,
+    thrift: Thrift,
     key: PhantomData<K>,
+}
+
+/// When storage that a burst has left behind is worth looking through for what can be given back: once a quarter of it or less
+/// is in use, and then only after half of that is gone, too. So it costs little even where nothing can be given back because one
+/// entry stands high.
+#[derive(Clone, Copy, Debug)]
+pub struct Thrift {
+    /// It is looked through when there are fewer entries than this.
+    below: usize,
+}
+
+impl Thrift {
+    /// So much is kept in any case, in entries.
+    pub const KEPT: usize = 256;
+
+    /// Whether to look now, with so many entries in room for so many.
+    pub fn is_due(&mut self, entries: usize, room: usize) -> bool {
+        if room <= Self::KEPT.max(4 * entries) {
+            self.below = usize::MAX;
+            return false;
+        }
+        let is_due = entries < self.below;
+        if is_due {
+            self.below = entries.div_ceil(2);
+        }
+        is_due
+    }
+
+    /// Gives back what a slab has beyond its last entry, if that is the larger part.
+    pub(super) fn look_through<T>(slab: &mut Slab<T>) {
+        let used = slab.iter().next_back().map_or(0, |(last, _)| last + 1);
+        if 2 * used <= slab.capacity() {
+            slab.shrink_to_fit();
+            slab.reserve(Self::KEPT.saturating_sub(slab.len()));
+        }
+    }
+}
+
+impl Default for Thrift {
+    fn default() -> Self {
+        Self { below: usize::MAX }
+    }
 }
 
 #[derive(Debug)]
@@ -30,7 +74,14 @@ struct Slot<T> {
 impl<K: TableKey, T> Table<K, T> {
     /// An empty table.
     pub fn new() -> Self {
-        Self { slots: Slab::new(), resting: Vec::new(), generations: Vec::new(), len: 0, key: PhantomData }
+        Self {
+            slots: Slab::new(),
+            resting: Vec::new(),
+            generations: Vec::new(),
+            len: 0,
+            thrift: Thrift::default(),
+            key: PhantomData,
+        }
     }
 
     /// Stores a value under a new key; `None` if the table is at [`MAX_SLOTS`].
@@ -42,7 +93,7 @@ impl<K: TableKey, T> Table<K, T> {
         if slot == self.generations.len() {
             self.generations.push(0);
         }
-        let generation = *self.generations.get(slot)?;
+        let generation = u32::from(*self.generations.get(slot)?);
         self.slots.insert(Slot { generation, value: Some(value) });
         self.len += 1;
         K::from_key(Key::new(K::KIND, generation, u32::try_from(slot).ok()?))
@@ -96,14 +147,21 @@ impl<K: TableKey, T> Table<K, T> {
         })
     }
 
-    /// Gives the slots that were emptied since the last call to newcomers.
+    /// Gives the slots that were emptied since the last call to newcomers, or back to the allocator if there are many.
     pub fn end_batch(&mut self) {
+        if self.resting.is_empty() {
+            return;
+        }
         for slot in self.resting.drain(..) {
             let slot = slot as usize;
             if let Some(generation) = self.generations.get_mut(slot) {
                 *generation = (*generation + 1) & GENERATION_MASK;
             }
             self.slots.try_remove(slot);
+        }
+        if self.thrift.is_due(self.len, self.slots.capacity()) {
+            Thrift::look_through(&mut self.slots);
+            self.resting.shrink_to(Thrift::KEPT);
         }
     }
 }
@@ -136,12 +194,39 @@ mod tests {
     }
 
     #[test]
+    fn what_a_burst_leaves_is_given_back_and_stale_keys_find_nobody_afterwards() {
+        let mut table: Table<ClientKey, usize> = Table::new();
+        let keys: Vec<_> = (0..10_000).map(|n| table.insert(n).unwrap()).collect();
+        let stay = keys[77];
+        for key in keys.iter().filter(|key| **key != stay) {
+            table.remove(*key);
+            table.end_batch();
+        }
+        assert!(table.slots.capacity() <= Thrift::KEPT + 78, "{}", table.slots.capacity());
+        assert_eq!((table.get(stay), table.len()), (Some(&77), 1));
+        for n in 0..10_000 {
+            assert!(!keys.contains(&table.insert(n).unwrap()));
+        }
+        let stale = keys.iter().filter(|key| **key != stay);
+        assert!(stale.clone().all(|key| table.get(*key).is_none()));
+        assert!(stale.clone().all(|key| table.remove(*key).is_none()));
+    }
+
+    #[test]
+    fn an_entry_that_stands_high_is_looked_for_seldom() {
+        let mut thrift = Thrift::default();
+        let due: Vec<_> = (0..=10_000).rev().filter(|left| thrift.is_due(*left, 10_000)).collect();
+        assert_eq!(due, [2499, 1249, 624, 311, 155, 77, 38, 18, 8, 3, 1, 0]);
+        assert!(!thrift.is_due(0, Thrift::KEPT));
+    }
+
+    #[test]
     fn generations_wrap() {
         let mut table: Table<ClientKey, u32> = Table::new();
         let first = table.insert(0).unwrap();
         table.remove(first);
         table.end_batch();
-        for n in 1..=GENERATION_MASK {
+        for n in 1..=u32::from(GENERATION_MASK) {
             let key = table.insert(n).unwrap();
             assert_ne!(key, first);
             table.remove(key);

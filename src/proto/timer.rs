@@ -49,13 +49,20 @@ pub struct Now {
 }
 
 /// The wake-up that is in force for one table entry. It belongs to the entry, as the deadlines do.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Armed(Option<Mono>);
+#[derive(Clone, Copy, Debug)]
+pub struct Armed(Mono);
+
+impl Default for Armed {
+    /// None is.
+    fn default() -> Self {
+        Self(Mono::NEVER)
+    }
+}
 
 impl Armed {
     /// Whether somebody will look at `deadline` in time.
     pub fn covers(self, deadline: Mono) -> bool {
-        deadline == Mono::NEVER || self.0.is_some_and(|at| at <= deadline)
+        self.0 <= deadline
     }
 }
 
@@ -69,10 +76,10 @@ impl TimerTable {
     /// Sees to it that `key` comes out of [`TimerTable::pop_due`] at `deadline` or before. A wake-up that is already armed
     /// for an earlier time stays, and its owner arms the later one when it comes.
     pub fn arm(&mut self, armed: &mut Armed, key: Key, deadline: Mono) {
-        if deadline == Mono::NEVER || armed.0.is_some_and(|at| at <= deadline) {
+        if armed.covers(deadline) {
             return;
         }
-        armed.0 = Some(deadline);
+        armed.0 = deadline;
         self.heap.push(Reverse((deadline, key)));
     }
 
@@ -88,18 +95,21 @@ impl TimerTable {
 
     /// Notes that the wake-up for `at` has come. False if another one, armed later for an earlier time, took its place.
     pub fn disarm(armed: &mut Armed, at: Mono) -> bool {
-        if armed.0 != Some(at) {
+        if armed.0 != at {
             return false;
         }
-        armed.0 = None;
+        *armed = Armed::default();
         true
     }
 
     /// Forgets the wake-ups of entries that are gone, once they are the larger part: many short connections must not leave
-    /// more behind than there are at once.
+    /// more behind than there are at once. Nor must many long ones, once they are over.
     pub fn prune(&mut self, entries: usize, mut is_there: impl FnMut(Key) -> bool) {
         if self.heap.len() > 2 * entries + PRUNE_FROM {
             self.heap.retain(|Reverse((_, key))| is_there(*key));
+        }
+        if self.heap.capacity() > 4 * self.heap.len().max(PRUNE_FROM) {
+            self.heap.shrink_to(2 * self.heap.len().max(PRUNE_FROM));
         }
     }
 

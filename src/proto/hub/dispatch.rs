@@ -96,7 +96,7 @@ impl Hub {
     /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the pool then.
     fn activate(&mut self, key: ExchangeKey, tunnel_key: TunnelKey, now: Now) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return false };
-        if tunnel.expires.is_some_and(|at| now.unix >= at) {
+        if self.pool.is_expired(tunnel.agent, now.unix) {
             self.end_tunnel(tunnel_key, CloseReason::Expired, now);
             return false;
         }

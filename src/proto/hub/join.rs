@@ -74,6 +74,7 @@ impl Hub {
             token: token.id,
             token_name: &token.name,
             issued: token.issued,
+            expires: token.expires,
             agent_id: hello.agent_id,
             worker: hello.worker,
             scopes: &token.scopes,
@@ -94,7 +95,6 @@ impl Hub {
             // Replaced below, before anybody looks.
             agent: AgentSlot::default(),
             worker: hello.worker,
-            expires: token.expires,
             armed: Armed::default(),
             left,
             // A head is only read once the last response was taken.

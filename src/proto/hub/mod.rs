@@ -142,7 +142,6 @@ enum ClientState {
 struct Tunnel {
     agent: AgentSlot,
     worker: u32,
-    expires: Option<u64>,
     armed: Armed,
     left: bool,
     send_by: Mono,
@@ -601,6 +600,7 @@ impl Core for Hub {
             Kind::Upstream | Kind::Worker => false,
         });
         self.clients.end_batch();
+        self.client_nodes.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();
     }

@@ -91,7 +91,7 @@ impl Hub {
                     self.end_lost_tunnel(key, "it gave no sign of life", now);
                     return;
                 }
-                if tunnel.expires.is_some_and(|at| now.unix >= at) {
+                if self.pool.is_expired(tunnel.agent, now.unix) {
                     self.end_tunnel(key, CloseReason::Expired, now);
                     return;
                 }
