@@ -51,7 +51,7 @@ impl Class {
 /// Free blocks, and how many are out.
 #[derive(Default)]
 pub struct BufferPool {
-    free: [Vec<Box<Block>>; 4],
+    free: [Blocks; 4],
     out: usize,
     bytes: usize,
 }
@@ -94,7 +94,7 @@ impl BufferPool {
         }
     }
 
-    fn list(&mut self, class: Class) -> &mut Vec<Box<Block>> {
+    fn list(&mut self, class: Class) -> &mut Blocks {
         let [small, medium, wide, large] = &mut self.free;
         match class {
             Class::Small => small,
@@ -128,6 +128,9 @@ struct Block {
     end: u32,
     bytes: Box<[u8]>,
 }
+
+/// Boxed, because a buffer owns a box: memory stays where it is while it goes from hand to hand.
+type Blocks = Vec<Box<Block>>;
 
 /// More bytes were to be appended than a block of the largest class holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,5 @@
 //! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after every turn.
 
-use super::leftover::{Discarding, Finishing};
-use super::serve::Serving;
 use super::{Agent, TunnelOf, UpstreamOf, Worker, WorkerState};
 use crate::proto::key::{TunnelKey, UpstreamKey};
 
@@ -12,9 +10,11 @@ impl Agent {
         let tunnels: Vec<_> =
             self.workers.iter().filter_map(|(key, worker)| Some((key, tunnel(worker)?))).collect();
         let is_own = |(key, tunnel): &(_, _)| {
-            self.tunnels.get(*tunnel).is_some_and(|it| matches!(it.of, TunnelOf::Worker(of) if of == *key))
+            self.tunnels
+                .get(*tunnel)
+                .is_some_and(|it| matches!(it.of, TunnelOf::Worker { key: of, .. } if of == *key))
         };
-        let of_workers = self.tunnels.iter().filter(|(_, it)| matches!(it.of, TunnelOf::Worker(_)));
+        let of_workers = self.tunnels.iter().filter(|(_, it)| matches!(it.of, TunnelOf::Worker { .. }));
         if !tunnels.iter().all(is_own) || tunnels.len() != of_workers.count() {
             return Some(format!("an agent has lost sight of a tunnel: {:?}", self.census()));
         }
@@ -44,9 +44,9 @@ fn tunnel(worker: &Worker) -> Option<TunnelKey> {
         | WorkerState::Passing { tunnel, .. }
         | WorkerState::Joining { tunnel, .. }
         | WorkerState::Joined { tunnel, .. }
-        | WorkerState::Leaving { tunnel, .. }
-        | WorkerState::Serving(Serving { tunnel, .. })
-        | WorkerState::Discarding(Discarding { tunnel, .. }) => Some(*tunnel),
+        | WorkerState::Leaving { tunnel, .. } => Some(*tunnel),
+        WorkerState::Serving(serving) => Some(serving.tunnel),
+        WorkerState::Discarding(discarding) => Some(discarding.tunnel),
         WorkerState::Resting { .. }
         | WorkerState::Finishing(_)
         | WorkerState::Spare
@@ -58,7 +58,7 @@ fn tunnel(worker: &Worker) -> Option<TunnelKey> {
 fn upstreams(worker: &Worker) -> [Option<UpstreamKey>; 2] {
     let used = match &worker.state {
         WorkerState::Serving(serving) => serving.connection(),
-        WorkerState::Finishing(Finishing { upstream, .. }) => Some(*upstream),
+        WorkerState::Finishing(finishing) => Some(finishing.upstream),
         WorkerState::Dialling { .. }
         | WorkerState::Passing { .. }
         | WorkerState::Joining { .. }

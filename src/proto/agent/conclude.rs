@@ -82,7 +82,7 @@ impl Agent {
     /// Time has come for something while a request is served.
     pub(super) fn check_serving(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
-        let (index, pace) = (worker.upstream, worker.backoff.pace);
+        let (index, pace) = (worker.upstream, worker.backoff.pace());
         let WorkerState::Serving(serving) = &mut worker.state else { return };
         if let Leg::Dialling { upstream, until } = serving.leg
             && until <= now.mono
@@ -132,11 +132,13 @@ impl Agent {
                 if has_it_all && !serving.messages.may_be_upgraded() =>
             {
                 let upstream = *upstream;
-                worker.state = WorkerState::Finishing(Finishing { upstream, messages: serving.messages });
+                let messages = serving.messages;
+                worker.state = WorkerState::Finishing(Box::new(Finishing { upstream, messages }));
                 self.commands.push(Command::Resume(upstream.into()));
             }
             (OnCancel::Close | OnCancel::Drain, _) => {
                 let (upstream, is_fed) = upstream_of(&serving);
+                self.spare_servings.keep(serving);
                 self.break_upstream(upstream, is_fed);
                 self.next(key, now);
             }

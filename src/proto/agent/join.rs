@@ -29,9 +29,8 @@ impl Agent {
             return;
         }
         let limit = self.config.limits.connect;
-        let of = TunnelOf::Worker(key);
-        let tunnel =
-            self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, left: false, of });
+        let of = TunnelOf::Worker { key, left: false };
+        let tunnel = self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let Some(tunnel) = tunnel else { return };
         worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
@@ -154,7 +153,7 @@ impl Agent {
         match welcome {
             Welcome::Joined(pace) => {
                 self.accepted = true;
-                worker.backoff.pace = pace;
+                worker.backoff.set_pace(pace);
                 let heard_by = worker.backoff.heard_by(now.mono);
                 worker.state = WorkerState::Joined {
                     tunnel,

@@ -33,10 +33,12 @@ impl Agent {
         };
         let tunnel = serving.tunnel;
         if serving.messages.request.is_done() {
+            self.spare_servings.keep(serving);
             self.rest_on_tunnel(key, tunnel, now);
             return;
         }
-        worker.state = WorkerState::Discarding(Discarding { tunnel, messages: serving.messages, until });
+        let messages = serving.messages;
+        worker.state = WorkerState::Discarding(Box::new(Discarding { tunnel, messages, until }));
         self.commands.push(Command::Resume(tunnel.into()));
         self.arm_worker(key);
     }
@@ -51,9 +53,8 @@ impl Agent {
         now: Now,
     ) -> Step {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
-        let WorkerState::Discarding(Discarding { tunnel, messages, .. }) = &mut worker.state else {
-            return Step::Wait;
-        };
+        let WorkerState::Discarding(discarding) = &mut worker.state else { return Step::Wait };
+        let Discarding { tunnel, messages, .. } = &mut **discarding;
         let tunnel = *tunnel;
         let begin = out.len();
         let progress = messages.advance_request(input, end, out);

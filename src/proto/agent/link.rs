@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use log::{Level, debug};
 
-use super::{Agent, WorkerState};
+use super::{Agent, Tunnel, TunnelOf, WorkerState};
 use crate::proto::http1::head::{RequestHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
@@ -160,7 +160,7 @@ impl Agent {
                 self.dismissed(key, reason, now);
             }
             // The application left before its request was looked at: nothing would tell of it again.
-            Ask::Serve if end.is_some() || self.tunnels.get(tunnel).is_none_or(|tunnel| tunnel.left) => {
+            Ask::Serve if end.is_some() || self.has_left(tunnel) => {
                 debug!("{} {}: the application left", head.method.as_str(), head.path());
                 self.drop_tunnel(tunnel);
                 self.next(key, now);
@@ -171,10 +171,11 @@ impl Agent {
     }
 
     pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {
-        if let Some(tunnel) = self.tunnels.get_mut(tunnel) {
-            tunnel.left = true;
-        }
-        let Some(key) = self.worker_of(tunnel) else { return };
+        let Some(Tunnel { of: TunnelOf::Worker { key, left }, .. }) = self.tunnels.get_mut(tunnel) else {
+            return;
+        };
+        *left = true;
+        let key = *key;
         let Some(worker) = self.workers.get(key) else { return };
         // Elsewhere the end of the input tells; while a request is served, the input may not be wanted.
         if let WorkerState::Serving(serving) = &worker.state
@@ -348,6 +349,11 @@ impl Agent {
             | WorkerState::Discarding(_)
             | WorkerState::Stopped => {}
         }
+    }
+
+    /// Whether the hub has closed its direction of a tunnel.
+    fn has_left(&self, tunnel: TunnelKey) -> bool {
+        self.tunnels.get(tunnel).is_none_or(|tunnel| matches!(tunnel.of, TunnelOf::Worker { left: true, .. }))
     }
 
     fn left(&mut self, key: WorkerKey, now: Now) {

@@ -28,7 +28,7 @@ use log::{info, warn};
 use self::backoff::Backoff;
 use self::health::Health;
 use self::leftover::{Discarding, Finishing};
-use self::serve::Serving;
+use self::serve::{Serving, SpareServings};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::notice::Notices;
@@ -46,6 +46,7 @@ pub struct Agent {
     upstreams: Table<UpstreamKey, Upstream>,
     /// By index of the configured upstreams.
     health: Vec<Health>,
+    spare_servings: SpareServings,
     timers: TimerTable,
     commands: Vec<Command>,
     random: Random,
@@ -74,6 +75,7 @@ struct Kept {
     last_used: Mono,
 }
 
+/// An idle worker is small: there are many of them, and what only a busy one has is elsewhere.
 enum WorkerState {
     /// Until the next attempt.
     Resting { until: Mono },
@@ -86,13 +88,13 @@ enum WorkerState {
     /// The tunnel is idle. The hub must be heard of by then.
     Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, ready: bool },
     /// A request is being served.
-    Serving(Serving),
+    Serving(Box<Serving>),
     /// The worker has withdrawn, and waits for the hub to close the tunnel.
     Leaving { tunnel: TunnelKey, until: Mono },
     /// The application has left, and the upstream's answer is read to its end.
-    Finishing(Finishing),
+    Finishing(Box<Finishing>),
     /// The response is complete, and the rest of the request is dropped as it comes.
-    Discarding(Discarding),
+    Discarding(Box<Discarding>),
     /// It stands aside, until another one's connection is upgraded.
     Spare,
     /// The process is ending.
@@ -103,17 +105,18 @@ struct Tunnel {
     armed: Armed,
     /// It takes no bytes though some wait; by then it must have taken one.
     send_by: Mono,
-    /// The hub has closed its direction, though a request that it sent before may be unread.
-    left: bool,
     of: TunnelOf,
 }
 
+#[derive(Clone, Copy)]
 enum TunnelOf {
-    Worker(WorkerKey),
-    /// What waits is being sent, then FIN. No worker's any more.
-    Nobody {
-        until: Mono,
+    Worker {
+        key: WorkerKey,
+        /// The hub has closed its direction, though a request that it sent before may be unread.
+        left: bool,
     },
+    /// What waits is being sent, then FIN. No worker's any more.
+    Nobody { until: Mono },
 }
 
 struct Upstream {
@@ -172,6 +175,7 @@ impl Agent {
             workers: Table::new(),
             tunnels: Table::new(),
             upstreams: Table::new(),
+            spare_servings: SpareServings::default(),
             notices: Notices::default(),
             told_joined: vec![false; health.len()],
             health,
@@ -224,7 +228,7 @@ impl Agent {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let until = match tunnel.of {
             TunnelOf::Nobody { until } => until.min(tunnel.send_by),
-            TunnelOf::Worker(_) => tunnel.send_by,
+            TunnelOf::Worker { .. } => tunnel.send_by,
         };
         self.timers.arm(&mut tunnel.armed, key.into(), until);
     }
@@ -240,7 +244,7 @@ impl Agent {
 
     fn worker_of(&self, tunnel: TunnelKey) -> Option<WorkerKey> {
         match self.tunnels.get(tunnel)?.of {
-            TunnelOf::Worker(worker) => Some(worker),
+            TunnelOf::Worker { key, .. } => Some(key),
             TunnelOf::Nobody { .. } => None,
         }
     }
@@ -474,12 +478,12 @@ impl Agent {
                 self.arm_tunnel(key);
             }
             TunnelOf::Nobody { until } if (*until).min(send_by) <= now.mono => self.drop_tunnel(key),
-            TunnelOf::Worker(worker) if send_by <= now.mono => {
+            TunnelOf::Worker { key: worker, .. } if send_by <= now.mono => {
                 let worker = *worker;
                 self.drop_tunnel(key);
                 self.tunnel_lost(worker, "the hub takes nothing of what is sent", now);
             }
-            TunnelOf::Nobody { .. } | TunnelOf::Worker(_) => self.arm_tunnel(key),
+            TunnelOf::Nobody { .. } | TunnelOf::Worker { .. } => self.arm_tunnel(key),
         }
     }
 

@@ -47,6 +47,32 @@ pub(super) struct Serving {
     pub(super) other_by: Mono,
 }
 
+/// Memory of requests that were served: the next one allocates nothing.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "a worker owns a box")]
+pub(super) struct SpareServings(Vec<Box<Serving>>);
+
+impl SpareServings {
+    /// More than this are in one agent's hands only if it is a large one; 10 KB.
+    const KEPT: usize = 64;
+
+    pub(super) fn keep(&mut self, serving: Box<Serving>) {
+        if self.0.len() < Self::KEPT {
+            self.0.push(serving);
+        }
+    }
+
+    fn place(&mut self, serving: Serving) -> Box<Serving> {
+        match self.0.pop() {
+            Some(mut spare) => {
+                *spare = serving;
+                spare
+            }
+            None => Box::new(serving),
+        }
+    }
+}
+
 /// The way to the upstream.
 pub(super) enum Leg {
     /// What came of the body along with the head is being taken in; so many bytes so far.
@@ -180,15 +206,15 @@ impl Agent {
         };
         request_to_upstream(head, &how, out);
         debug!("{} {} to {}", head.method.as_str(), head.path(), upstream.authority);
-        worker.state = WorkerState::Serving(Serving {
+        worker.state = WorkerState::Serving(self.spare_servings.place(Serving {
             tunnel,
             messages: Messages::new(Facts::of(head), head.framing, HeadScan::default()),
             leg: Leg::Gathering(0),
             expects_connect,
             whole: true,
-            sign_at: now.mono.after_coarse(worker.backoff.pace),
+            sign_at: now.mono.after_coarse(worker.backoff.pace()),
             other_by: Mono::NEVER,
-        });
+        }));
         self.arm_worker(key);
     }
 
