@@ -17,6 +17,9 @@ const MAX_THREADS: usize = 4;
 /// Who may wait for answers at once; beyond it the answer is that there is no address. As many as there are workers at most.
 const MAX_WAITING: usize = 4096;
 
+/// Answers that were there already, and that room is kept for.
+const KEPT: usize = 64;
+
 /// Enough for getaddrinfo(3) of any libc, much less than the default of 2 MiB on a small machine.
 const STACK_SIZE: usize = 256 * 1024;
 
@@ -75,6 +78,8 @@ impl Resolver {
     pub(super) fn append_immediate(&mut self, events: &mut Vec<Event>) -> bool {
         let any = !self.immediate.is_empty();
         events.append(&mut self.immediate);
+        // All workers of an agent may have asked at once.
+        self.immediate.shrink_to(KEPT);
         any
     }
 

@@ -27,6 +27,9 @@ pub const LISTENER_TOKENS: u32 = 0xffff_0000;
 /// How often the ready list is gone through in one turn. What is ready then waits until new events were looked at.
 const ROUNDS: usize = 8;
 
+/// Entries that lists of what is to be done keep room for: more than a turn has but for bursts, as when all workers dial.
+const KEPT: usize = 256;
+
 /// A core and its network.
 pub struct Shell<C: Core, N: Net> {
     pub(super) core: C,
@@ -148,6 +151,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         for event in events.drain(..) {
             self.note(event);
         }
+        events.shrink_to(KEPT);
         self.events = events;
         if self.accept_again.is_some_and(|at| at <= self.now.mono) {
             self.accept_again = None;
@@ -274,6 +278,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     self.serve(key);
                 }
             }
+            batch.shrink_to(KEPT);
             self.spare = batch;
         }
     }
@@ -326,6 +331,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             for command in commands.drain(..) {
                 self.carry_out(command);
             }
+            commands.shrink_to(KEPT);
             self.commands = commands;
             while let Some((key, why)) = self.failed.pop() {
                 self.fail(key, why);

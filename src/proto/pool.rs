@@ -477,3 +477,13 @@ impl Profile {
                 || !need.path.is_empty() && self.paths.iter().any(|rule| path::matches(rule, &need.path)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_tunnels_are_small() {
+        assert!(size_of::<Idle>() <= 16);
+    }
+}

@@ -15,6 +15,12 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+#[test]
+fn idle_workers_are_small() {
+    assert!(size_of::<super::Worker>() <= 80);
+    assert!(size_of::<super::Tunnel>() <= 32);
+}
+
 /// What the agent of the default setup says to join.
 fn hello(ready: &str) -> String {
     format!(

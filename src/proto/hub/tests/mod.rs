@@ -13,6 +13,12 @@ use core::time::Duration;
 
 use crate::proto::testing::{Ended, Pair, Raw};
 
+#[test]
+fn idle_connections_are_small() {
+    assert!(size_of::<super::Client>() <= 64);
+    assert!(size_of::<super::Tunnel>() <= 56);
+}
+
 /// A whole answer of the hub's own begins like this and says so in its body.
 fn assert_refused(pair: &mut Pair, client: Raw, status: u16, detail: &str) {
     let got = pair.got(client);
