@@ -1,6 +1,7 @@
 //! Name lookup: the only blocking call, on short-lived threads beside the loop.
 
 use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
 use std::io;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ const MAX_THREADS: usize = 4;
 /// Who may wait for answers at once; beyond it the answer is that there is no address. As many as there are workers at most.
 const MAX_WAITING: usize = 4096;
 
-/// Answers that were there already, and that room is kept for.
-const KEPT: usize = 64;
+/// Answers that are given at once. All workers of an agent may ask in one moment; if they all dialled in one turn, the hub would have
+/// to keep a place for each before the first of them has said a word.
+const AT_ONCE: usize = 64;
 
 /// Enough for getaddrinfo(3) of any libc, much less than the default of 2 MiB on a small machine.
 const STACK_SIZE: usize = 256 * 1024;
@@ -29,7 +31,13 @@ pub(super) struct Resolver {
     sender: Sender<Answer>,
     answers: Receiver<Answer>,
     lookups: Vec<Lookup>,
-    immediate: Vec<Event>,
+    /// Answers that are there, and whose they are.
+    found: VecDeque<(u32, Found)>,
+}
+
+enum Found {
+    One(SocketAddr),
+    All(Arc<[SocketAddr]>),
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -49,19 +57,18 @@ struct Lookup {
 impl Resolver {
     pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (sender, answers) = channel();
-        Self { waker, sender, answers, lookups: Vec::new(), immediate: Vec::new() }
+        Self { waker, sender, answers, lookups: Vec::new(), found: VecDeque::new() }
     }
 
-    /// Looks a name up. The answer comes by [`Resolver::append_immediate`], or the waker announces it and it comes by
-    /// [`Resolver::append_answers`].
+    /// Looks a name up. The answer comes by [`Resolver::append_found`], if need be after the waker has announced one for
+    /// [`Resolver::take_answers`].
     pub(super) fn resolve(&mut self, host: &str, port: u16, token: u32) {
         if let Some(address) = literal(host) {
-            let addresses = vec![SocketAddr::new(address, port)];
-            self.immediate.push(Event::Resolved { token, addresses });
+            self.found.push_back((token, Found::One(SocketAddr::new(address, port))));
             return;
         }
         if self.lookups.iter().map(|lookup| lookup.tokens.len()).sum::<usize>() >= MAX_WAITING {
-            self.immediate.push(Event::Resolved { token, addresses: Vec::new() });
+            self.found.push_back((token, Found::All(Arc::default())));
             return;
         }
         match self.lookups.iter_mut().find(|lookup| lookup.name.port == port && lookup.name.host == host) {
@@ -74,21 +81,32 @@ impl Resolver {
         }
     }
 
-    /// Appends the answers that needed no lookup. Whether there was any.
-    pub(super) fn append_immediate(&mut self, events: &mut Vec<Event>) -> bool {
-        let any = !self.immediate.is_empty();
-        events.append(&mut self.immediate);
-        // All workers of an agent may have asked at once.
-        self.immediate.shrink_to(KEPT);
-        any
+    /// Appends answers that are there, the first ones. Whether there was any.
+    pub(super) fn append_found(&mut self, events: &mut Vec<Event>) -> bool {
+        if self.found.is_empty() {
+            return false;
+        }
+        let first = self.found.len().min(AT_ONCE);
+        events.extend(self.found.drain(..first).map(|(token, found)| {
+            let addresses = match found {
+                Found::One(address) => vec![address],
+                Found::All(addresses) => addresses.to_vec(),
+            };
+            Event::Resolved { token, addresses }
+        }));
+        if self.found.is_empty() {
+            self.found.shrink_to(AT_ONCE);
+        }
+        true
     }
 
-    /// Appends the answers that the threads have found.
-    pub(super) fn append_answers(&mut self, events: &mut Vec<Event>) {
+    /// Takes the answers that the threads have found.
+    pub(super) fn take_answers(&mut self) {
         while let Ok((name, addresses)) = self.answers.try_recv() {
             let Some(index) = self.lookups.iter().position(|lookup| lookup.name == name) else { continue };
+            let addresses: Arc<[SocketAddr]> = addresses.into();
             for token in self.lookups.remove(index).tokens {
-                events.push(Event::Resolved { token, addresses: addresses.clone() });
+                self.found.push_back((token, Found::All(Arc::clone(&addresses))));
             }
             self.start_next();
         }
@@ -102,7 +120,7 @@ impl Resolver {
             lookup.running = true;
             if spawn(lookup.name.clone(), self.sender.clone(), Arc::clone(&self.waker)).is_err() {
                 for token in self.lookups.remove(index).tokens {
-                    self.immediate.push(Event::Resolved { token, addresses: Vec::new() });
+                    self.found.push_back((token, Found::All(Arc::default())));
                 }
             }
         }

@@ -155,7 +155,8 @@ struct Agent {
     expires: Option<u64>,
     id: String,
     profile: ProfileId,
-    workers: BTreeMap<u32, TunnelKey>,
+    /// By number: there may be thousands, and they come and go seldom.
+    workers: Vec<(u32, TunnelKey)>,
     ready: usize,
     bereft: Option<Mono>,
     /// Whether an exchange may remember it, under its serial, as having refused.
@@ -178,7 +179,7 @@ impl Pool {
     pub fn join(&mut self, joining: &Joining<'_>, tunnel: TunnelKey) -> Option<Joined> {
         let name = (joining.token, joining.agent_id.to_owned());
         let held = self.by_name.get(&name).and_then(|slot| self.agents.get(*slot));
-        let replaces = held.is_some_and(|agent| agent.workers.contains_key(&joining.worker));
+        let replaces = held.is_some_and(|agent| agent.tunnel_of(joining.worker).is_some());
         let count = self.per_token.get(&joining.token).copied().unwrap_or(0);
         if !replaces && joining.max_workers.is_some_and(|most| count >= most) {
             return None;
@@ -196,7 +197,7 @@ impl Pool {
                     expires: joining.expires,
                     id: joining.agent_id.to_owned(),
                     profile,
-                    workers: BTreeMap::new(),
+                    workers: Vec::new(),
                     ready: 0,
                     bereft: None,
                     has_refused: false,
@@ -210,8 +211,7 @@ impl Pool {
                 slot
             }
         };
-        let replaced =
-            self.agents.get_mut(slot).and_then(|agent| agent.workers.insert(joining.worker, tunnel));
+        let replaced = self.agents.get_mut(slot).and_then(|agent| agent.enter(joining.worker, tunnel));
         if replaced.is_none() {
             *self.per_token.entry(joining.token).or_default() += 1;
         }
@@ -224,17 +224,18 @@ impl Pool {
             .by_name
             .get(&(joining.token, joining.agent_id.to_owned()))
             .and_then(|slot| self.agents.get(*slot));
-        agent?.workers.get(&joining.worker).copied()
+        agent?.tunnel_of(joining.worker)
     }
 
     /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.
     pub fn leave(&mut self, slot: AgentSlot, worker: u32, tunnel: TunnelKey, why: &str, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.index()) else { return };
         // A tunnel that was replaced has lost its name to the newcomer.
-        if agent.workers.get(&worker) != Some(&tunnel) {
+        let Ok(index) = agent.place_of(worker) else { return };
+        if agent.workers.get(index) != Some(&(worker, tunnel)) {
             return;
         }
-        agent.workers.remove(&worker);
+        agent.workers.remove(index);
         if agent.workers.is_empty() {
             agent.bereft.get_or_insert(now);
             agent.why_bereft.clear();
@@ -463,6 +464,28 @@ impl Pool {
         let has_refused =
             |idle: &Idle| self.serial(idle.agent).is_some_and(|serial| refused.contains(&serial));
         profile.idle.iter(&self.idle).map(|(_, idle)| idle).find(|idle| !has_refused(idle))
+    }
+}
+
+impl Agent {
+    /// Where a worker stands, or where it would.
+    fn place_of(&self, worker: u32) -> Result<usize, usize> {
+        self.workers.binary_search_by_key(&worker, |(worker, _)| *worker)
+    }
+
+    fn tunnel_of(&self, worker: u32) -> Option<TunnelKey> {
+        self.workers.get(self.place_of(worker).ok()?).map(|(_, tunnel)| *tunnel)
+    }
+
+    /// Enters a worker's tunnel. The one that it had.
+    fn enter(&mut self, worker: u32, tunnel: TunnelKey) -> Option<TunnelKey> {
+        match self.place_of(worker) {
+            Ok(index) => self.workers.get_mut(index).map(|(_, old)| core::mem::replace(old, tunnel)),
+            Err(index) => {
+                self.workers.insert(index, (worker, tunnel));
+                None
+            }
+        }
     }
 }
 

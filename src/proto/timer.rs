@@ -60,6 +60,11 @@ impl Default for Armed {
 }
 
 impl Armed {
+    /// Whether this is the wake-up for `at`, and not one that took its place or a later entry's.
+    pub fn is_for(self, at: Mono) -> bool {
+        self.0 == at
+    }
+
     /// Whether somebody will look at `deadline` in time.
     pub fn covers(self, deadline: Mono) -> bool {
         self.0 <= deadline
@@ -102,11 +107,12 @@ impl TimerTable {
         true
     }
 
-    /// Forgets the wake-ups of entries that are gone, once they are the larger part: many short connections must not leave
-    /// more behind than there are at once. Nor must many long ones, once they are over.
-    pub fn prune(&mut self, entries: usize, mut is_there: impl FnMut(Key) -> bool) {
-        if self.heap.len() > 2 * entries + PRUNE_FROM {
-            self.heap.retain(|Reverse((_, key))| is_there(*key));
+    /// Forgets the wake-ups of entries that are gone, or have another one, once there is one for every four entries: many short
+    /// connections must not leave more behind than there are at once. Nor must many long ones, once they are over. `armed` is what
+    /// the entry has, if it is there.
+    pub fn prune(&mut self, entries: usize, mut armed: impl FnMut(Key) -> Option<Armed>) {
+        if self.heap.len() > entries + entries / 4 + PRUNE_FROM {
+            self.heap.retain(|Reverse((at, key))| armed(*key).is_some_and(|armed| armed.is_for(*at)));
         }
         if self.heap.capacity() > 4 * self.heap.len().max(PRUNE_FROM) {
             self.heap.shrink_to(2 * self.heap.len().max(PRUNE_FROM));

@@ -446,10 +446,10 @@ impl Core for Agent {
         self.check_drained(now);
         let entries = self.workers.len() + self.tunnels.len() + self.upstreams.len();
         self.timers.prune(entries, |key| match key.kind() {
-            Kind::Worker => true,
-            Kind::Tunnel => TunnelKey::from_key(key).is_some_and(|key| self.tunnels.get(key).is_some()),
-            Kind::Upstream => UpstreamKey::from_key(key).is_some_and(|key| self.upstreams.get(key).is_some()),
-            Kind::Client | Kind::Exchange => false,
+            Kind::Worker => Some(self.workers.get(WorkerKey::from_key(key)?)?.armed),
+            Kind::Tunnel => Some(self.tunnels.get(TunnelKey::from_key(key)?)?.armed),
+            Kind::Upstream => Some(self.upstreams.get(UpstreamKey::from_key(key)?)?.armed),
+            Kind::Client | Kind::Exchange => None,
         });
         self.workers.end_batch();
         self.tunnels.end_batch();

@@ -594,10 +594,10 @@ impl Core for Hub {
         self.check_drained(now);
         let entries = self.clients.len() + self.tunnels.len() + self.exchanges.len();
         self.timers.prune(entries, |key| match key.kind() {
-            Kind::Client => ClientKey::from_key(key).is_some_and(|key| self.clients.get(key).is_some()),
-            Kind::Tunnel => TunnelKey::from_key(key).is_some_and(|key| self.tunnels.get(key).is_some()),
-            Kind::Exchange => ExchangeKey::from_key(key).is_some_and(|key| self.exchanges.get(key).is_some()),
-            Kind::Upstream | Kind::Worker => false,
+            Kind::Client => Some(self.clients.get(ClientKey::from_key(key)?)?.armed),
+            Kind::Tunnel => Some(self.tunnels.get(TunnelKey::from_key(key)?)?.armed),
+            Kind::Exchange => Some(self.exchanges.get(ExchangeKey::from_key(key)?)?.armed),
+            Kind::Upstream | Kind::Worker => None,
         });
         self.clients.end_batch();
         self.client_nodes.end_batch();
