@@ -7,7 +7,7 @@ use super::buffer::{Buffer, BufferPool};
 use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
-use crate::proto::table::Thrift;
+use crate::proto::table::{Thrift, more_room};
 
 /// An entry of the shell's tables: a connection, or what is to become one.
 pub(super) enum Slot<S> {
@@ -177,6 +177,10 @@ impl<S> Conns<S> {
     pub(super) fn insert(&mut self, key: Key, slot: Slot<S>) {
         let Some(table) = index(key).and_then(|index| self.tables.get_mut(index)) else { return };
         if table.places.len() <= key.slot() {
+            if table.places.capacity() <= key.slot() {
+                let beyond = key.slot() - table.places.len();
+                table.places.reserve_exact(beyond + more_room::<Option<Entry<S>>>(key.slot()));
+            }
             table.places.resize_with(key.slot() + 1, || None);
         }
         if let Some(place) = table.places.get_mut(key.slot()) {
@@ -189,7 +193,7 @@ impl<S> Conns<S> {
         let table = self.tables.get_mut(index(key)?)?;
         let entry = table.places.get_mut(key.slot())?.take_if(|entry| entry.key == key)?;
         table.taken -= 1;
-        if table.thrift.is_due(table.taken, table.places.capacity()) {
+        if table.thrift.is_due(table.taken, table.places.len()) {
             table.look_through();
         }
         Some(entry.slot)
@@ -228,10 +232,10 @@ impl<S> Places<S> {
 
     /// Gives back what is beyond the last place that is taken, if that is the larger part.
     fn look_through(&mut self) {
-        let used = self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        if 2 * used <= self.places.capacity() {
-            self.places.truncate(used);
-            self.places.shrink_to(Thrift::KEPT);
+        let needed = self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        if 2 * needed <= self.places.len() {
+            self.places.truncate(needed);
+            self.places.shrink_to_fit();
         }
     }
 }
@@ -271,7 +275,7 @@ mod tests {
         }
         core.end_batch();
         assert_eq!(conns.len(), 1);
-        assert!(conns.tables[0].places.capacity() <= Thrift::KEPT);
+        assert_eq!(conns.tables[0].places.capacity(), 1);
         assert!(conns.slot_mut(keys[0]).is_some());
         // Who comes next has a slot that was given back, and another key.
         let next: Key = core.insert(()).unwrap().into();

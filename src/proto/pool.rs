@@ -16,6 +16,7 @@ use super::http1::path;
 use super::key::TunnelKey;
 use super::list::{Arena, List, NodeId};
 use super::revocation::Revocations;
+use super::table::more_room;
 use super::timer::Mono;
 
 /// For this long an agent that lost its last ready tunnel is still taken for connected: it is redialling.
@@ -482,6 +483,9 @@ impl Agent {
         match self.place_of(worker) {
             Ok(index) => self.workers.get_mut(index).map(|(_, old)| core::mem::replace(old, tunnel)),
             Err(index) => {
+                if self.workers.len() == self.workers.capacity() {
+                    self.workers.reserve_exact(more_room::<(u32, TunnelKey)>(self.workers.len()));
+                }
                 self.workers.insert(index, (worker, tunnel));
                 None
             }

@@ -19,8 +19,21 @@ pub struct Table<K, T> {
     /// from before the table shrank must not find who comes after it has grown again.
     generations: Vec<u16>,
     len: usize,
+    /// Beyond this no slot has been used since memory was given back.
+    high: usize,
     thrift: Thrift,
     key: PhantomData<K>,
+}
+
+/// How many entries more a full table gets room for. A small one doubles. Beyond a page it takes at once so much that the allocators
+/// that we know ask the kernel for it alone: what is not used of that is no memory, and growing further moves pages instead of copying
+/// what is on them, so that it leaves no holes behind.
+pub fn more_room<T>(entries: usize) -> usize {
+    const PAGE: usize = 4096;
+    const ALONE: usize = 128 * 1024;
+    let size = size_of::<T>().max(1);
+    let enough = ALONE.div_ceil(size);
+    if entries * size < PAGE || entries >= enough { entries.max(4) } else { enough - entries }
 }
 
 /// When storage that a burst has left behind is worth looking through for what can be given back: once a quarter of it or less
@@ -36,9 +49,9 @@ impl Thrift {
     /// So much is kept in any case, in entries.
     pub const KEPT: usize = 256;
 
-    /// Whether to look now, with so many entries in room for so many.
-    pub fn is_due(&mut self, entries: usize, room: usize) -> bool {
-        if room <= Self::KEPT.max(4 * entries) {
+    /// Whether to look now, with so many entries in what so many have used.
+    pub fn is_due(&mut self, entries: usize, used: usize) -> bool {
+        if used <= Self::KEPT.max(4 * entries) {
             self.below = usize::MAX;
             return false;
         }
@@ -49,13 +62,14 @@ impl Thrift {
         is_due
     }
 
-    /// Gives back what a slab has beyond its last entry, if that is the larger part.
-    pub(super) fn look_through<T>(slab: &mut Slab<T>) {
-        let used = slab.iter().next_back().map_or(0, |(last, _)| last + 1);
-        if 2 * used <= slab.capacity() {
-            slab.shrink_to_fit();
-            slab.reserve(Self::KEPT.saturating_sub(slab.len()));
+    /// Gives back what a slab has beyond its last entry, if that is the larger part of what was used of it. What is used then.
+    pub(super) fn look_through<T>(slab: &mut Slab<T>, used: usize) -> usize {
+        let needed = slab.iter().next_back().map_or(0, |(last, _)| last + 1);
+        if 2 * needed > used {
+            return used;
         }
+        slab.shrink_to_fit();
+        needed
     }
 }
 
@@ -79,6 +93,7 @@ impl<K: TableKey, T> Table<K, T> {
             resting: Vec::new(),
             generations: Vec::new(),
             len: 0,
+            high: 0,
             thrift: Thrift::default(),
             key: PhantomData,
         }
@@ -94,6 +109,10 @@ impl<K: TableKey, T> Table<K, T> {
             self.generations.push(0);
         }
         let generation = u32::from(*self.generations.get(slot)?);
+        if self.slots.len() == self.slots.capacity() {
+            self.slots.reserve_exact(more_room::<Slot<T>>(slot));
+        }
+        self.high = self.high.max(slot + 1);
         self.slots.insert(Slot { generation, value: Some(value) });
         self.len += 1;
         K::from_key(Key::new(K::KIND, generation, u32::try_from(slot).ok()?))
@@ -159,8 +178,8 @@ impl<K: TableKey, T> Table<K, T> {
             }
             self.slots.try_remove(slot);
         }
-        if self.thrift.is_due(self.len, self.slots.capacity()) {
-            Thrift::look_through(&mut self.slots);
+        if self.thrift.is_due(self.len, self.high) {
+            self.high = Thrift::look_through(&mut self.slots, self.high);
             self.resting.shrink_to(Thrift::KEPT);
         }
     }
@@ -202,7 +221,7 @@ mod tests {
             table.remove(*key);
             table.end_batch();
         }
-        assert!(table.slots.capacity() <= Thrift::KEPT + 78, "{}", table.slots.capacity());
+        assert_eq!((table.slots.capacity(), table.high), (78, 78));
         assert_eq!((table.get(stay), table.len()), (Some(&77), 1));
         for n in 0..10_000 {
             assert!(!keys.contains(&table.insert(n).unwrap()));
@@ -210,6 +229,19 @@ mod tests {
         let stale = keys.iter().filter(|key| **key != stay);
         assert!(stale.clone().all(|key| table.get(*key).is_none()));
         assert!(stale.clone().all(|key| table.remove(*key).is_none()));
+    }
+
+    #[test]
+    fn a_table_grows_from_a_page_to_what_stands_alone() {
+        let mut table: Table<ClientKey, [u8; 100]> = Table::new();
+        let mut rooms = vec![];
+        for _ in 0..5000 {
+            table.insert([0; 100]).unwrap();
+            rooms.push(table.slots.capacity());
+        }
+        rooms.dedup();
+        let alone = (128_usize * 1024).div_ceil(size_of::<Slot<[u8; 100]>>());
+        assert_eq!(rooms, [4, 8, 16, 32, 64, alone, 2 * alone, 4 * alone, 8 * alone]);
     }
 
     #[test]

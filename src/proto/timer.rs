@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::BinaryHeap;
 
 use super::key::Key;
+use super::table::more_room;
 
 /// A point on the monotonic clock, in milliseconds since some moment before the process began its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -38,6 +39,8 @@ impl Mono {
 const COARSE_MS: u64 = 500;
 /// Fewer wake-ups than this are not worth the looking.
 const PRUNE_FROM: usize = 256;
+/// Wake-ups that room is kept for.
+const KEPT: usize = 8192;
 
 /// The two clocks, read once in each turn of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,9 @@ impl TimerTable {
             return;
         }
         armed.0 = deadline;
+        if self.heap.len() == self.heap.capacity() {
+            self.heap.reserve_exact(more_room::<Reverse<(Mono, Key)>>(self.heap.len()));
+        }
         self.heap.push(Reverse((deadline, key)));
     }
 
@@ -114,8 +120,8 @@ impl TimerTable {
         if self.heap.len() > entries + entries / 4 + PRUNE_FROM {
             self.heap.retain(|Reverse((at, key))| armed(*key).is_some_and(|armed| armed.is_for(*at)));
         }
-        if self.heap.capacity() > 4 * self.heap.len().max(PRUNE_FROM) {
-            self.heap.shrink_to(2 * self.heap.len().max(PRUNE_FROM));
+        if self.heap.capacity() > 4 * self.heap.len().max(KEPT) {
+            self.heap.shrink_to(2 * self.heap.len().max(KEPT));
         }
     }
 
