@@ -20,7 +20,7 @@ const MAX_WAITING: usize = 4096;
 
 /// Answers that are given at once. All workers of an agent may ask in one moment; if they all dialled in one turn, the hub would have
 /// to keep a place for each before the first of them has said a word.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 16;
 
 /// Enough for getaddrinfo(3) of any libc, much less than the default of 2 MiB on a small machine.
 const STACK_SIZE: usize = 256 * 1024;
@@ -31,13 +31,14 @@ pub(super) struct Resolver {
     sender: Sender<Answer>,
     answers: Receiver<Answer>,
     lookups: Vec<Lookup>,
-    /// Answers that are there, and whose they are.
-    found: VecDeque<(u32, Found)>,
+    /// Answers that are there.
+    found: VecDeque<Found>,
 }
 
-enum Found {
-    One(SocketAddr),
-    All(Arc<[SocketAddr]>),
+/// An answer, and whose it is.
+struct Found {
+    addresses: Vec<SocketAddr>,
+    tokens: VecDeque<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -64,11 +65,11 @@ impl Resolver {
     /// [`Resolver::take_answers`].
     pub(super) fn resolve(&mut self, host: &str, port: u16, token: u32) {
         if let Some(address) = literal(host) {
-            self.found.push_back((token, Found::One(SocketAddr::new(address, port))));
+            self.find(&[SocketAddr::new(address, port)], token);
             return;
         }
         if self.lookups.iter().map(|lookup| lookup.tokens.len()).sum::<usize>() >= MAX_WAITING {
-            self.found.push_back((token, Found::All(Arc::default())));
+            self.find(&[], token);
             return;
         }
         match self.lookups.iter_mut().find(|lookup| lookup.name.port == port && lookup.name.host == host) {
@@ -83,32 +84,40 @@ impl Resolver {
 
     /// Appends answers that are there, the first ones. Whether there was any.
     pub(super) fn append_found(&mut self, events: &mut Vec<Event>) -> bool {
-        if self.found.is_empty() {
-            return false;
+        let any = !self.found.is_empty();
+        let mut left = AT_ONCE;
+        while left > 0
+            && let Some(Found { addresses, tokens }) = self.found.front_mut()
+        {
+            let first = tokens.len().min(left);
+            left -= first;
+            let all = tokens.drain(..first);
+            events.extend(all.map(|token| Event::Resolved { token, addresses: addresses.clone() }));
+            if tokens.is_empty() {
+                self.found.pop_front();
+            }
         }
-        let first = self.found.len().min(AT_ONCE);
-        events.extend(self.found.drain(..first).map(|(token, found)| {
-            let addresses = match found {
-                Found::One(address) => vec![address],
-                Found::All(addresses) => addresses.to_vec(),
-            };
-            Event::Resolved { token, addresses }
-        }));
-        if self.found.is_empty() {
-            self.found.shrink_to(AT_ONCE);
-        }
-        true
+        any
     }
 
     /// Takes the answers that the threads have found.
     pub(super) fn take_answers(&mut self) {
         while let Ok((name, addresses)) = self.answers.try_recv() {
             let Some(index) = self.lookups.iter().position(|lookup| lookup.name == name) else { continue };
-            let addresses: Arc<[SocketAddr]> = addresses.into();
-            for token in self.lookups.remove(index).tokens {
-                self.found.push_back((token, Found::All(Arc::clone(&addresses))));
-            }
+            let tokens = self.lookups.remove(index).tokens.into();
+            self.found.push_back(Found { addresses, tokens });
             self.start_next();
+        }
+    }
+
+    /// Notes an answer that is there. Who has the same one shares it.
+    fn find(&mut self, addresses: &[SocketAddr], token: u32) {
+        match self.found.iter_mut().find(|found| found.addresses == addresses) {
+            Some(found) => found.tokens.push_back(token),
+            None => {
+                let tokens = VecDeque::from([token]);
+                self.found.push_back(Found { addresses: addresses.to_vec(), tokens });
+            }
         }
     }
 
@@ -119,9 +128,8 @@ impl Resolver {
             let Some(lookup) = self.lookups.get_mut(index) else { return };
             lookup.running = true;
             if spawn(lookup.name.clone(), self.sender.clone(), Arc::clone(&self.waker)).is_err() {
-                for token in self.lookups.remove(index).tokens {
-                    self.found.push_back((token, Found::All(Arc::default())));
-                }
+                let tokens = self.lookups.remove(index).tokens.into();
+                self.found.push_back(Found { addresses: Vec::new(), tokens });
             }
         }
     }
