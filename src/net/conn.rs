@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Pipe;
-use super::buffer::{Buffer, BufferPool};
+use super::buffer::{Buffer, BufferPool, offset};
 use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
@@ -89,17 +89,32 @@ pub(super) struct Held {
     pub(super) bytes: Buffer,
     /// How many of them the present responder has been sent.
     pub(super) sent: u32,
-    /// How many of them it may be sent at present.
-    pub(super) upto: u32,
-    /// They are not needed any more once they are sent.
-    pub(super) is_released: bool,
+    /// How many of them it may be sent at present, and [`RELEASED`].
+    upto: u32,
 }
+
+/// They are not needed any more once they are sent. It has no field of its own because a connection is smaller then.
+const RELEASED: u32 = 1 << 31;
 
 impl Held {
     /// What the responder may be sent and has not been sent.
     pub(super) fn unsent(&self) -> &[u8] {
         let data = self.bytes.data();
-        data.get(self.sent as usize..data.len().min(self.upto as usize)).unwrap_or_default()
+        let upto = (self.upto & !RELEASED) as usize;
+        data.get(self.sent as usize..data.len().min(upto)).unwrap_or_default()
+    }
+
+    /// So many may be sent, or all.
+    pub(super) fn allow(&mut self, upto: Option<usize>) {
+        self.upto = self.upto & RELEASED | upto.map_or(!RELEASED, |upto| offset(upto) & !RELEASED);
+    }
+
+    pub(super) fn release(&mut self) {
+        self.upto |= RELEASED;
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.upto & RELEASED != 0
     }
 
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
@@ -258,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Option<Entry<Socket>>>() <= 104);
+        assert!(size_of::<Option<Entry<Socket>>>() <= 96);
     }
 
     #[test]

@@ -340,7 +340,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 {
                     *written = true;
                 }
-                if held.is_released && held.unsent().is_empty() {
+                if held.is_released() && held.unsent().is_empty() {
                     held.clear(&mut self.buffers);
                 }
                 if let Some(conn) = self.conns.get_mut(lender) {

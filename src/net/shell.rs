@@ -11,7 +11,7 @@ use log::warn;
 use rustls::ServerConfig;
 
 use super::accept::ListenerState;
-use super::buffer::{BufferPool, offset};
+use super::buffer::BufferPool;
 use super::conn::{Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
 use super::handshakes::{Handshakes, STEPS};
@@ -353,7 +353,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 if let Some(conn) = self.conns.get_mut(requester) {
                     conn.peer = Some(Peer { key: responder, role: Role::Requester });
                     conn.held.sent = 0;
-                    conn.held.upto = upto.map_or(u32::MAX, offset);
+                    conn.held.allow(upto);
                 }
                 if let Some(conn) = self.conns.get_mut(responder) {
                     conn.peer = Some(Peer { key: requester, role: Role::Responder { written: false } });
@@ -362,7 +362,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Command::SendHeld(key) => {
                 if let Some(conn) = self.conns.get_mut(key) {
-                    conn.held.upto = u32::MAX;
+                    conn.held.allow(None);
                     if let Some(peer) = conn.peer {
                         self.flush(peer.key);
                     }
@@ -371,7 +371,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Command::DropHeld(key) => {
                 if let Some(conn) = self.conns.get_mut(key) {
                     if conn.peer.is_some() && !conn.held.unsent().is_empty() {
-                        conn.held.is_released = true;
+                        conn.held.release();
                     } else {
                         conn.held.clear(&mut self.buffers);
                     }
@@ -445,7 +445,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Role::Responder { .. } => other,
         };
         if let Some(conn) = requester.and_then(|key| self.conns.get_mut(key))
-            && conn.held.is_released
+            && conn.held.is_released()
         {
             conn.held.clear(&mut self.buffers);
         }
