@@ -1,7 +1,6 @@
 //! Name lookup: the only blocking call, on short-lived threads beside the loop.
 
 use core::net::{IpAddr, SocketAddr};
-use std::collections::VecDeque;
 use std::io;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
@@ -18,10 +17,6 @@ const MAX_THREADS: usize = 4;
 /// Who may wait for answers at once; beyond it the answer is that there is no address. As many as there are workers at most.
 const MAX_WAITING: usize = 4096;
 
-/// Answers that are given at once. All workers of an agent may ask in one moment; if they all dialled in one turn, the hub would have
-/// to keep a place for each before the first of them has said a word.
-const AT_ONCE: usize = 16;
-
 /// Enough for getaddrinfo(3) of any libc, much less than the default of 2 MiB on a small machine.
 const STACK_SIZE: usize = 256 * 1024;
 
@@ -31,14 +26,7 @@ pub(super) struct Resolver {
     sender: Sender<Answer>,
     answers: Receiver<Answer>,
     lookups: Vec<Lookup>,
-    /// Answers that are there.
-    found: VecDeque<Found>,
-}
-
-/// An answer, and whose it is.
-struct Found {
-    addresses: Vec<SocketAddr>,
-    tokens: VecDeque<u32>,
+    immediate: Vec<Event>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -58,18 +46,19 @@ struct Lookup {
 impl Resolver {
     pub(super) fn new(waker: Arc<Waker>) -> Self {
         let (sender, answers) = channel();
-        Self { waker, sender, answers, lookups: Vec::new(), found: VecDeque::new() }
+        Self { waker, sender, answers, lookups: Vec::new(), immediate: Vec::new() }
     }
 
-    /// Looks a name up. The answer comes by [`Resolver::append_found`], if need be after the waker has announced one for
-    /// [`Resolver::take_answers`].
+    /// Looks a name up. The answer comes by [`Resolver::append_immediate`], or the waker announces it and it comes by
+    /// [`Resolver::append_answers`].
     pub(super) fn resolve(&mut self, host: &str, port: u16, token: u32) {
         if let Some(address) = literal(host) {
-            self.find(&[SocketAddr::new(address, port)], token);
+            let addresses = vec![SocketAddr::new(address, port)];
+            self.immediate.push(Event::Resolved { token, addresses });
             return;
         }
         if self.lookups.iter().map(|lookup| lookup.tokens.len()).sum::<usize>() >= MAX_WAITING {
-            self.find(&[], token);
+            self.immediate.push(Event::Resolved { token, addresses: Vec::new() });
             return;
         }
         match self.lookups.iter_mut().find(|lookup| lookup.name.port == port && lookup.name.host == host) {
@@ -82,42 +71,21 @@ impl Resolver {
         }
     }
 
-    /// Appends answers that are there, the first ones. Whether there was any.
-    pub(super) fn append_found(&mut self, events: &mut Vec<Event>) -> bool {
-        let any = !self.found.is_empty();
-        let mut left = AT_ONCE;
-        while left > 0
-            && let Some(Found { addresses, tokens }) = self.found.front_mut()
-        {
-            let first = tokens.len().min(left);
-            left -= first;
-            let all = tokens.drain(..first);
-            events.extend(all.map(|token| Event::Resolved { token, addresses: addresses.clone() }));
-            if tokens.is_empty() {
-                self.found.pop_front();
-            }
-        }
+    /// Appends the answers that needed no lookup. Whether there was any.
+    pub(super) fn append_immediate(&mut self, events: &mut Vec<Event>) -> bool {
+        let any = !self.immediate.is_empty();
+        events.append(&mut self.immediate);
         any
     }
 
-    /// Takes the answers that the threads have found.
-    pub(super) fn take_answers(&mut self) {
+    /// Appends the answers that the threads have found.
+    pub(super) fn append_answers(&mut self, events: &mut Vec<Event>) {
         while let Ok((name, addresses)) = self.answers.try_recv() {
             let Some(index) = self.lookups.iter().position(|lookup| lookup.name == name) else { continue };
-            let tokens = self.lookups.remove(index).tokens.into();
-            self.found.push_back(Found { addresses, tokens });
-            self.start_next();
-        }
-    }
-
-    /// Notes an answer that is there. Who has the same one shares it.
-    fn find(&mut self, addresses: &[SocketAddr], token: u32) {
-        match self.found.iter_mut().find(|found| found.addresses == addresses) {
-            Some(found) => found.tokens.push_back(token),
-            None => {
-                let tokens = VecDeque::from([token]);
-                self.found.push_back(Found { addresses: addresses.to_vec(), tokens });
+            for token in self.lookups.remove(index).tokens {
+                events.push(Event::Resolved { token, addresses: addresses.clone() });
             }
+            self.start_next();
         }
     }
 
@@ -128,8 +96,9 @@ impl Resolver {
             let Some(lookup) = self.lookups.get_mut(index) else { return };
             lookup.running = true;
             if spawn(lookup.name.clone(), self.sender.clone(), Arc::clone(&self.waker)).is_err() {
-                let tokens = self.lookups.remove(index).tokens.into();
-                self.found.push_back(Found { addresses: Vec::new(), tokens });
+                for token in self.lookups.remove(index).tokens {
+                    self.immediate.push(Event::Resolved { token, addresses: Vec::new() });
+                }
             }
         }
     }

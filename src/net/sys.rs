@@ -112,7 +112,7 @@ impl Net for Sys {
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         // Answers that are there already do not come through the waker.
-        let timeout = if self.resolver.append_found(events) { Some(Duration::ZERO) } else { timeout };
+        let timeout = if self.resolver.append_immediate(events) { Some(Duration::ZERO) } else { timeout };
         // mio rounds the timeout up to milliseconds, so that a deadline has passed when its timeout has.
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -122,10 +122,7 @@ impl Net for Sys {
         for event in &*ready {
             // Every token was made of 32 bits.
             match u32::try_from(event.token().0).unwrap_or(WAKER) {
-                WAKER => {
-                    resolver.take_answers();
-                    resolver.append_found(events);
-                }
+                WAKER => resolver.append_answers(events),
                 TERMINATE if signals.as_mut().is_some_and(Signals::take_terminate) => {
                     events.push(Event::Terminate)
                 }

@@ -11,6 +11,9 @@ use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{Ask, CloseReason, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, write_refusal};
 
+/// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment, the hub would have to keep a
+/// place for each before the first of them has said a word.
+const AT_ONCE: usize = 16;
 /// A tunnel that lived this long was a success, though it carried nothing.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -284,15 +287,20 @@ impl Agent {
             .filter(|(_, worker)| worker.upstream == upstream)
             .map(|(key, _)| key)
             .collect();
+        let mut begun = 0;
         for key in of_it {
             let Some(worker) = self.workers.get(key) else { continue };
             match &worker.state {
-                WorkerState::Resting { until: Mono::NEVER } => self.dial(key, now),
+                WorkerState::Resting { until: Mono::NEVER } => {
+                    self.dial_in_turn(key, begun, now);
+                    begun += 1;
+                }
                 WorkerState::Joined { ready: true, .. } => self.withdraw(key, why, now),
                 WorkerState::Joined { ready: false, tunnel, .. } => {
                     let tunnel = *tunnel;
                     self.drop_tunnel(tunnel);
-                    self.redial(key, now);
+                    self.dial_in_turn(key, begun, now);
+                    begun += 1;
                 }
                 // These look at the upstream's health when they are through.
                 WorkerState::Resting { .. }
@@ -307,6 +315,19 @@ impl Agent {
                 | WorkerState::Stopped => {}
             }
         }
+    }
+
+    /// Dials as one of many: so many have done so before.
+    fn dial_in_turn(&mut self, key: WorkerKey, before: usize, now: Now) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.backoff.succeed();
+        if before < AT_ONCE {
+            self.dial(key, now);
+            return;
+        }
+        let delay = Duration::from_millis(u64::try_from(before / AT_ONCE).unwrap_or(0));
+        worker.state = WorkerState::Resting { until: now.mono.after(delay) };
+        self.arm_worker(key);
     }
 
     /// A worker has come to rest on its tunnel. If what it told the hub of its upstream is no longer true, it joins anew.
