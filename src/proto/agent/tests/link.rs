@@ -286,6 +286,16 @@ fn all_workers_of_all_upstreams_join() {
 }
 
 #[test]
+fn many_workers_dial_in_turn() {
+    let mut pair = Setup::default().agent(|agent| agent.workers = 100).joined();
+    for tunnels in [16, 32, 48, 64, 80, 96, 100] {
+        assert_eq!(pair.hub.core.census().tunnels, tunnels);
+        pair.advance(Duration::from_millis(1));
+    }
+    pair.assert_quiet(100);
+}
+
+#[test]
 fn a_draining_agent_withdraws_and_ends() {
     let (mut pair, hub) = joined(Setup::default());
     pair.got(hub);
