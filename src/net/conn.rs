@@ -100,6 +100,11 @@ impl Held {
         self.bytes.data().get(self.sent..self.upto.min(self.bytes.len())).unwrap_or_default()
     }
 
+    /// Whether the responder has been sent all that it may be.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent >= self.upto.min(self.bytes.len())
+    }
+
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
         self.bytes.clear(pool);
         *self = Self::default();
@@ -182,11 +187,13 @@ impl<S> Conns<S> {
         place.take_if(|entry| entry.key == key).map(|entry| entry.slot)
     }
 
+    #[inline]
     pub(super) fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<S>> {
         let place = self.tables.get_mut(index(key)?)?.get_mut(key.slot())?;
         place.as_mut().filter(|entry| entry.key == key).map(|entry| &mut entry.slot)
     }
 
+    #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Conn<S>> {
         let place = self.tables.get(index(key)?)?.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
@@ -195,6 +202,7 @@ impl<S> Conns<S> {
         }
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
         match self.slot_mut(key)? {
             Slot::Open(conn) => Some(conn),
