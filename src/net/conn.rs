@@ -100,8 +100,11 @@ impl Held {
     /// What the responder may be sent and has not been sent.
     pub(super) fn unsent(&self) -> &[u8] {
         let data = self.bytes.data();
-        let upto = (self.upto & !RELEASED) as usize;
-        data.get(self.sent as usize..data.len().min(upto)).unwrap_or_default()
+        data.get(self.sent as usize..data.len().min(self.upto())).unwrap_or_default()
+    }
+
+    const fn upto(&self) -> usize {
+        (self.upto & !RELEASED) as usize
     }
 
     /// So many may be sent, or all.
@@ -115,6 +118,11 @@ impl Held {
 
     pub(super) fn is_released(&self) -> bool {
         self.upto & RELEASED != 0
+    }
+
+    /// Whether the responder has been sent all that it may be.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent as usize >= self.bytes.len().min(self.upto())
     }
 
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
@@ -214,11 +222,13 @@ impl<S> Conns<S> {
         Some(entry.slot)
     }
 
+    #[inline]
     pub(super) fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<S>> {
         let place = self.tables.get_mut(index(key)?)?.places.get_mut(key.slot())?;
         place.as_mut().filter(|entry| entry.key == key).map(|entry| &mut entry.slot)
     }
 
+    #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Conn<S>> {
         let place = self.tables.get(index(key)?)?.places.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
@@ -227,6 +237,7 @@ impl<S> Conns<S> {
         }
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
         match self.slot_mut(key)? {
             Slot::Open(conn) => Some(conn),

@@ -340,7 +340,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 {
                     *written = true;
                 }
-                if held.is_released() && held.unsent().is_empty() {
+                if held.is_released() && held.is_sent() {
                     held.clear(&mut self.buffers);
                 }
                 if let Some(conn) = self.conns.get_mut(lender) {
@@ -377,7 +377,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             || conn.piped.is_some()
             || conn.stream.has_pending()
             || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
-                if self.conns.get(requester).is_some_and(|requester| !requester.held.unsent().is_empty()))
+                if self.conns.get(requester).is_some_and(|requester| !requester.held.is_sent()))
     }
 
     /// Whether the input of this connection must not be looked at, because its peer has not taken everything yet.

@@ -22,8 +22,9 @@ use crate::config::{AgentConfig, HubConfig};
 use crate::proto::agent::Agent;
 use crate::proto::agent_token::TokenKey;
 use crate::proto::hub::Hub;
+use crate::proto::node::Node;
 use crate::proto::revocation::Revocations;
-use crate::proto::seam::{Core, Target};
+use crate::proto::seam::Target;
 
 /// What a hub needs beside its configuration.
 #[derive(Debug)]
@@ -145,12 +146,12 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let Some(revocations) = revocations {
         core.set_revocations(revocations, sys.now());
     }
-    let mut shell = Shell::new(core, sys, plain, Targets::default());
+    let mut shell = Shell::new(Node::Hub(core), sys, plain, Targets::default());
     if let Some((offer, _)) = offer {
         shell.add_tls_listeners(secure, offer);
     }
-    shell.on_reload(Box::new(move |hub, offer, now| {
-        if let Some(path) = &revoked {
+    shell.on_reload(Box::new(move |node, offer, now| {
+        if let (Node::Hub(hub), Some(path)) = (node, &revoked) {
             match read_revocations(path) {
                 Ok(revocations) => {
                     info!("{path} was read again, rules: {}", revocations.count());
@@ -187,7 +188,7 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
     let has_proxy = proxy.is_some();
     let targets = Targets { hub: Some(proxy.unwrap_or(hub.endpoint)), upstreams };
-    let mut shell = Shell::new(core, sys, Vec::new(), targets);
+    let mut shell = Shell::new(Node::Agent(core), sys, Vec::new(), targets);
     for (target, mut tls) in secured {
         tls.is_later = target == Target::Hub && has_proxy;
         shell.dial_by_tls(target, tls);
@@ -195,7 +196,7 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     run(shell)
 }
 
-fn run<C: Core>(mut shell: Shell<C, Sys>) -> io::Result<u8> {
+fn run(mut shell: Shell<Node, Sys>) -> io::Result<u8> {
     if let Some(notifier) = Notifier::from_environment(|name| std::env::var_os(name), std::process::id()) {
         shell.notify_by(notifier);
     }

@@ -143,7 +143,8 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// # Errors
     /// Waiting for events failed.
     pub fn turn(&mut self) -> io::Result<Option<u8>> {
-        let timeout = self.next_timeout().map(|at| at.since(self.now.mono));
+        let due = self.core.next_timeout();
+        let timeout = self.earliest(due).map(|at| at.since(self.now.mono));
         let mut events = core::mem::take(&mut self.events);
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
@@ -159,7 +160,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.serve_ready();
         self.accept();
         self.serve_ready();
-        if self.core.next_timeout().is_some_and(|at| at <= self.now.mono) {
+        if due.is_some_and(|at| at <= self.now.mono) {
             self.core.handle_timeout(self.now);
             self.obey();
             self.serve_ready();
@@ -176,11 +177,16 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// When the next turn has something to do, even if nothing happens.
     pub fn next_timeout(&self) -> Option<Mono> {
+        self.earliest(self.core.next_timeout())
+    }
+
+    /// As [`Shell::next_timeout`], of a core that has something to do by `due`.
+    fn earliest(&self, due: Option<Mono>) -> Option<Mono> {
         if !self.ready.is_empty() || !self.later.is_empty() || self.may_accept() {
             return Some(self.now.mono);
         }
         let notice = self.notifier.as_ref().and_then(Notifier::next_timeout);
-        [self.core.next_timeout(), self.accept_again, notice].into_iter().flatten().min()
+        [due, self.accept_again, notice].into_iter().flatten().min()
     }
 
     /// The core.
@@ -370,7 +376,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Command::DropHeld(key) => {
                 if let Some(conn) = self.conns.get_mut(key) {
-                    if conn.peer.is_some() && !conn.held.unsent().is_empty() {
+                    if conn.peer.is_some() && !conn.held.is_sent() {
                         conn.held.release();
                     } else {
                         conn.held.clear(&mut self.buffers);

@@ -15,6 +15,7 @@ pub mod http1;
 pub mod hub;
 pub mod key;
 pub mod list;
+pub mod node;
 pub mod notice;
 pub mod pool;
 pub mod queue;

@@ -20,8 +20,8 @@ impl Mono {
 
     /// This point, later by `delay` (rounded up to milliseconds).
     pub fn after(self, delay: Duration) -> Self {
-        let millis = u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(millis))
+        let fraction = u64::from(delay.subsec_nanos().div_ceil(1_000_000));
+        Self(self.0.saturating_add(delay.as_secs().saturating_mul(1000)).saturating_add(fraction))
     }
 
     /// As [`Mono::after`], rounded up to the next half second of the clock: deadlines that need no precision fall on the

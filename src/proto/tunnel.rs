@@ -9,6 +9,7 @@
 use core::time::Duration;
 
 use super::error::Violation;
+use super::http1::fields;
 use super::http1::head::{RequestHead, ResponseHead};
 
 /// The upgrade token of the protocol that is spoken on a tunnel.
@@ -175,18 +176,15 @@ pub enum Welcome {
 }
 
 /// The longest and shortest pace of heartbeats that an agent goes along with.
-const PACE: core::ops::RangeInclusive<f64> = 0.05..=86_400.0;
+const PACE: core::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
 
 impl Welcome {
     /// Reads the answer to the handshake.
     pub fn parse(head: &ResponseHead<'_, '_>) -> Self {
         match head.status {
             101 if head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL)) => {
-                let pace = head.field(HEARTBEAT).and_then(text).and_then(|pace| pace.parse::<f64>().ok());
-                match pace.filter(|pace| PACE.contains(pace)) {
-                    Some(pace) => Self::Joined(Duration::from_secs_f64(pace)),
-                    None => Self::Other,
-                }
+                let pace = head.field(HEARTBEAT).and_then(fields::seconds).filter(|pace| PACE.contains(pace));
+                pace.map_or(Self::Other, Self::Joined)
             }
             401 if head.field("WWW-Authenticate") == Some(CHALLENGE.as_bytes()) => Self::Unauthorized,
             403 | 503 => Self::NoRoom,

@@ -13,8 +13,8 @@ const PATIENT: u32 = 2_000;
 const LONGEST: u32 = 30_000;
 /// An outage is young for this long.
 const YOUNG: Duration = Duration::from_secs(15);
-/// Signs of life that the hub may owe, and what a loaded machine takes.
-const SILENCE: f64 = 4.5;
+/// Signs of life that the hub may owe, and what a loaded machine takes, in halves.
+const SILENCE: u32 = 9;
 
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
 pub(super) struct Backoff {
@@ -48,7 +48,7 @@ impl Backoff {
 
     /// By when the hub must be heard of on an idle tunnel.
     pub(super) fn heard_by(&self, now: Mono) -> Mono {
-        now.after_coarse(self.pace().mul_f64(SILENCE))
+        now.after_coarse(self.pace() * SILENCE / 2)
     }
 
     pub(super) fn fail(&mut self, random: &mut Random, now: Mono) -> Mono {

@@ -2,6 +2,8 @@
 //!
 //! A name is classified once, when its head is parsed; the class is kept beside the field, so that forwarding compares no names.
 
+use core::time::Duration;
+
 use super::head::{Classes, Field};
 use crate::proto::error::Violation;
 
@@ -80,6 +82,22 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
+}
+
+/// A number of seconds in decimal digits, with a fraction or without; what is beyond milliseconds is dropped. No sign, no exponent.
+pub fn seconds(value: &[u8]) -> Option<Duration> {
+    let mut halves = value.splitn(2, |&byte| byte == b'.');
+    let (whole, fraction) = (halves.next()?, halves.next().unwrap_or_default());
+    if whole.is_empty() && fraction.is_empty() || !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let append = |number: u64, byte: &u8| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    };
+    let seconds = whole.iter().try_fold(0, append)?;
+    let millis = fraction.iter().chain(b"000").take(3).try_fold(0, append)?;
+    Duration::from_secs(seconds).checked_add(Duration::from_millis(millis))
 }
 
 /// Whether these bytes are a token (RFC 9110 section 5.6.2).
@@ -184,6 +202,48 @@ impl ConnectionOption {
             | Class::XForwardedFor
             | Class::XForwardedHost
             | Class::XForwardedProto => Self::Nominated,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_seconds() {
+        for (text, millis) in [
+            ("0", 0),
+            ("15", 15_000),
+            ("2.5", 2500),
+            ("0.050", 50),
+            (".25", 250),
+            ("7.", 7000),
+            ("1.9999", 1999),
+            ("86400.000", 86_400_000),
+            ("00000000000000000000000000001", 1000),
+        ] {
+            assert_eq!(seconds(text.as_bytes()), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            ".",
+            "-1",
+            "+1",
+            "1e3",
+            "inf",
+            "NaN",
+            "1.2.3",
+            "1,5",
+            " 1",
+            "1 ",
+            "0x1",
+            "1.5s",
+            "1.000x",
+            "\u{661}",
+            "99999999999999999999",
+        ] {
+            assert_eq!(seconds(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
 use crate::proto::http1::body::Progress;
+use crate::proto::http1::fields;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead, Storage, Version};
 use crate::proto::http1::path;
@@ -30,8 +31,8 @@ const TOO_LARGE: Violation =
     Violation { status: 413, detail: "the request body is larger than this hub takes" };
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
-/// The longest `Slime-Max-Wait`, in seconds: a year.
-const MAX_WAIT: f64 = 31_536_000.0;
+/// The longest `Slime-Max-Wait`: a year.
+const MAX_WAIT: Duration = Duration::from_secs(31_536_000);
 
 impl Hub {
     pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {
@@ -546,20 +547,11 @@ impl Patience {
             Some(b"0") => Some(false),
             Some(_) => return Err(Violation { status: 400, detail: "Slime-Block is neither 0 nor 1" }),
         };
-        let max_wait = match head.field("Slime-Max-Wait") {
-            None => None,
-            Some(value) => {
-                let seconds = core::str::from_utf8(value)
-                    .ok()
-                    .filter(|text| text.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
-                let seconds = seconds
-                    .and_then(|text| text.parse::<f64>().ok())
-                    .filter(|seconds| (0.0..=MAX_WAIT).contains(seconds));
-                let detail = "Slime-Max-Wait is not a number of seconds";
-                Some(Duration::from_secs_f64(seconds.ok_or(Violation { status: 400, detail })?))
-            }
-        };
-        Ok(Self { block, max_wait })
+        let max_wait = head.field("Slime-Max-Wait").map(|value| {
+            let detail = "Slime-Max-Wait is not a number of seconds";
+            fields::seconds(value).filter(|wait| *wait <= MAX_WAIT).ok_or(Violation { status: 400, detail })
+        });
+        Ok(Self { block, max_wait: max_wait.transpose()? })
     }
 }
 
