@@ -78,7 +78,7 @@ impl BufferPool {
         self.bytes += class.size();
         // The block used last is the one in the processor's cache.
         self.list(class).pop().unwrap_or_else(|| {
-            Box::new(Block { start: 0, end: 0, bytes: vec![0; class.size()].into_boxed_slice() })
+            Box::new(Block { start: 0, end: 0, class, bytes: vec![0; class.size()].into_boxed_slice() })
         })
     }
 
@@ -86,11 +86,10 @@ impl BufferPool {
         (block.start, block.end) = (0, 0);
         self.out -= 1;
         self.bytes -= block.bytes.len();
-        if let Some(class) = Class::holding(block.bytes.len()) {
-            let list = self.list(class);
-            if list.len() < class.kept() {
-                list.push(block);
-            }
+        let class = block.class;
+        let list = self.list(class);
+        if list.len() < class.kept() {
+            list.push(block);
         }
     }
 
@@ -126,6 +125,7 @@ pub struct Buffer(Option<Box<Block>>);
 struct Block {
     start: u32,
     end: u32,
+    class: Class,
     bytes: Box<[u8]>,
 }
 
@@ -144,7 +144,8 @@ impl Buffer {
 
     /// The bytes that wait, in order.
     pub fn data(&self) -> &[u8] {
-        self.0.as_ref().and_then(|block| block.bytes.get(block.range())).unwrap_or_default()
+        let Some(block) = &self.0 else { return &[] };
+        block.bytes.get(block.range()).unwrap_or_default()
     }
 
     /// The bytes that wait, for those who decrypt in place.
