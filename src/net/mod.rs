@@ -6,6 +6,7 @@
 
 mod accept;
 mod ahead;
+mod alarm;
 pub mod buffer;
 mod conn;
 mod dial;

@@ -1,7 +1,7 @@
 //! The operating system: sockets, readiness, clocks, randomness, limits.
 //!
-//! This file and its two helpers (`resolve.rs`, `signals.rs`) are the only ones that name mio and rustix, and this one is the
-//! only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
+//! This file and its helpers (`alarm.rs`, `pipes.rs`, `resolve.rs`, `signals.rs`) are the only ones that name mio and rustix, and this one
+//! is the only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
 
 pub mod process;
 
@@ -21,6 +21,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::alarm::Alarm;
 use super::pipes::Pipes;
 use super::resolve::Resolver;
 use super::signals::Signals;
@@ -28,11 +29,15 @@ use super::{Event, Net, Pipe};
 use crate::proto::timer::{Mono, Now};
 
 /// The tokens that [`Sys`] keeps for itself. Keys are far below them, and so must be the tokens of listeners.
-pub const RESERVED_TOKENS: RangeInclusive<u32> = u32::MAX - 2..=u32::MAX;
+pub const RESERVED_TOKENS: RangeInclusive<u32> = u32::MAX - 3..=u32::MAX;
 
 const WAKER: u32 = u32::MAX;
 const TERMINATE: u32 = u32::MAX - 1;
 const RELOAD: u32 = u32::MAX - 2;
+const ALARM: u32 = u32::MAX - 3;
+
+/// How long the time of day, which counts in seconds, is good for.
+const UNIX_PACE: Duration = Duration::from_millis(250);
 
 /// Events taken from the kernel at once. More only wait for the next turn; each costs 12 bytes for good.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -50,7 +55,12 @@ const KEEPALIVE_PROBES: u32 = 3;
 pub struct Sys {
     poll: Poll,
     events: Events,
+    alarm: Alarm,
     start: Instant,
+    /// What [`Net::now`] said last.
+    last: Now,
+    /// When it asked for the time of day again.
+    unix_again: Mono,
     resolver: Resolver,
     pipes: Pipes,
     signals: Option<Signals>,
@@ -63,7 +73,10 @@ impl Sys {
         let waker = Arc::new(Waker::new(poll.registry(), mio_token(WAKER))?);
         Ok(Self {
             events: Events::with_capacity(EVENTS_AT_ONCE),
+            alarm: Alarm::new(poll.registry(), mio_token(ALARM))?,
             start: instant(),
+            last: Now { mono: Mono(0), unix: 0 },
+            unix_again: Mono(0),
             resolver: Resolver::new(waker),
             pipes: Pipes::default(),
             signals: None,
@@ -106,23 +119,34 @@ impl Net for Sys {
     type Socket = Socket;
 
     fn now(&mut self) -> Now {
-        let mono = instant().saturating_duration_since(self.start).as_millis();
-        Now { mono: Mono(u64::try_from(mono).unwrap_or(u64::MAX)), unix: unix_seconds() }
+        let mono = instant().saturating_duration_since(self.start);
+        self.last.mono = Mono(mono.as_secs() * 1000 + u64::from(mono.subsec_millis()));
+        if self.last.mono >= self.unix_again {
+            self.last.unix = unix_seconds();
+            self.unix_again = self.last.mono.after(UNIX_PACE);
+        }
+        self.last
     }
 
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         // Answers that are there already do not come through the waker.
         let timeout = if self.resolver.append_immediate(events) { Some(Duration::ZERO) } else { timeout };
-        // mio rounds the timeout up to milliseconds, so that a deadline has passed when its timeout has.
+        let timeout = match timeout {
+            Some(timeout) if !timeout.is_zero() && self.alarm.ring_after(self.last.mono, timeout).is_ok() => {
+                None
+            }
+            Some(_) | None => timeout,
+        };
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        let Self { events: ready, resolver, signals, .. } = self;
+        let Self { events: ready, resolver, signals, alarm, .. } = self;
         for event in &*ready {
             // Every token was made of 32 bits.
             match u32::try_from(event.token().0).unwrap_or(WAKER) {
                 WAKER => resolver.append_answers(events),
+                ALARM => alarm.rang(),
                 TERMINATE if signals.as_mut().is_some_and(Signals::take_terminate) => {
                     events.push(Event::Terminate)
                 }
@@ -307,8 +331,8 @@ mod tests {
     /// Polls until an event satisfies the condition.
     fn wait(sys: &mut Sys, mut wanted: impl FnMut(&Event) -> bool) {
         let mut events = Vec::new();
-        let start = instant();
-        while start.elapsed() < DEADLINE {
+        let by = sys.now().mono.after(DEADLINE);
+        while sys.now().mono < by {
             sys.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
             // All of them are shown, also those beside the one that was waited for.
             if events.drain(..).filter(|event| wanted(event)).count() > 0 {
