@@ -50,7 +50,7 @@ pub struct AgentSerial(pub u64);
 pub struct AgentSlot(u32);
 
 impl AgentSlot {
-    /// There are never more agents than tunnels, and few enough of those; the truncation is never reached.
+    /// So many agents do not fit any memory that this runs on; the saturation is never reached.
     fn new(index: usize) -> Self {
         Self(u32::try_from(index).unwrap_or(u32::MAX))
     }

@@ -46,7 +46,7 @@ pub struct Thrift {
 }
 
 impl Thrift {
-    /// So much is kept in any case, in entries.
+    /// What has used no more entries than this is left alone.
     pub const KEPT: usize = 256;
 
     /// Whether to look now, with so many entries in what so many have used.
