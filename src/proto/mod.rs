@@ -26,3 +26,4 @@ pub mod table;
 pub(crate) mod testing;
 pub mod timer;
 pub mod tunnel;
+mod turns;

@@ -1,6 +1,6 @@
 //! Who is connected, and who is free.
 //!
-//! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in order, the longest idle first.
+//! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of their agents' turns.
 //! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
 //! profile, so that finding a tunnel costs a look at the head of one list for each profile, however many tunnels there are.
 //!
@@ -14,10 +14,11 @@ use slab::Slab;
 use super::agent_token::TokenId;
 use super::http1::path;
 use super::key::TunnelKey;
-use super::list::{Arena, List, NodeId};
+use super::list::NodeId;
 use super::revocation::Revocations;
 use super::table::more_room;
 use super::timer::Mono;
+use super::turns::{Queue, Turns};
 
 /// For this long an agent that lost its last ready tunnel is still taken for connected: it is redialling.
 pub const REDIAL_GRACE: Duration = Duration::from_secs(5);
@@ -30,9 +31,7 @@ pub struct Pool {
     by_name: BTreeMap<(TokenId, String), usize>,
     /// Tunnels of each token id, over all its agents.
     per_token: BTreeMap<TokenId, u32>,
-    idle: Arena<Idle>,
-    /// Counts entries into the idle lists, so that lists of different profiles can be compared.
-    idle_clock: u64,
+    turns: Turns,
     serial: u64,
 }
 
@@ -51,11 +50,11 @@ pub struct AgentSlot(u32);
 
 impl AgentSlot {
     /// So many agents do not fit any memory that this runs on; the saturation is never reached.
-    fn new(index: usize) -> Self {
+    pub(super) fn new(index: usize) -> Self {
         Self(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
-    const fn index(self) -> usize {
+    pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -140,7 +139,7 @@ pub struct Gone {
 struct Profile {
     scopes: Vec<String>,
     paths: Vec<String>,
-    idle: List,
+    turns: Queue,
     agents: usize,
     ready: usize,
     /// When the last ready tunnel went.
@@ -166,13 +165,6 @@ struct Agent {
     told: Option<bool>,
     /// How its last tunnel ended, while it has none.
     why_bereft: String,
-}
-
-#[derive(Debug)]
-struct Idle {
-    tunnel: TunnelKey,
-    agent: AgentSlot,
-    since: u64,
 }
 
 impl Pool {
@@ -287,40 +279,41 @@ impl Pool {
         }
     }
 
-    /// Enters a tunnel as the one that will have been idle the shortest.
+    /// Enters a tunnel as an idle one.
     pub fn push_idle(&mut self, slot: AgentSlot, tunnel: TunnelKey) -> Option<NodeId> {
         let agent = self.agents.get(slot.index())?;
         let profile = self.profiles.get_mut(agent.profile.0)?;
-        self.idle_clock += 1;
-        Some(profile.idle.push_back(&mut self.idle, Idle { tunnel, agent: slot, since: self.idle_clock }))
+        self.turns.enter(&mut profile.turns, slot, tunnel)
     }
 
-    /// Takes a tunnel out of the idle ones.
-    pub fn remove_idle(&mut self, slot: AgentSlot, node: NodeId) {
+    /// Takes a tunnel out of the idle ones, because an exchange gets it.
+    pub fn take_idle(&mut self, slot: AgentSlot, place: NodeId) {
         if let Some(agent) = self.agents.get(slot.index())
             && let Some(profile) = self.profiles.get_mut(agent.profile.0)
         {
-            profile.idle.remove(&mut self.idle, node);
+            self.turns.take(&mut profile.turns, slot, place);
         }
     }
 
-    /// The longest idle tunnel that may serve this.
-    pub fn find_idle(&self, need: &Need) -> Option<TunnelKey> {
-        let serving =
-            self.profiles.iter().filter(|(_, profile)| !profile.idle.is_empty() && profile.serves(need));
-        serving
-            .filter_map(|(_, profile)| self.first_idle(profile, &need.refused))
-            .min_by_key(|idle| idle.since)
-            .map(|idle| idle.tunnel)
+    /// Takes a tunnel out of the idle ones, for another reason.
+    pub fn remove_idle(&mut self, slot: AgentSlot, place: NodeId) {
+        if let Some(agent) = self.agents.get(slot.index())
+            && let Some(profile) = self.profiles.get_mut(agent.profile.0)
+        {
+            self.turns.leave(&mut profile.turns, slot, place);
+        }
     }
 
-    /// The longest idle tunnel of these profiles, but not of these agents.
+    /// The tunnel whose turn it is among those that may serve this.
+    pub fn find_idle(&self, need: &Need) -> Option<TunnelKey> {
+        let serving =
+            self.profiles.iter().filter(|(_, profile)| !profile.turns.is_empty() && profile.serves(need));
+        self.first_idle(serving.map(|(_, profile)| profile), &need.refused)
+    }
+
+    /// The tunnel whose turn it is in these profiles, but not one of these agents.
     pub fn find_idle_of(&self, profiles: &[ProfileId], refused: &[AgentSerial]) -> Option<TunnelKey> {
-        let profiles = profiles.iter().filter_map(|id| self.profiles.get(id.0));
-        profiles
-            .filter_map(|profile| self.first_idle(profile, refused))
-            .min_by_key(|idle| idle.since)
-            .map(|idle| idle.tunnel)
+        self.first_idle(profiles.iter().filter_map(|id| self.profiles.get(id.0)), refused)
     }
 
     /// The profiles that may serve this, in order.
@@ -374,6 +367,7 @@ impl Pool {
             swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_bereft });
             self.by_name.remove(&(agent.token, agent.id));
             if let Some(profile) = self.profiles.get_mut(agent.profile.0) {
+                self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
                 profile.agents -= 1;
                 if profile.agents == 0 {
                     self.profiles.remove(agent.profile.0);
@@ -431,9 +425,14 @@ impl Pool {
         self.agents.get(slot.index()).map(|agent| agent.profile)
     }
 
+    /// Gives back what a burst has left behind.
+    pub fn end_batch(&mut self) {
+        self.turns.end_batch();
+    }
+
     /// How many tunnels are idle. For tests.
     pub fn idle(&self) -> usize {
-        self.profiles.iter().map(|(_, profile)| profile.idle.len()).sum()
+        self.turns.idle()
     }
 
     /// How many agents are known, the lately gone ones included.
@@ -450,7 +449,7 @@ impl Pool {
         let profile = Profile {
             scopes: scopes.to_vec(),
             paths: paths.to_vec(),
-            idle: List::default(),
+            turns: Queue::default(),
             agents: 0,
             ready: 0,
             bereft: None,
@@ -458,13 +457,16 @@ impl Pool {
         (ProfileId(self.profiles.insert(profile)), true)
     }
 
-    fn first_idle(&self, profile: &Profile, refused: &[AgentSerial]) -> Option<&Idle> {
-        if refused.is_empty() {
-            return profile.idle.front(&self.idle);
-        }
-        let has_refused =
-            |idle: &Idle| self.serial(idle.agent).is_some_and(|serial| refused.contains(&serial));
-        profile.idle.iter(&self.idle).map(|(_, idle)| idle).find(|idle| !has_refused(idle))
+    fn first_idle<'a>(
+        &self,
+        profiles: impl Iterator<Item = &'a Profile>,
+        refused: &[AgentSerial],
+    ) -> Option<TunnelKey> {
+        let may =
+            |agent| refused.is_empty() || self.serial(agent).is_some_and(|serial| !refused.contains(&serial));
+        let first =
+            profiles.filter_map(|profile| self.turns.next(&profile.turns, may)).min_by_key(|next| next.since);
+        first.map(|next| next.tunnel)
     }
 }
 
@@ -502,15 +504,5 @@ impl Profile {
         self.has_scope(&need.scope)
             && (self.paths.is_empty()
                 || !need.path.is_empty() && self.paths.iter().any(|rule| path::matches(rule, &need.path)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn idle_tunnels_are_small() {
-        assert!(size_of::<Idle>() <= 16);
     }
 }

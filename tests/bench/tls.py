@@ -36,7 +36,7 @@ NGINX = """
 daemon off; master_process off; worker_processes 1; pid FOLDER/pid; error_log stderr warn; worker_rlimit_nofile 8192;
 events { worker_connections 4096; }
 http {
-    access_log off; client_max_body_size 0; keepalive_timeout 600s;
+    access_log off; client_max_body_size 0; keepalive_timeout 600s; keepalive_requests 100000000;
     client_body_temp_path FOLDER/t1; proxy_temp_path FOLDER/t2; fastcgi_temp_path FOLDER/t3;
     uwsgi_temp_path FOLDER/t4; scgi_temp_path FOLDER/t5;
     upstream service { server 127.0.0.1:SERVICE; keepalive 16; }
@@ -77,7 +77,9 @@ class Service(threading.Thread):
                         return
                     left -= got
                 length = int(re.match(rb"\S+ /(\d*)", head)[1] or 0)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+                first = zeros[: min(length, 1000)]
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + first)
+                length -= len(first)
                 while length:
                     length -= connection.send(zeros[: min(length, len(zeros))])
 
@@ -159,7 +161,12 @@ def requests(server, context):
         before = server.seconds()
         for _ in range(REQUESTS):
             tls.sendall(request)
-            tls.recv(65536)
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n\0"):
+                part = tls.recv(65536)
+                if not part:
+                    sys.exit("a connection did not stay open")
+                answer += part
         return (server.seconds() - before) / REQUESTS * 1e6
 
 

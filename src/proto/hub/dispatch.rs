@@ -106,7 +106,7 @@ impl Hub {
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         if let TunnelState::Free { standing: Standing::Pooled(node), .. } = tunnel.state {
-            self.pool.remove_idle(tunnel.agent, node);
+            self.pool.take_idle(tunnel.agent, node);
         }
         tunnel.state = TunnelState::Busy {
             exchange: key,

@@ -603,6 +603,7 @@ impl Core for Hub {
         self.client_nodes.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();
+        self.pool.end_batch();
     }
 
     fn commands(&mut self) -> &mut Vec<Command> {

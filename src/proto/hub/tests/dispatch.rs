@@ -14,10 +14,10 @@ fn path_at(pair: &mut Pair, agent: Raw) -> String {
     pair.got(agent).split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
-/// A hub with agents that the test plays: so many workers of one agent, all free.
-fn with_workers(setup: Setup, workers: u32) -> (Pair, Vec<Raw>) {
+/// A hub with so many agents that the test plays, of one worker each, all free.
+fn with_agents(setup: Setup, count: u8) -> (Pair, Vec<Raw>) {
     let mut pair = setup.start();
-    let agents: Vec<Raw> = (0..workers).map(|worker| pair.raw_agent(&token(1), worker)).collect();
+    let agents: Vec<Raw> = (1..=count).map(|agent| pair.raw_agent(&token(agent), 0)).collect();
     for agent in &agents {
         assert!(pair.got(*agent).starts_with("HTTP/1.1 101 "));
     }
@@ -31,8 +31,8 @@ fn ask(pair: &mut Pair, request: &str) -> Raw {
 }
 
 #[test]
-fn the_longest_idle_tunnel_goes_first() {
-    let (mut pair, agents) = with_workers(Setup::hub_only(), 3);
+fn the_longest_idle_agent_goes_first() {
+    let (mut pair, agents) = with_agents(Setup::hub_only(), 3);
     let mut order = vec![agents[0], agents[1], agents[2]];
     for round in [2, 0, 1, 1, 2, 0] {
         let clients: Vec<Raw> = (0..3).map(|at| ask(&mut pair, &get(&format!("/{at}"), ""))).collect();
@@ -52,8 +52,35 @@ fn the_longest_idle_tunnel_goes_first() {
 }
 
 #[test]
+fn an_agent_is_asked_on_the_tunnel_that_was_used_last() {
+    let mut pair = Setup::hub_only().start();
+    let tunnels: Vec<Raw> = (0..3).map(|worker| pair.raw_agent(&token(1), worker)).collect();
+    let other = pair.raw_agent(&token(2), 0);
+    for tunnel in tunnels.iter().chain([&other]) {
+        assert!(pair.got(*tunnel).starts_with("HTTP/1.1 101 "));
+    }
+    // Three turns for three workers, and the second agent's.
+    for expected in [tunnels[2], tunnels[2], tunnels[2], other, tunnels[2]] {
+        let client = ask(&mut pair, &get("/x", ""));
+        assert_eq!(path_at(&mut pair, expected), "/x");
+        pair.send(expected, OK);
+        assert_eq!(pair.got(client), WAS_OK);
+    }
+    // All of them can be had at once.
+    let clients: Vec<Raw> = (0..4).map(|at| ask(&mut pair, &get(&format!("/{at}"), ""))).collect();
+    for tunnel in tunnels.iter().chain([&other]) {
+        assert!(!path_at(&mut pair, *tunnel).is_empty());
+        pair.send(*tunnel, OK);
+    }
+    for client in clients {
+        assert_eq!(pair.got(client), WAS_OK);
+    }
+    pair.assert_quiet(0);
+}
+
+#[test]
 fn waiters_are_served_in_order_of_arrival() {
-    let (mut pair, agents) = with_workers(Setup::hub_only(), 1);
+    let (mut pair, agents) = with_agents(Setup::hub_only(), 1);
     let clients: Vec<Raw> = (0..5).map(|at| ask(&mut pair, &get(&format!("/{at}"), ""))).collect();
     // One leaves: its request is never sent.
     pair.close(clients[2]);
@@ -100,7 +127,7 @@ fn scopes_choose_the_agent() {
 
 #[test]
 fn a_scope_that_cannot_be_read_is_not_no_scope() {
-    let (mut pair, agents) = with_workers(Setup::hub_only(), 1);
+    let (mut pair, agents) = with_agents(Setup::hub_only(), 1);
     let client = pair.client();
     pair.send(client, b"GET / HTTP/1.1\r\nHost: app.test\r\nSlime-Scope: \xff\r\n\r\n");
     assert_eq!(pair.got(agents[0]), "");
@@ -181,7 +208,7 @@ fn a_withdrawn_agent_is_not_connected() {
 #[test]
 fn an_agent_that_went_less_than_five_seconds_ago_is_connected() {
     for withdraws in [false, true] {
-        let (mut pair, agents) = with_workers(Setup::hub_only(), 1);
+        let (mut pair, agents) = with_agents(Setup::hub_only(), 1);
         if withdraws {
             let refusal = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: down\r\n\r\n";
             pair.send(agents[0], refusal);
@@ -301,7 +328,7 @@ fn who_blocks_waits_until_it_leaves_and_who_does_not_block_never_waits() {
 
 #[test]
 fn a_tunnel_whose_heartbeat_is_under_way_counts_as_free_for_a_second() {
-    let (mut pair, agents) = with_workers(Setup::hub_only(), 1);
+    let (mut pair, agents) = with_agents(Setup::hub_only(), 1);
     pair.advance(seconds(15));
     assert!(pair.got(agents[0]).contains("Slime-Heartbeat: ?1"));
     let client = ask(&mut pair, &get("/x", "Slime-Block: 0\r\n"));
@@ -366,7 +393,7 @@ fn those_that_nobody_can_serve_fill_a_quarter_of_the_queue() {
 
 #[test]
 fn no_more_exchanges_are_active_than_are_permitted() {
-    let (mut pair, agents) = with_workers(Setup::hub_only().hub(|hub| hub.concurrent = 2), 4);
+    let (mut pair, agents) = with_agents(Setup::hub_only().hub(|hub| hub.concurrent = 2), 4);
     let clients: Vec<Raw> = (0..4).map(|at| ask(&mut pair, &get(&format!("/{at}"), ""))).collect();
     let census = pair.hub.core.census();
     assert_eq!((census.active, census.queued), (2, 2));
@@ -385,7 +412,7 @@ fn no_more_exchanges_are_active_than_are_permitted() {
 /// A hub with one permit, which goes with the response: its exchange is over, and its client takes none of the rest.
 fn with_a_tail(request: &str) -> (Pair, Raw, Vec<Raw>) {
     let setup = Setup { room: 40_000, ..Setup::hub_only() }.hub(|hub| hub.concurrent = 1);
-    let (mut pair, agents) = with_workers(setup, 2);
+    let (mut pair, agents) = with_agents(setup, 2);
     let client = ask(&mut pair, request);
     assert_eq!(path_at(&mut pair, agents[0]), "/x");
     pair.send(agents[0], "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n");
@@ -443,7 +470,7 @@ fn nothing_more_is_answered_until_the_last_response_is_taken() {
 #[test]
 fn who_does_not_take_a_refusal_has_no_permit() {
     let setup = Setup { room: 10, ..Setup::hub_only() }.hub(|hub| hub.concurrent = 1);
-    let (mut pair, agents) = with_workers(setup, 1);
+    let (mut pair, agents) = with_agents(setup, 1);
     let refused = pair.client();
     pair.reads_only(refused, 0);
     pair.send(refused, get("/none", "Slime-Scope: nobody\r\n"));

@@ -108,7 +108,8 @@ fn refused_requests_keep_their_order_among_one_another() {
         client
     });
     // The one that came later is refused first.
-    for (agent, path) in refusing.into_iter().zip(["/first", "/second"]).rev() {
+    // (The tunnel that joined last is used first.)
+    for (agent, path) in refusing.into_iter().zip(["/second", "/first"]) {
         assert!(pair.got(agent).contains(path));
         pair.send(agent, REFUSAL);
     }

@@ -98,8 +98,8 @@ fn a_token_is_expired_from_its_last_second_on_and_revoked_by_id_name_or_age() {
 #[test]
 fn what_is_revoked_is_closed_at_once() {
     let mut pair = Setup::hub_only().start();
-    let idle = pair.raw_agent(&token(1), 0);
-    let busy = pair.raw_agent(&token(1), 1);
+    let idle = pair.raw_agent_called(&token(1), "a", 0, None);
+    let busy = pair.raw_agent_called(&token(1), "b", 0, None);
     let other = pair.raw_agent(&token(2), 0);
     for agent in [idle, busy, other] {
         pair.got(agent);
