@@ -20,8 +20,10 @@
 //!   the shell: the shell shows it bytes and events, it answers with steps and commands.
 //!   - [`proto::http1`]: heads, framing, bodies, rewriting. One place derives the framing, everything asks it.
 //!   - [`proto::exchange`]: the joint machine of a request and its responses, the same at hub and agent.
-//!   - [`proto::hub`]: clients, tunnels, admission and dispatch, over [`proto::pool`] (who is free) and [`proto::queue`] (who waits).
+//!   - [`proto::hub`]: clients, tunnels, admission and dispatch, over [`proto::pool`] (who is free, and whose turn
+//!     it is) and [`proto::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
+//!   - [`proto::node`]: either of the two, so that the shell is compiled once.
 //!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::agent_token`], [`proto::revocation`]: who may be an agent.
 //!   - [`proto::notice`]: lines of the log that may repeat, once a minute of each kind.
 //!   - [`proto::key`], [`proto::table`], [`proto::list`], [`proto::timer`]: typed keys with generations, the tables they index, FIFO
@@ -42,7 +44,7 @@
 //!
 //! ## Deliberately absent
 //!
-//! HTTP/2 and HTTP/3, caching, compression, load-balancing policies beyond "longest idle first", a database, plug-ins,
+//! HTTP/2 and HTTP/3, caching, compression, load-balancing policies beyond turns of idle workers, a database, plug-ins,
 //! threads (but for name lookup), and a framing of our own.
 //!
 //! # Lexicon

@@ -2,7 +2,7 @@
 //!
 //! It fills buffers, reports readiness and time, and carries out the commands of the core ([`crate::proto::seam`]). No
 //! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
-//! two implementations: `net/sys.rs`, the only place that names mio and rustix, and the simulated network of the tests.
+//! two implementations: `net/sys.rs`, which with its helpers is the only place that names mio and rustix, and the simulated network of the tests.
 
 mod accept;
 mod ahead;
