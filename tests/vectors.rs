@@ -192,19 +192,18 @@ impl Vector {
             input.drain(..n);
         }
         let mut storage = Storage::new();
-        let Some(n) = scan.advance(input).map_err(|violation| self.place(violation))? else {
-            return Ok(None);
-        };
-        let framing = match self.direction {
+        let (framing, n) = match self.direction {
             Direction::Request => {
-                let head = RequestHead::parse(&input[..n], &mut storage)?;
+                let Some(head) = RequestHead::find(scan, input, &mut storage)? else { return Ok(None) };
                 request_to_agent(&head, &HOW_TO_AGENT, out);
-                head.framing
+                (head.framing, head.length)
             }
             Direction::Response { to_head } => {
-                let head = ResponseHead::parse(&input[..n], &mut storage, to_head)?;
+                let Some(head) = ResponseHead::find(scan, input, &mut storage, to_head)? else {
+                    return Ok(None);
+                };
                 response_to_client(&head, &how_to_client(head.framing), out);
-                head.framing
+                (head.framing, head.length)
             }
         };
         input.drain(..n);
@@ -216,14 +215,6 @@ impl Vector {
         };
         Ok(Some((framing, description)))
     }
-
-    fn place(&self, violation: Violation) -> Violation {
-        match self.direction {
-            Direction::Request => violation,
-            Direction::Response { .. } => violation.in_response(),
-        }
-    }
-
     /// Reads the head that went on with httparse alone: nothing of it may be open to doubt, and every field that came and may
     /// go on is there, in order. Then sends it on through the second hop.
     fn check_forwarded(&self, head: &[u8]) -> Result<(), String> {

@@ -12,7 +12,7 @@
 use super::error::Violation;
 use super::http1::body::{Progress, Transfer};
 use super::http1::framing::Framing;
-use super::http1::head::{HeadScan, RequestHead, ResponseHead, Version};
+use super::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
 use super::seam::End;
 
 /// Interim responses before one final one; more is an attack or a fault (RFC 9110 section 15.2 sets no bound).
@@ -109,10 +109,14 @@ impl Messages {
         Self { facts, request: Transfer::new(framing, framing), response: Response::awaited(scan) }
     }
 
-    /// Looks for the end of a response head in `input`.
-    pub fn scan_head(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
+    /// Looks for a response head in `input`: [`ResponseHead::find`].
+    pub fn find_head<'s, 'b>(
+        &mut self,
+        input: &'b [u8],
+        storage: &'s mut Storage<'b>,
+    ) -> Result<Option<ResponseHead<'s, 'b>>, Violation> {
         match &mut self.response {
-            Response::Head { scan, .. } => scan.advance(input),
+            Response::Head { scan, .. } => ResponseHead::find(scan, input, storage, self.facts.head_only),
             Response::Body { .. } | Response::Upgraded { .. } => Ok(None),
         }
     }

@@ -143,13 +143,9 @@ impl Agent {
             return Step::Wait;
         };
         let connection = *connection;
-        let status = match scan.advance(input) {
+        let status = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
             Ok(None) if end.is_none() => return Step::Wait,
-            Ok(Some(length)) => {
-                let mut storage = Storage::new();
-                let head = ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false);
-                head.map(|head| head.status).unwrap_or(599)
-            }
+            Ok(Some(head)) => head.status,
             Ok(None) | Err(_) => 599,
         };
         self.drop_upstream(connection);

@@ -90,12 +90,8 @@ impl Agent {
     ) -> Step {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Passing { scan, .. } = &mut worker.state else { return Step::Wait };
-        let (status, length) = match scan.advance(input) {
-            Ok(Some(length)) => {
-                let mut storage = Storage::new();
-                let head = ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, true);
-                (head.map_or(0, |head| head.status), length)
-            }
+        let (status, length) = match ResponseHead::find(scan, input, &mut Storage::new(), true) {
+            Ok(Some(head)) => (head.status, head.length),
             Ok(None) if end.is_none() => return Step::Wait,
             Ok(None) | Err(_) => (0, 0),
         };
@@ -133,14 +129,8 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Joining { scan, ready, .. } = &mut worker.state else { return Step::Wait };
         let ready = *ready;
-        let (welcome, status, length) = match scan.advance(input) {
-            Ok(Some(length)) => {
-                let mut storage = Storage::new();
-                match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
-                    Ok(head) => (Welcome::parse(&head), head.status, length),
-                    Err(_) => (Welcome::Other, 0, length),
-                }
-            }
+        let (welcome, status, length) = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
+            Ok(Some(head)) => (Welcome::parse(&head), head.status, head.length),
             Ok(None) if end.is_none() => return Step::Wait,
             Ok(None) if input.is_empty() => {
                 self.drop_tunnel(tunnel);

@@ -3,7 +3,7 @@
 use super::{Agent, WorkerState};
 use crate::proto::exchange::{Messages, Turn};
 use crate::proto::http1::body::Progress;
-use crate::proto::http1::head::{ResponseHead, Storage, Version};
+use crate::proto::http1::head::{Storage, Version};
 use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now};
@@ -85,12 +85,12 @@ impl Finishing {
         out: &mut Vec<u8>,
     ) -> Option<Step> {
         if !self.messages.is_answered() {
-            let Some(length) = self.messages.scan_head(input).ok()? else { return Some(Step::Wait) };
-            let head = input.get(..length).unwrap_or(input);
             let mut storage = Storage::new();
-            let head = ResponseHead::parse(head, &mut storage, self.messages.facts.head_only).ok()?;
+            let Some(head) = self.messages.find_head(input, &mut storage).ok()? else {
+                return Some(Step::Wait);
+            };
             return match self.messages.on_head(&head, head.framing.onward(Version::Http11)).ok()? {
-                Turn::Interim | Turn::Final => Some(Step::Skip(length)),
+                Turn::Interim | Turn::Final => Some(Step::Skip(head.length)),
                 Turn::Upgraded => None,
             };
         }

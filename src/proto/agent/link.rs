@@ -127,8 +127,9 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let silent_until = worker.backoff.heard_by(now.mono);
         let WorkerState::Joined { scan, heard_by, .. } = &mut worker.state else { return Step::Wait };
-        let length = match scan.advance(input) {
-            Ok(Some(length)) => length,
+        let mut storage = Storage::on_tunnel();
+        let head = match RequestHead::find(scan, input, &mut storage) {
+            Ok(Some(head)) => head,
             Ok(None) => {
                 if end.is_some() {
                     self.drop_tunnel(tunnel);
@@ -144,15 +145,6 @@ impl Agent {
         };
         *scan = scan.anew();
         *heard_by = silent_until;
-        let mut storage = Storage::on_tunnel();
-        let head = match RequestHead::parse(input.get(..length).unwrap_or(input), &mut storage) {
-            Ok(head) => head,
-            Err(violation) => {
-                self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, violation.detail, now);
-                return Step::Wait;
-            }
-        };
         match Ask::of(&head) {
             Ask::Ping => {
                 self.commands.push(Command::Send { key: tunnel.into(), bytes: PONG.to_vec() });
@@ -170,7 +162,7 @@ impl Agent {
             }
             Ask::Serve => self.serve(key, tunnel, &head, out, now),
         }
-        Step::Skip(length)
+        Step::Skip(head.length)
     }
 
     pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {

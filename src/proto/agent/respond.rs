@@ -1,10 +1,9 @@
 //! What the upstream sends: its response, on its way to the hub.
 
 use super::{Agent, Kept, UpstreamOf, WorkerState};
-use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
-use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
+use crate::proto::http1::head::{HeadScan, Storage, Version};
 use crate::proto::http1::rewrite::response_to_hub;
 use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Closed, Command, End, Step, Why};
@@ -60,27 +59,7 @@ impl Agent {
         }
         match &mut worker.state {
             WorkerState::Serving(serving) if !serving.messages.is_answered() => {
-                match serving.messages.scan_head(input).map_err(Violation::in_response) {
-                    Ok(Some(length)) => {
-                        self.read_response_head(key, input.get(..length).unwrap_or(input), out, now)
-                    }
-                    Ok(None) => {
-                        if end.is_some() {
-                            self.drop_upstream(upstream);
-                            self.upstream_lost(
-                                key,
-                                upstream,
-                                Closed { why: Why::Failed, written: true },
-                                now,
-                            );
-                        }
-                        Step::Wait
-                    }
-                    Err(violation) => {
-                        self.fail(key, violation, now);
-                        Step::Wait
-                    }
-                }
+                self.read_response_head(key, upstream, input, end, out, now)
             }
             WorkerState::Serving(serving) => {
                 match serving.messages.advance_response(input, end, out) {
@@ -130,17 +109,33 @@ impl Agent {
         }
     }
 
-    fn read_response_head(&mut self, key: WorkerKey, bytes: &[u8], out: &mut Vec<u8>, now: Now) -> Step {
+    fn read_response_head(
+        &mut self,
+        key: WorkerKey,
+        upstream: UpstreamKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let mut storage = Storage::new();
-        let judged =
-            ResponseHead::parse(bytes, &mut storage, serving.messages.facts.head_only).and_then(|head| {
-                let framing = head.framing.onward(Version::Http11);
-                let turn = serving.messages.on_head(&head, framing)?;
-                Ok((head, framing, turn))
-            });
+        let judged = serving.messages.find_head(input, &mut storage).and_then(|head| {
+            let Some(head) = head else { return Ok(None) };
+            let framing = head.framing.onward(Version::Http11);
+            let turn = serving.messages.on_head(&head, framing)?;
+            Ok(Some((head, framing, turn)))
+        });
         let (head, framing, turn) = match judged {
-            Ok(judged) => judged,
+            Ok(Some(judged)) => judged,
+            Ok(None) => {
+                if end.is_some() {
+                    self.drop_upstream(upstream);
+                    let closed = Closed { why: Why::Failed, written: true };
+                    self.upstream_lost(key, upstream, closed, now);
+                }
+                return Step::Wait;
+            }
             Err(violation) => {
                 self.fail(key, violation, now);
                 return Step::Wait;
@@ -153,7 +148,7 @@ impl Agent {
             self.commands.push(Command::Resume(tunnel.into()));
             self.lend_worker(key, now);
         }
-        Step::Skip(bytes.len())
+        Step::Skip(head.length)
     }
 
     /// The response is complete.

@@ -18,9 +18,10 @@ use crate::proto::testing::every_split;
 const CUT_EVERYWHERE: usize = 300;
 
 pub(super) fn request_head(data: &[u8]) {
-    let Some(length) = find_head(data) else { return };
-    let mut storage = Storage::new();
-    let Ok(head) = RequestHead::parse(&data[..length], &mut storage) else { return };
+    let (mut storage, mut room) = (Storage::new(), Storage::new());
+    let searched = find_head(data).map(|length| RequestHead::parse(&data[..length], &mut storage));
+    let found = RequestHead::find(&mut HeadScan::default(), data, &mut room);
+    let Some(head) = same(searched, found) else { return };
     assert!(head.framing != Framing::UntilClose);
     if path::is_reserved(head.path()) {
         return;
@@ -67,10 +68,12 @@ pub(super) fn request_head(data: &[u8]) {
 }
 
 pub(super) fn response_head(data: &[u8]) {
-    let Some(length) = find_head(data) else { return };
+    let length = find_head(data);
     for to_head in [false, true] {
-        let mut storage = Storage::new();
-        let Ok(head) = ResponseHead::parse(&data[..length], &mut storage, to_head) else { continue };
+        let (mut storage, mut room) = (Storage::new(), Storage::new());
+        let searched = length.map(|length| ResponseHead::parse(&data[..length], &mut storage, to_head));
+        let found = ResponseHead::find(&mut HeadScan::default(), data, &mut room, to_head);
+        let Some(head) = same(searched, found) else { continue };
         let onward = head.framing.onward(Version::Http11);
         let mut to_hub = Vec::new();
         response_to_hub(&head, onward, &mut to_hub);
@@ -94,6 +97,26 @@ pub(super) fn response_head(data: &[u8]) {
             assert_eq!((at_client.framing, at_client.status), (framing, head.status));
             assert!(!(framing == Framing::UntilClose && at_client.persistent));
         }
+    }
+}
+
+/// The head, if there is one; it does not matter whether its end was searched for first.
+fn same<T: core::fmt::Debug>(
+    searched: Option<Result<T, Violation>>,
+    found: Result<Option<T>, Violation>,
+) -> Option<T> {
+    match (searched, found) {
+        (Some(Ok(searched)), Ok(Some(found))) => {
+            assert_eq!(format!("{searched:?}"), format!("{found:?}"));
+            Some(found)
+        }
+        (Some(Err(searched)), Err(found)) => {
+            assert_eq!(searched.status, found.status);
+            None
+        }
+        // Incomplete, or refused by the search.
+        (None, Ok(None) | Err(_)) => None,
+        (searched, found) => panic!("searched: {searched:?}, found: {found:?}"),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Message heads (RFC 9112 sections 2 to 5): found in a stream of bytes, parsed once they are complete, and judged.
 //!
+//! Nearly all heads come in one piece. They are parsed as they stand; only if that fails, because it is not the whole head or because
+//! something is wrong with it, the head's end is looked for, from then on without looking at a byte twice.
+//!
 //! httparse takes the bytes apart; it is laxer than we want to be in one respect, bare LF, which is caught here. How
 //! the body ends is decided in [`super::framing`], what a field is to us in [`super::fields`].
 
@@ -10,7 +13,7 @@ pub use httparse::Header as Field;
 
 pub use super::scan::HeadScan;
 
-use super::fields::{Class, Connection, has_member, is_token, members};
+use super::fields::{Class, Connection, has_member, is_token, is_token_byte, members};
 use super::framing::{Delimiters, Framing};
 use super::target::{Target, is_authority};
 use crate::proto::error::Violation;
@@ -38,6 +41,12 @@ pub enum Version {
 
 /// Room for the fields of one head, left as it is until they are parsed into it.
 pub struct Storage<'b> {
+    first: Room<'b>,
+    /// For the second attempt: what came of the first one keeps its room, to the borrow checker, even if it came to nothing.
+    second: Room<'b>,
+}
+
+struct Room<'b> {
     fields: [MaybeUninit<Field<'b>>; MAX_FIELDS + TUNNEL_FIELDS],
     classes: Classes,
     limit: usize,
@@ -49,16 +58,23 @@ pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
 impl Storage<'_> {
     /// Room for [`MAX_FIELDS`].
     pub const fn new() -> Self {
-        Self {
-            fields: [const { MaybeUninit::uninit() }; MAX_FIELDS + TUNNEL_FIELDS],
-            classes: [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS],
-            limit: MAX_FIELDS,
-        }
+        Self { first: Room::of(MAX_FIELDS), second: Room::of(MAX_FIELDS) }
     }
 
     /// Room for a head on a tunnel: [`TUNNEL_FIELDS`] more.
     pub const fn on_tunnel() -> Self {
-        Self { limit: MAX_FIELDS + TUNNEL_FIELDS, ..Self::new() }
+        let limit = MAX_FIELDS + TUNNEL_FIELDS;
+        Self { first: Room::of(limit), second: Room::of(limit) }
+    }
+}
+
+impl Room<'_> {
+    const fn of(limit: usize) -> Self {
+        Self {
+            fields: [const { MaybeUninit::uninit() }; MAX_FIELDS + TUNNEL_FIELDS],
+            classes: [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS],
+            limit,
+        }
     }
 }
 
@@ -108,6 +124,8 @@ pub enum TargetForm {
 /// A request head that can be read in one way only.
 #[derive(Clone, Debug)]
 pub struct RequestHead<'s, 'b> {
+    /// How many bytes the head has, with the empty line that ends it.
+    pub length: usize,
     /// What is asked for.
     pub method: Method<'b>,
     /// The target as it was sent: visible ASCII without `#`, at most [`TARGET_LIMIT`].
@@ -134,13 +152,40 @@ pub struct RequestHead<'s, 'b> {
 }
 
 impl<'s, 'b> RequestHead<'s, 'b> {
-    /// Parses a complete head, as [`HeadScan`] finds it.
+    /// The head that `input` begins with, once it is complete.
+    ///
+    /// # Errors
+    /// As [`HeadScan::advance`]; what makes a head one that could be read in more than one way, or that a gateway refuses.
+    pub fn find(
+        scan: &mut HeadScan,
+        input: &'b [u8],
+        storage: &'s mut Storage<'b>,
+    ) -> Result<Option<Self>, Violation> {
+        if let Some(likely) = scan.likely(input)
+            && let Ok(head) = Self::judge(likely, &mut storage.first)
+        {
+            return Ok(Some(head));
+        }
+        let Some(length) = scan.advance(input)? else { return Ok(None) };
+        Self::judge(input.get(..length).unwrap_or(input), &mut storage.second).map(Some)
+    }
+
+    /// These bytes, which are one head from beginning to end, as [`HeadScan::advance`] finds it.
+    ///
+    /// # Errors
+    /// What [`Self::find`] says of such a head, or that they are more or less than one.
     pub fn parse(head: &'b [u8], storage: &'s mut Storage<'b>) -> Result<Self, Violation> {
-        let Storage { fields, classes, limit } = storage;
+        let found = Self::judge(head, &mut storage.second)?;
+        if found.length == head.len() { Ok(found) } else { Err(Violation::malformed("more than a head")) }
+    }
+
+    /// The head that `input` begins with; it is an error if it is not complete.
+    fn judge(input: &'b [u8], room: &'s mut Room<'b>) -> Result<Self, Violation> {
+        let Room { fields, classes, limit } = room;
         let fields = fields.get_mut(..*limit).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(head, fields);
-        complete(head, parsed, request.headers.len())?;
+        let parsed = request.parse_with_uninit_headers(input, fields);
+        let length = complete(input, parsed, request.headers.len())?;
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
         else {
             return Err(Violation::malformed("incomplete request line"));
@@ -158,6 +203,7 @@ impl<'s, 'b> RequestHead<'s, 'b> {
         let host = facts.authority(version)?;
         let framing = facts.delimiters.request(version)?;
         Ok(Self {
+            length,
             method,
             target,
             form: parts.form,
@@ -213,6 +259,8 @@ impl<'s, 'b> RequestHead<'s, 'b> {
 /// A response head that can be read in one way only.
 #[derive(Clone, Debug)]
 pub struct ResponseHead<'s, 'b> {
+    /// How many bytes the head has, with the empty line that ends it.
+    pub length: usize,
     /// The status, 100 to 999.
     pub status: u16,
     /// The reason phrase; it may hold any byte from 0x80 on.
@@ -232,26 +280,52 @@ pub struct ResponseHead<'s, 'b> {
 }
 
 impl<'s, 'b> ResponseHead<'s, 'b> {
-    /// Parses a complete head, as [`HeadScan`] finds it. All violations have status 502.
+    /// The head that `input` begins with, once it is complete.
+    ///
+    /// # Errors
+    /// As [`RequestHead::find`]; all with status 502.
+    pub fn find(
+        scan: &mut HeadScan,
+        input: &'b [u8],
+        storage: &'s mut Storage<'b>,
+        request_was_head: bool,
+    ) -> Result<Option<Self>, Violation> {
+        if let Some(likely) = scan.likely(input)
+            && let Ok(head) = Self::judge(likely, &mut storage.first, request_was_head)
+        {
+            return Ok(Some(head));
+        }
+        let Some(length) = scan.advance(input).map_err(Violation::in_response)? else { return Ok(None) };
+        Self::judge(input.get(..length).unwrap_or(input), &mut storage.second, request_was_head)
+            .map(Some)
+            .map_err(Violation::in_response)
+    }
+
+    /// These bytes, which are one head from beginning to end, as [`HeadScan::advance`] finds it.
+    ///
+    /// # Errors
+    /// What [`Self::find`] says of such a head, or that they are more or less than one.
     pub fn parse(
         head: &'b [u8],
         storage: &'s mut Storage<'b>,
         request_was_head: bool,
     ) -> Result<Self, Violation> {
-        Self::judge(head, storage, request_was_head).map_err(Violation::in_response)
+        let found =
+            Self::judge(head, &mut storage.second, request_was_head).map_err(Violation::in_response)?;
+        if found.length == head.len() { Ok(found) } else { Err(Violation::new(502, "more than a head")) }
     }
 
-    fn judge(
-        head: &'b [u8],
-        storage: &'s mut Storage<'b>,
-        request_was_head: bool,
-    ) -> Result<Self, Violation> {
-        let Storage { fields, classes, limit } = storage;
+    /// The head that `input` begins with; it is an error if it is not complete.
+    fn judge(input: &'b [u8], room: &'s mut Room<'b>, request_was_head: bool) -> Result<Self, Violation> {
+        let Room { fields, classes, limit } = room;
         let fields = fields.get_mut(..*limit).unwrap_or_default();
         let mut response = httparse::Response::new(&mut []);
-        let parsed =
-            httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, fields);
-        complete(head, parsed, response.headers.len())?;
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            input,
+            fields,
+        );
+        let length = complete(input, parsed, response.headers.len())?;
         let (Some(status), Some(reason), Some(minor)) = (response.code, response.reason, response.version)
         else {
             return Err(Violation::malformed("incomplete status line"));
@@ -268,8 +342,9 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
         let body = facts.delimiters.response(version, status, request_was_head)?;
         let upgrade = facts.upgrade(version).filter(|_| status == 101);
         Ok(Self {
+            length,
             status,
-            reason: if reason.is_empty() { obsolete_reason(head) } else { reason.as_bytes() },
+            reason: if reason.is_empty() { obsolete_reason(input) } else { reason.as_bytes() },
             version,
             fields,
             framing: body.framing,
@@ -408,18 +483,16 @@ fn offered(protocol: &[u8]) -> Option<&str> {
     (well_formed && !hides_requests).then_some(text)
 }
 
-/// Whether httparse took the whole head, and all its line ends are CRLF: it takes LF for one, too. It accepts CR nowhere
-/// but before LF, hence there are as many CR as lines exactly if no line ends in LF alone.
+/// The length of the head that httparse has found, if all its line ends are CRLF: httparse takes LF for one, too. It accepts CR
+/// nowhere but before LF, hence there are as many CR as lines exactly if no line ends in LF alone.
 fn complete(
-    head: &[u8],
+    input: &[u8],
     parsed: Result<httparse::Status<usize>, httparse::Error>,
     fields: usize,
-) -> Result<(), Violation> {
-    match parsed {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => {
-            return Err(Violation::malformed("not one complete head"));
-        }
+) -> Result<usize, Violation> {
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Err(Violation::malformed("not one complete head")),
         Err(httparse::Error::HeaderName) => return Err(Violation::malformed("malformed field name")),
         Err(httparse::Error::HeaderValue) => return Err(Violation::malformed("malformed field value")),
         Err(httparse::Error::NewLine) => return Err(Violation::malformed("malformed line end")),
@@ -429,19 +502,20 @@ fn complete(
             return Err(Violation::new(431, "more fields than the 100 that are allowed"));
         }
         Err(httparse::Error::Version) => {
-            return Err(if names_a_version(head) {
+            return Err(if names_a_version(input) {
                 Violation::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
             } else {
                 Violation::malformed("malformed HTTP version")
             });
         }
-    }
-    // It drops empty lines before the start line, and they count here, unless they are bare LF.
+    };
+    let head = input.get(..length).unwrap_or(input);
+    // It drops empty lines before the start line.
     let lines = fields + 2;
-    if head.first() == Some(&b'\n') || carriage_returns(head) != lines {
+    if !head.first().copied().is_some_and(is_token_byte) || carriage_returns(head) != lines {
         return Err(Violation::malformed("a line ends in LF without CR, or is empty"));
     }
-    Ok(())
+    Ok(length)
 }
 
 /// How many CR there are. Counted in single bytes, which the compiler does sixteen at a time.
@@ -470,6 +544,7 @@ fn fields_named<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::testing::every_split;
 
     fn with_request<T>(head: &str, look: impl FnOnce(Result<RequestHead<'_, '_>, Violation>) -> T) -> T {
         look(RequestHead::parse(head.as_bytes(), &mut Storage::new()))
@@ -614,6 +689,39 @@ mod tests {
         }
         for method in ["POST", "PATCH", "get", "PROPFIND"] {
             assert!(!Method(method).is_idempotent());
+        }
+    }
+
+    #[test]
+    fn a_head_is_found_in_one_look_as_in_many() {
+        let field = format!("X: {}\r\n", "y".repeat(3000));
+        for (head, status) in [
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 0),
+            (format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", field.repeat(4)), 0),
+            (format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", field.repeat(6)), 431),
+            (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "y".repeat(8100)), 0),
+            (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "y".repeat(8200)), 414),
+            ("GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n".to_owned(), 400),
+            ("GET / HTTP/1.1\r\nHost: h\n\r\n".to_owned(), 400),
+            ("GET / HTTP/1.1\nHost: h\r\n\r\n".to_owned(), 400),
+            ("\r\nGET / HTTP/1.1\nHost: h\r\n\r\n".to_owned(), 400),
+            ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".to_owned(), 505),
+        ] {
+            let found = every_split(head.as_bytes(), b"GET / HTTP/1.1\r\nHost: i\r\n\r\n", |pieces| {
+                let (mut scan, mut input, mut found) = (HeadScan::default(), Vec::new(), Ok(None));
+                for piece in pieces {
+                    input.extend_from_slice(piece);
+                    found = RequestHead::find(&mut scan, &input, &mut Storage::new())
+                        .map(|head| head.map(|head| (head.length, head.authority().to_owned())))
+                        .map_err(|violation| violation.status);
+                    if found != Ok(None) {
+                        break;
+                    }
+                }
+                found
+            });
+            let expected = if status == 0 { Ok(Some((head.len(), "h".to_owned()))) } else { Err(status) };
+            assert_eq!(found, expected, "{head}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! HTTP/1.1 messages as bytes (RFC 9112): heads read, judged and written anew; bodies followed, but never held.
 //!
 //! ```text
-//! bytes --HeadScan--> a complete head --RequestHead/ResponseHead--> fields, each classified once
+//! bytes --RequestHead/ResponseHead (HeadScan, where a head comes in pieces)--> fields, each classified once
 //!                                         |                            |
 //!                                      framing: how the body ends   rewrite: the head that goes on
 //!                                         |

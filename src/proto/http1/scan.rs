@@ -45,6 +45,13 @@ impl HeadScan {
         self.seen > 0
     }
 
+    /// Bytes that may well hold a head from beginning to end, because nobody has looked at them yet: most come in one piece. Whoever
+    /// finds one there with another method needs no search, which would find the same: no limit is in reach. If there is none, or there is
+    /// anything wrong with it, [`HeadScan::advance`] says what.
+    pub(super) fn likely<'b>(&self, input: &'b [u8]) -> Option<&'b [u8]> {
+        (!self.is_begun()).then(|| input.get(..LINE_LIMIT).unwrap_or(input))
+    }
+
     /// The length of the head with the empty line that ends it, once it is complete. `input` always begins with the head's
     /// first byte.
     ///

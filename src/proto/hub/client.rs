@@ -282,18 +282,18 @@ impl Hub {
             return Step::Skip(skip);
         }
         let begun = scan.is_begun();
-        match scan.advance(input) {
-            Ok(Some(length)) => {
+        let mut storage = Storage::new();
+        match RequestHead::find(scan, input, &mut storage) {
+            Ok(Some(head)) => {
                 let left = client.left || end.is_some();
-                let bytes = input.get(..length).unwrap_or(input);
                 if left {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
-                } else if let Err(violation) = self.begin(key, bytes, out, now) {
+                } else if let Err(violation) = self.begin(key, &head, out, now) {
                     self.note_refusal(key, violation, now);
-                    self.refuse(key, violation.into(), is_head(bytes), true, now);
+                    self.refuse(key, violation.into(), head.method.is_head(), true, now);
                 }
-                Step::Skip(length)
+                Step::Skip(head.length)
             }
             Ok(None) => {
                 if end.is_some() {
@@ -317,9 +317,13 @@ impl Hub {
     }
 
     /// A request head is complete: everything that can be said of it is said here, once.
-    fn begin(&mut self, key: ClientKey, bytes: &[u8], out: &mut Vec<u8>, now: Now) -> Result<(), Violation> {
-        let mut storage = Storage::new();
-        let head = RequestHead::parse(bytes, &mut storage)?;
+    fn begin(
+        &mut self,
+        key: ClientKey,
+        head: &RequestHead<'_, '_>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<(), Violation> {
         if self.clients.get(key).is_some_and(|client| client.transport == Transport::PlainOnTls) {
             return Err(Violation {
                 status: 400,
@@ -329,11 +333,11 @@ impl Hub {
         if let Some(port) = self.config.redirect
             && self.clients.get(key).is_some_and(|client| client.transport == Transport::Plain)
         {
-            return self.redirect(key, &head, port, now);
+            return self.redirect(key, head, port, now);
         }
         if path::is_reserved(head.path()) {
-            if Hello::is_meant(&head) {
-                let hello = Hello::parse(&head)?;
+            if Hello::is_meant(head) {
+                let hello = Hello::parse(head)?;
                 self.join(key, &hello, now);
                 return Ok(());
             }
@@ -368,7 +372,7 @@ impl Hub {
         {
             return Err(TOO_LARGE);
         }
-        let patience = Patience::of(&head)?;
+        let patience = Patience::of(head)?;
         // Taken for no scope, it would go to an agent that the application did not mean.
         if head.fields_named("Slime-Scope").any(|scope| core::str::from_utf8(scope).is_err()) {
             return Err(Violation { status: 400, detail: "Slime-Scope is not a scope" });
@@ -393,13 +397,13 @@ impl Hub {
             expect,
         };
         let start = out.len();
-        request_to_agent(&head, &how, out);
-        let facts = Facts::of(&head);
+        request_to_agent(head, &how, out);
+        let facts = Facts::of(head);
         let label = log_enabled!(Level::Debug).then(|| {
             format!("{} {} for {}", head.method.as_str(), head.path(), client.peer).into_boxed_str()
         });
         let mut need = self.spare_needs.pop().unwrap_or_default();
-        need.fill(&head);
+        need.fill(head);
         self.arrivals += 1;
         let exchange = Exchange {
             client: key,

@@ -4,7 +4,6 @@ use log::{Level, debug};
 
 use super::dispatch::sign_limit;
 use super::{Direction, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
-use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::framing::Framing;
@@ -295,8 +294,9 @@ impl Hub {
             self.drop_tunnel(key, "it sent what nobody asked for", now);
             return Step::Wait;
         }
-        let length = match scan.advance(input) {
-            Ok(Some(length)) => length,
+        let mut storage = Storage::on_tunnel();
+        let head = match ResponseHead::find(scan, input, &mut storage, false) {
+            Ok(Some(head)) => head,
             Ok(None) => {
                 if end.is_some() {
                     self.drop_tunnel(key, "it closed the connection", now);
@@ -309,13 +309,8 @@ impl Hub {
             }
         };
         *scan = scan.anew();
-        let mut storage = Storage::on_tunnel();
-        let note = match ResponseHead::parse(input.get(..length).unwrap_or(input), &mut storage, false) {
-            // Any 204 is an answer: an agent need not be ours.
-            Ok(head) if head.status == 204 => Note::Alive,
-            Ok(head) => Note::of(&head),
-            Err(_) => Note::None,
-        };
+        // Any 204 is an answer: an agent need not be ours.
+        let note = if head.status == 204 { Note::Alive } else { Note::of(&head) };
         match note {
             Note::Alive if *unanswered > 0 => {
                 *unanswered -= 1;
@@ -323,7 +318,7 @@ impl Hub {
                     self.free_tunnel(key, now);
                     self.dispatch(now);
                 }
-                Step::Skip(length)
+                Step::Skip(head.length)
             }
             Note::Refused(reason) => {
                 let why = format!("it withdrew: {}", reason.escape_default());
@@ -351,23 +346,7 @@ impl Hub {
         // Commands under way: the tunnel was paired just now, and the shell does not know yet.
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
         if !exchange.messages.is_answered() {
-            return match exchange.messages.scan_head(input).map_err(Violation::in_response) {
-                Ok(Some(length)) => {
-                    let head = input.get(..length).unwrap_or(input);
-                    self.read_response_head(key, exchange_key, head, out, now)
-                }
-                Ok(None) => {
-                    if end.is_some() {
-                        self.commands.push(Command::Close(key.into(), Close::Now));
-                        self.tunnel_lost(key, true, "it closed the connection", now);
-                    }
-                    Step::Wait
-                }
-                Err(violation) => {
-                    self.fail(exchange_key, violation.into(), now);
-                    Step::Wait
-                }
-            };
+            return self.read_response_head(key, exchange_key, input, end, out, now);
         }
         if exchange.messages.is_upgraded()
             && let Phase::Active { body_by, .. } = &mut exchange.phase
@@ -405,7 +384,8 @@ impl Hub {
         &mut self,
         key: TunnelKey,
         exchange_key: ExchangeKey,
-        bytes: &[u8],
+        input: &[u8],
+        end: Option<End>,
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
@@ -416,8 +396,15 @@ impl Hub {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
         let TunnelState::Busy { sign_by, .. } = &mut tunnel.state else { return Step::Wait };
         let mut storage = Storage::on_tunnel();
-        let head = match ResponseHead::parse(bytes, &mut storage, exchange.messages.facts.head_only) {
-            Ok(head) => head,
+        let head = match exchange.messages.find_head(input, &mut storage) {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                if end.is_some() {
+                    self.commands.push(Command::Close(key.into(), Close::Now));
+                    self.tunnel_lost(key, true, "it closed the connection", now);
+                }
+                return Step::Wait;
+            }
             Err(violation) => {
                 self.fail(exchange_key, violation.into(), now);
                 return Step::Wait;
@@ -428,7 +415,7 @@ impl Hub {
             Note::Alive if head.status == 102 => {
                 *sign_by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
                 exchange.messages.await_another_head();
-                return Step::Skip(bytes.len());
+                return Step::Skip(head.length);
             }
             Note::Refused(reason) => {
                 let agent = tunnel.agent;
@@ -446,7 +433,7 @@ impl Hub {
             self.commands.push(Command::SendHeld(client.into()));
             self.commands.push(Command::Resume(client.into()));
             self.arm_exchange(exchange_key);
-            return Step::Skip(bytes.len());
+            return Step::Skip(head.length);
         }
         let facts = &exchange.messages.facts;
         let framing = head.framing.onward(facts.version);
@@ -495,7 +482,7 @@ impl Hub {
                 }
             }
         }
-        Step::Skip(bytes.len())
+        Step::Skip(head.length)
     }
 }
 
