@@ -167,6 +167,11 @@ impl<S> Conn<S> {
         }
     }
 
+    /// Whether there is anything to be read, or to be shown to the core, if the core wants it.
+    pub(super) fn has_news(&self) -> bool {
+        self.readable || self.is_unsettled || self.end.is_some() || !self.input.is_empty()
+    }
+
     /// Gives all blocks back. To be called before it is dropped.
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
         self.stream.clear(pool);
@@ -243,6 +248,19 @@ impl<S> Conns<S> {
             Slot::Open(conn) => Some(conn),
             Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
         }
+    }
+
+    /// Whether anything waits to be sent to this connection of the table.
+    #[inline]
+    pub(super) fn has_waiting(&self, conn: &Conn<S>) -> bool {
+        if conn.write_failed {
+            return false;
+        }
+        !conn.output.is_empty()
+            || conn.piped.is_some()
+            || conn.stream.has_pending()
+            || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
+                if self.get(requester).is_some_and(|requester| !requester.held.is_sent()))
     }
 
     /// How many there are.

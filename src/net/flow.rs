@@ -18,6 +18,7 @@ use super::buffer::{Buffer, Class, offset};
 use super::conn::{Conn, Ending, Peer, Role};
 use super::shell::Shell;
 use super::splice::Moved;
+use super::stream::Stream;
 use crate::proto::key::Key;
 use crate::proto::seam::{Core, End, Step, Why};
 
@@ -56,6 +57,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.drop_input(key);
                 return;
             }
+            if !conn.has_news() {
+                return;
+            }
             let is_unsettled = conn.is_unsettled;
             if self.is_held_up(key) {
                 return;
@@ -71,11 +75,12 @@ impl<C: Core, N: Net> Shell<C, N> {
             if conn.end.is_some() || !conn.readable {
                 return;
             }
-            if budget == 0 || self.is_handshake_put_off(key) {
+            let is_bulk = conn.is_bulk;
+            if budget == 0 || matches!(conn.stream, Stream::Tls(_)) && self.is_handshake_put_off(key) {
                 self.put_off(key);
                 return;
             }
-            match self.splice(key, budget) {
+            match if is_bulk { self.splice(key, budget) } else { Moved::Impossible } {
                 Moved::Some(n) => {
                     budget = budget.saturating_sub(n);
                     // The core sees whether that was all.
@@ -244,6 +249,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
             }
         }
+        if slices.is_empty() && !to.stream.has_pending() {
+            return;
+        }
         for slice in slices.iter() {
             if to.output.append(slice, &mut self.buffers).is_err() {
                 self.failed.push((peer.key, Why::Failed));
@@ -264,10 +272,14 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
     pub(super) fn flush(&mut self, key: Key) {
-        if self.waits(key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let ends = !matches!(conn.ending, Ending::No | Ending::Finished);
+        if self.conns.has_waiting(conn) {
             self.send_waiting(key);
         }
-        self.finish_if_sent(key);
+        if ends {
+            self.finish_if_sent(key);
+        }
     }
 
     fn send_waiting(&mut self, key: Key) {
@@ -361,23 +373,16 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
             }
         }
-        if moved {
-            self.tell_moved(key);
+        match self.conns.get(key) {
+            Some(Conn { waiting_told: false, .. }) => self.tell_waiting(key),
+            Some(_) if moved => self.tell_moved(key),
+            Some(_) | None => {}
         }
-        self.tell_waiting(key);
     }
 
     /// Whether anything waits to be sent to this connection.
     fn waits(&self, key: Key) -> bool {
-        let Some(conn) = self.conns.get(key) else { return false };
-        if conn.write_failed {
-            return false;
-        }
-        !conn.output.is_empty()
-            || conn.piped.is_some()
-            || conn.stream.has_pending()
-            || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
-                if self.conns.get(requester).is_some_and(|requester| !requester.held.is_sent()))
+        self.conns.get(key).is_some_and(|conn| self.conns.has_waiting(conn))
     }
 
     /// Whether the input of this connection must not be looked at, because its peer has not taken everything yet.

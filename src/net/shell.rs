@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 
 use super::accept::ListenerState;
 use super::buffer::BufferPool;
-use super::conn::{Conns, Ending, Peer, Role, Slot};
+use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
 use super::handshakes::{Handshakes, STEPS};
 use super::notify::Notifier;
@@ -186,7 +186,9 @@ impl<C: Core, N: Net> Shell<C, N> {
             return Some(self.now.mono);
         }
         let notice = self.notifier.as_ref().and_then(Notifier::next_timeout);
-        [due, self.accept_again, notice].into_iter().flatten().min()
+        let or_never = |at: Option<Mono>| at.unwrap_or(Mono::NEVER);
+        let next = or_never(due).min(or_never(self.accept_again)).min(or_never(notice));
+        (next != Mono::NEVER).then_some(next)
     }
 
     /// The core.
@@ -228,7 +230,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                         }
                         conn.writable |= writable;
                         conn.hangup |= hangup;
-                        self.list(key);
+                        if !conn.is_listed {
+                            conn.is_listed = true;
+                            self.ready.push(key);
+                        }
                     }
                     Some(Slot::Connecting { .. }) => self.check_connecting(key),
                     Some(Slot::Securing(_)) => self.check_securing(key),
@@ -270,7 +275,14 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Serves the connections on the ready list, responders first, and those that become ready by it.
+    #[inline]
     fn serve_ready(&mut self) {
+        if !self.ready.is_empty() {
+            self.serve_all_ready();
+        }
+    }
+
+    fn serve_all_ready(&mut self) {
         for _ in 0..ROUNDS {
             if self.ready.is_empty() {
                 return;
@@ -384,7 +396,11 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
             }
             Command::Unpair(key) => self.unpair(key),
-            Command::Resume(key) => self.list(key),
+            Command::Resume(key) => {
+                if self.conns.get(key).is_some_and(Conn::has_news) {
+                    self.list(key);
+                }
+            }
             Command::Finish(key) => {
                 if let Some(conn) = self.conns.get_mut(key)
                     && conn.ending == Ending::No

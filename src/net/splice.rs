@@ -35,7 +35,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Moves a lump of bytes from a connection to its peer unseen.
     pub(super) fn splice(&mut self, key: Key, budget: usize) -> Moved {
         let Some(conn) = self.conns.get(key) else { return Moved::Impossible };
-        let Some(peer) = conn.peer.filter(|_| conn.is_bulk && conn.input.is_empty()) else {
+        let Some(peer) = conn.peer.filter(|_| conn.input.is_empty()) else {
             return Moved::Impossible;
         };
         let unseen = self.core.unseen(key);
