@@ -66,10 +66,10 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
     if let Some(location) = reply.location {
-        put::field(out, "Location", location.as_bytes());
+        put::line(out, b"Location: ", location.as_bytes());
     }
     if let Some(challenge) = reply.challenge {
-        put::field(out, "WWW-Authenticate", challenge.as_bytes());
+        put::line(out, b"WWW-Authenticate: ", challenge.as_bytes());
     }
     match (reply.close, reply.version) {
         (true, _) => out.extend_from_slice(b"Connection: close\r\n"),

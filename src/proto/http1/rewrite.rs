@@ -72,12 +72,15 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent, out: &mut Vec
     }
     forwarded_for(head, how, out);
     if !has_proto {
-        put::field(out, "X-Forwarded-Proto", if how.secure { b"https" } else { b"http" });
+        match how.secure {
+            true => out.extend_from_slice(b"X-Forwarded-Proto: https\r\n"),
+            false => out.extend_from_slice(b"X-Forwarded-Proto: http\r\n"),
+        }
     }
     if !has_host && !head.authority().is_empty() {
-        put::field(out, "X-Forwarded-Host", head.authority().as_bytes());
+        put::line(out, b"X-Forwarded-Host: ", head.authority().as_bytes());
     }
-    put::field(out, "Via", via(head.version));
+    via(head.version, out);
     request_hop(head, out);
     match how.expect {
         ExpectForward::Drop => {}
@@ -129,7 +132,7 @@ pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out
         }
     }
     if let Some(authorization) = how.authorization {
-        put::field(out, "Authorization", authorization.as_bytes());
+        put::line(out, b"Authorization: ", authorization.as_bytes());
     }
     request_hop(head, out);
     out.extend_from_slice(b"\r\n");
@@ -161,8 +164,8 @@ pub struct ToClient<'a> {
 pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: &mut Vec<u8>) {
     status_line(head, out);
     response_fields(head, out);
-    put::field(out, "Slime-Agent-Id", how.agent_id.as_bytes());
-    put::field(out, "Via", via(head.version));
+    put::line(out, b"Slime-Agent-Id: ", how.agent_id.as_bytes());
+    via(head.version, out);
     response_hop(head, how.framing, out);
     if head.status >= 200 {
         match (how.version, how.persistent && how.framing != Framing::UntilClose) {
@@ -189,7 +192,7 @@ fn request_line(head: &RequestHead<'_, '_>, base_path: &str, host: &[u8], out: &
     }
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    put::field(out, "Host", host);
+    put::line(out, b"Host: ", host);
 }
 
 /// Framing, and what is asked of the next hop alone.
@@ -200,11 +203,11 @@ fn request_hop(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
         (false, None) => {}
         (true, None) => out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n"),
         (false, Some(protocol)) => {
-            put::field(out, "Upgrade", protocol.as_bytes());
+            put::line(out, b"Upgrade: ", protocol.as_bytes());
             out.extend_from_slice(b"Connection: Upgrade\r\n");
         }
         (true, Some(protocol)) => {
-            put::field(out, "Upgrade", protocol.as_bytes());
+            put::line(out, b"Upgrade: ", protocol.as_bytes());
             out.extend_from_slice(b"TE: trailers\r\nConnection: Upgrade, TE\r\n");
         }
     }
@@ -266,7 +269,7 @@ fn response_hop(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut Vec<u8>
         framing_field(framing, out);
     }
     if let Some(protocol) = head.upgrade {
-        put::field(out, "Upgrade", protocol.as_bytes());
+        put::line(out, b"Upgrade: ", protocol.as_bytes());
         out.extend_from_slice(b"Connection: Upgrade\r\n");
     }
 }
@@ -284,10 +287,10 @@ fn framing_field(framing: Framing, out: &mut Vec<u8>) {
 }
 
 /// The hub's member of `Via` (RFC 9110 section 7.6.3): the version that the message came in, and a name for its host.
-const fn via(received: Version) -> &'static [u8] {
+fn via(received: Version, out: &mut Vec<u8>) {
     match received {
-        Version::Http10 => b"1.0 slime",
-        Version::Http11 => b"1.1 slime",
+        Version::Http10 => out.extend_from_slice(b"Via: 1.0 slime\r\n"),
+        Version::Http11 => out.extend_from_slice(b"Via: 1.1 slime\r\n"),
     }
 }
 
