@@ -3,8 +3,9 @@
 
     tests/bench/tls.py [SLIME [ROUNDS]]      the binary, target/release/slime without; how often, 3 times without
 
-Needs nginx, openssl and curl. Costs are processor time of the server alone, from /proc: how fast the clients are does not matter. What
-is printed is the median of the rounds, and the least and the most in brackets.
+Needs nginx, openssl, curl and wrk. Costs are processor time of the server alone, from /proc: how fast the clients are does not matter.
+Requests are counted with all processes on one processor, which is what repeats, and with slime's log at its default level. What is printed
+is the median of the rounds, and the least and the most in brackets.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SLIME = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "target" / "release" / "slime")
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 HANDSHAKES = 1000
-REQUESTS = 10_000
+SECONDS = 4
 GIGABYTES = 2
 IDLE = 1000
 ENVIRONMENT = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin", "SLIME_SECRET": "a secret of the benchmark"}
@@ -39,7 +40,7 @@ http {
     access_log off; client_max_body_size 0; keepalive_timeout 600s; keepalive_requests 100000000;
     client_body_temp_path FOLDER/t1; proxy_temp_path FOLDER/t2; fastcgi_temp_path FOLDER/t3;
     uwsgi_temp_path FOLDER/t4; scgi_temp_path FOLDER/t5;
-    upstream service { server 127.0.0.1:SERVICE; keepalive 16; }
+    upstream service { server 127.0.0.1:SERVICE; keepalive 64; }
     server {
         listen 127.0.0.1:PORT ssl; ssl_certificate FOLDER/cert.pem; ssl_certificate_key FOLDER/key.pem;
         ssl_session_cache shared:all:1m;
@@ -47,6 +48,17 @@ http {
         location / { proxy_pass http://service; }
         location /.slime/ { return 404; }
     }
+}
+"""
+
+
+# The upstream of the small requests.
+STATIC = """
+daemon off; master_process off; worker_processes 1; pid FOLDER/static.pid; error_log stderr warn;
+events { worker_connections 4096; }
+http {
+    access_log off; keepalive_timeout 600s; keepalive_requests 100000000;
+    server { listen 127.0.0.1:PORT; location / { return 200 "a body of a few bytes"; } }
 }
 """
 
@@ -154,20 +166,21 @@ def handshakes(server, context, is_resumed):
     return HANDSHAKES / (server.seconds() - before)
 
 
-def requests(server, context):
-    """Processor microseconds for a small request on a connection that is kept."""
-    request = b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"
-    with connect(server, context, request=request) as tls:
-        before = server.seconds()
-        for _ in range(REQUESTS):
-            tls.sendall(request)
-            answer = b""
-            while not answer.endswith(b"\r\n\r\n\0"):
-                part = tls.recv(65536)
-                if not part:
-                    sys.exit("a connection did not stay open")
-                answer += part
-        return (server.seconds() - before) / REQUESTS * 1e6
+def requests(server, connections):
+    """Processor microseconds for a small request on connections that are kept."""
+
+    def wrk(seconds):
+        url = f"https://127.0.0.1:{server.port}/"
+        command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", url]
+        text = subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT).stdout
+        if "Non-2xx" in text or "Socket errors" in text:
+            sys.exit(f"requests failed: {text}")
+        return int(re.search(r"(\d+) requests in", text)[1])
+
+    wrk(1)
+    before = server.seconds()
+    count = wrk(SECONDS)
+    return (server.seconds() - before) / count * 1e6
 
 
 def transfer(server, folder, is_upload):
@@ -192,17 +205,28 @@ def idle(server, context):
     return each
 
 
+@contextlib.contextmanager
+def on_one_processor():
+    """What is started meanwhile stays on one processor."""
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(all_of_them)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
 def main():
     rows = {}
     for number in range(ROUNDS):
         print(f"round {number + 1}", file=sys.stderr)
         measure(rows)
-    print(f"{'':32}{'slime':>26}{'nginx':>26}")
+    print(f"{'':32}{'slime':>32}{'nginx':>32}")
     for what, figures in rows.items():
         cells = [
             f"{statistics.median(column):.2f} ({min(column):.2f} to {max(column):.2f})" for column in zip(*figures, strict=True)
         ]
-        print(f"{what:32}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"{what:32}" + "".join(f"{cell:>32}" for cell in cells))
 
 
 def measure(rows):
@@ -222,11 +246,15 @@ def measure(rows):
         )
         (folder / "zeros").touch()
         os.truncate(folder / "zeros", GIGABYTES * 10**9)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        text = NGINX.replace("FOLDER", name).replace("PORT", str(port)).replace("SERVICE", str(service.port))
-        (folder / "nginx.conf").write_text(text)
-        nginx = start(["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"], port)
+        def start_nginx(template, service=0):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                port = listener.getsockname()[1]
+            path = folder / f"nginx.{port}.conf"
+            text = template.replace("FOLDER", name).replace("PORT", str(port)).replace("SERVICE", str(service))
+            path.write_text(text)
+            return start(["nginx", "-e", "stderr", "-p", folder, "-c", path], port)
+
+        nginx = start_nginx(NGINX, service.port)
         files = ["--tls-cert", folder / "cert.pem", "--tls-key", folder / "key.pem"]
         hub = start(
             [SLIME, "hub", "--host", "127.0.0.1", "--port", 0, "--tls-port", 0, *files, "--log-level", "debug"],
@@ -246,7 +274,20 @@ def measure(rows):
 
         row("full handshakes/CPU s", handshakes(hub, context, False), handshakes(nginx, context, False))
         row("resumed handshakes/CPU s", handshakes(hub, context, True), handshakes(nginx, context, True))
-        row("request, CPU us", requests(hub, context), requests(nginx, context))
+        with on_one_processor():
+            static = start_nginx(STATIC)
+            proxy = start_nginx(NGINX, static.port)
+            quiet = start(
+                [SLIME, "hub", "--host", "127.0.0.1", "--port", 0, "--tls-port", 0, *files],
+                line=r"listening on \S*:(\d+) with TLS",
+            )
+            plain_port = quiet.find(r"listening on \S*:(\d+)$")
+            upstream = ["--upstream", f"127.0.0.1:{static.port}", "--num-worker", 64]
+            start([SLIME, "agent", "--hub", f"127.0.0.1:{plain_port}", *upstream], port=static.port)
+            quiet.find(r"agent .* (joined)")
+            for connections in [1, 32]:
+                figures = requests(quiet, connections), requests(proxy, connections)
+                row(f"request, {connections} at once, CPU us", *figures)
         row("down, CPU s/GB", transfer(hub, folder, False), transfer(nginx, folder, False))
         row("up, CPU s/GB", transfer(hub, folder, True), transfer(nginx, folder, True))
         row("idle client, kB", idle(hub, context), idle(nginx, context))
