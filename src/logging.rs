@@ -96,7 +96,7 @@ impl<F: AsFd> LineLogger<F> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.lost > 0 {
             let report =
-                format_args!("{} log lines were lost, because nothing took them", state.lost).to_string();
+                format_args!("{} log lines were lost because nothing read them", state.lost).to_string();
             if self.send(&mut state, &self.line(now, log::Level::Warn, &report)) {
                 state.lost = 0;
             }
@@ -218,7 +218,7 @@ mod tests {
             taken += read(&mut reader).lines().count();
         }
         logger.write_line(0, Level::Info, &format_args!("there again"));
-        let expected = "WARN  2 log lines were lost, because nothing took them\nINFO  there again\n";
+        let expected = "WARN  2 log lines were lost because nothing read them\nINFO  there again\n";
         assert_eq!(read(&mut reader), expected);
     }
 

@@ -21,7 +21,7 @@ const MAX_UPSTREAMS: usize = 1024;
 pub(super) fn run(args: AgentRun, given: &Normalised) -> Result<u8, Failure> {
     let options = options(args, |name| std::env::var_os(name), given)?;
     run_agent(options).map_err(|error| {
-        log::error!("the agent ends: {error}");
+        log::error!("the agent stopped: {error}");
         Failure::Logged
     })
 }

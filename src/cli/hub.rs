@@ -25,7 +25,7 @@ pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
         None => Ok(()),
     };
     made.and_then(|()| run_hub(options)).map_err(|error| {
-        log::error!("the hub ends: {error}");
+        log::error!("the hub stopped: {error}");
         Failure::Logged
     })
 }

@@ -151,7 +151,7 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         [b'/', ..] => SocketAddr::from_pathname(name),
-        _ => Err(io::Error::other("it is neither a path from the root nor the name of an abstract socket")),
+        _ => Err(io::Error::other("it is neither an absolute path nor the name of an abstract socket")),
     }
 }
 

@@ -122,7 +122,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
         }
     }
     if let (Some((_, pin)), Some(listener)) = (&offer, secure.first()) {
-        info!("the pin of the certificate: agents that know no authority for it take --hub-pin {pin}");
+        info!("the pin of the certificate: agents that do not trust its issuer need --hub-pin {pin}");
         if tls.as_ref().is_some_and(|tls| tls.is_own) {
             // The address that was asked for, if it was, else this machine's name.
             let address = listener.local_addr()?;
@@ -138,7 +138,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     }
     if beyond_loopback && config.app_password.is_none() {
         warn!(
-            "there is no app password: whoever reaches this hub can use its agents; set one with --app-password-file, \
+            "there is no app password: anyone who can reach this hub can use its agents; set one with --app-password-file, \
              or listen on --host 127.0.0.1"
         );
     }
@@ -157,7 +157,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
                     info!("{path} was read again, rules: {}", revocations.count());
                     hub.set_revocations(revocations, now);
                 }
-                Err(error) => error!("{error}; the rules that were read before stay in force"),
+                Err(error) => error!("{error}; the previous rules stay in force"),
             }
         }
         match tls.as_ref().map(|files| files.load(now.unix)) {
@@ -165,7 +165,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
                 info!("the certificate was read again; its pin is {pin}");
                 *offer = Some(new);
             }
-            Some(Err(error)) => error!("{error}; the certificate that was read before stays in force"),
+            Some(Err(error)) => error!("{error}; the previous certificate stays in force"),
             None => {}
         }
     }));
@@ -312,12 +312,9 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
     let token = |index: usize| LISTENER_TOKENS + u32::try_from(before + index).unwrap_or(0);
     let naming = |address: &SocketAddr, error: io::Error| {
         let hints = [
-            (io::ErrorKind::AddrInUse, "; end the program that has it, or choose another --port"),
+            (io::ErrorKind::AddrInUse, "; stop the program that uses it, or choose another --port"),
             (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
-            (
-                io::ErrorKind::PermissionDenied,
-                "; ports below 1024 take a privilege, so choose another --port",
-            ),
+            (io::ErrorKind::PermissionDenied, "; ports below 1024 need a privilege; choose another --port"),
         ];
         let hint = hints.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint);
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))

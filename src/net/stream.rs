@@ -258,7 +258,7 @@ impl<S> TlsStream<S> {
         match &self.failure {
             _ if !self.is_handshaking() => None,
             Some(error) => Some(explain(error)),
-            None => self.has_received.then(|| "it was left unfinished".to_owned()),
+            None => self.has_received.then(|| "the other side did not finish the handshake".to_owned()),
         }
     }
 

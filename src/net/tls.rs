@@ -146,7 +146,7 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
 /// A failure in words for the operator.
 pub(super) fn explain(error: &Error) -> String {
     if let Error::InvalidMessage(InvalidMessage::InvalidContentType) = error {
-        return "what is said there is not TLS".to_owned();
+        return "it does not speak TLS".to_owned();
     }
     let Error::InvalidCertificate(certificate) = error else { return error.to_string() };
     if let CertificateError::Other(other) = certificate {

@@ -19,6 +19,17 @@ const MOST: usize = 64;
 /// What makes two lines of one kind: their wording, and a number for whom they are about (0 where that does not matter).
 pub type Kind = (&'static str, u64);
 
+/// A number of things in words: `1 request`, `2 requests`.
+#[derive(Clone, Copy, Debug)]
+pub struct Count(pub usize, pub &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number, thing) = self;
+        write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
+    }
+}
+
 /// The lines that were shown of late, and those that were not.
 #[derive(Debug, Default)]
 pub struct Notices {

@@ -131,7 +131,7 @@ fn what_cannot_be_used_is_one_line_and_exit_code_1() {
         (
             format!("hub --host 127.0.0.1 --port {port}"),
             &hub,
-            "Address already in use (os error 98); end the program that has it, or choose another --port",
+            "Address already in use (os error 98); stop the program that uses it, or choose another --port",
         ),
         ("hub --host no.such.name.invalid".into(), &hub, "cannot listen on 'no.such.name.invalid'"),
         ("hub --host localhost:1".into(), &hub, "; --host is a name or an address, without a port"),
@@ -233,7 +233,8 @@ fn a_port_that_takes_a_privilege() {
     }
     match hub.output() {
         Ok(output) => {
-            let says = "Permission denied (os error 13); ports below 1024 take a privilege, so choose another --port";
+            let says =
+                "Permission denied (os error 13); ports below 1024 need a privilege; choose another --port";
             assert_eq!(output.status.code(), Some(1));
             assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
         }

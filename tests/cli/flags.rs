@@ -401,7 +401,7 @@ fn hubs_and_agents(starter: &mut Starter) {
     // A hub with a certificate of its own, which the others use, too, and an agent that knows it by its pin.
     let own = [("--tls-self-signed", tls.as_str()), ("--secret", SECRET)];
     let own = Hub::of(starter.start("hub run", &[&on_loopback, &own]));
-    let line = own.wait_line("take --hub-pin sha256:");
+    let line = own.wait_line("need --hub-pin sha256:");
     let own_address = format!("https://{}", own.address);
     let pinned = [
         ("--hub", own_address.as_str()),

@@ -241,13 +241,13 @@ fn limits_are_logged_when_they_are_hit() {
     let hub = Hub::start(&["--max-tunnels=1"], &[&secret]);
     let token = register(SECRET, &["--name", "many"]);
     let agent = hub.agent(&token, &echo(), &["--num-worker=2"]);
-    hub.wait_line("the hub has all the tunnels that it takes; see --max-tunnels");
-    agent.wait_line("(503): the hub has all the tunnels that it takes; see --max-tunnels");
+    hub.wait_line("the hub has reached its limit of tunnels, --max-tunnels");
+    agent.wait_line("(503): the hub has reached its limit of tunnels, --max-tunnels");
 
     let hub = Hub::start(&[], &[&secret]);
     let agent = hub.agent(&register(SECRET, &["--max-workers=1"]), &echo(), &["--num-worker=2"]);
-    agent.wait_line("(403): the agent token has all the workers that it allows");
-    hub.wait_line(": the agent token has all the workers that it allows");
+    agent.wait_line("(403): the agent token allows no more workers");
+    hub.wait_line(": the agent token allows no more workers");
 
     let hub = Hub::start(&["--concurrent=1"], &[&secret]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -312,7 +312,9 @@ fn revoked_tokens_are_read_at_the_start_and_on_sighup() {
     hub.wait_line("agent late (");
     fs::write(&file, "not a rule\n").unwrap();
     hub.signal(Signal::HUP);
-    hub.wait_line("line 1 is neither a token id or name nor 'issued-before TIME'; the rules that were read before stay in force");
+    hub.wait_line(
+        "line 1 is neither a token id or name nor 'issued-before TIME'; the previous rules stay in force",
+    );
     fs::write(&file, "early\nlate\n").unwrap();
     hub.signal(Signal::HUP);
     hub.wait_line("was read again, rules: 2");
@@ -321,7 +323,7 @@ fn revoked_tokens_are_read_at_the_start_and_on_sighup() {
     assert!(get(&hub.address, "").starts_with("HTTP/1.1 200"), "the other one still serves");
     fs::remove_file(&file).unwrap();
     hub.signal(Signal::HUP);
-    hub.wait_line("No such file or directory (os error 2); the rules that were read before stay in force");
+    hub.wait_line("No such file or directory (os error 2); the previous rules stay in force");
     // Without rules to read again a signal changes nothing.
     other.signal(Signal::HUP);
     assert!(get(&hub.address, "").starts_with("HTTP/1.1 200"));
@@ -367,16 +369,13 @@ fn an_agent_says_what_is_wrong_with_an_address() {
         }
     });
     for (address, says) in [
-        (
-            hub.address.clone(),
-            "it answers with 400: this port speaks HTTPS: write https:// instead of http://",
-        ),
+        (hub.address.clone(), "it answered 400: this port speaks HTTPS: write https:// instead of http://"),
         (
             format!("https://{}", hub.address),
             "UnknownIssuer; --hub-ca, --hub-pin or --upstream-ca name whom to trust",
         ),
-        (format!("https://{talks_first}"), "failed: what is said there is not TLS"),
-        (nobody.clone(), "what answers there is not a slime hub, or not on this path: status 200"),
+        (format!("https://{talks_first}"), "failed: it does not speak TLS"),
+        (nobody.clone(), "the server there is not a slime hub, or the path is wrong: status 200"),
     ] {
         let agent = Process::start(&["agent", "--hub", &address, "--upstream", &nobody], &[&token]);
         agent.wait_line(says);
@@ -398,9 +397,9 @@ fn the_first_signal_drains_and_the_second_one_ends() {
         }
     };
     agent.signal(Signal::TERM);
-    agent.wait_line("draining: no new requests are taken");
+    agent.wait_line("draining: taking no new requests");
     hub.signal(Signal::INT);
-    hub.wait_line("draining: new requests are refused, 1 are being served or wait");
+    hub.wait_line("draining: refusing new requests; 1 in progress or waiting");
     assert!(get(&hub.address, "").starts_with("HTTP/1.1 503"));
     // What is there is served.
     job.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
@@ -425,7 +424,7 @@ fn the_first_signal_drains_and_the_second_one_ends() {
         process.wait_line("draining");
         process.signal(Signal::TERM);
         assert_eq!(process.wait(), 1);
-        process.wait_line("told again to end");
+        process.wait_line("second signal: 1 request cut off");
     }
     // And one that runs out of time.
     let hub = Hub::start(&["--drain-timeout=0.2", "--startup-grace=1h"], &["SLIME_SECRET=s"]);
@@ -433,7 +432,7 @@ fn the_first_signal_drains_and_the_second_one_ends() {
     // The hub has taken the request in when it has answered a later one.
     assert!(get(&hub.address, "Slime-Block: 0\r\n").starts_with("HTTP/1.1 503"));
     assert_eq!(hub.stop(), 1);
-    assert!(hub.log().contains("the drain timeout is over; 1 requests are cut off"), "{}", hub.log());
+    assert!(hub.log().contains("the drain timeout is over: 1 request cut off"), "{}", hub.log());
 }
 
 // ---- The service manager ----
@@ -546,9 +545,9 @@ fn the_log_of_a_day() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let agent = hub.agent(&token, &upstream.to_string(), &["--agent-id=me", "--num-worker=4"]);
     agent.wait_line(&format!(
-        "upstream {upstream} cannot be used: nobody listens there; asking again every second"
+        "upstream {upstream} cannot be used: nothing is listening there; trying again every second"
     ));
-    hub.wait_line("agent gpu-1 (me) joined, but takes no work: nobody listens there");
+    hub.wait_line("agent gpu-1 (me) joined, but takes no work: nothing is listening there");
     agent.wait_line(&format!("joined the hub at {} as me: 4 workers for upstream {upstream}", hub.address));
     echo_on(TcpListener::bind(upstream).unwrap());
     agent.wait_line(&format!("upstream {upstream} can be used again"));
@@ -566,8 +565,8 @@ fn the_log_of_a_day() {
     // The hub goes and another one comes, to which nobody can connect in between.
     let address = hub.address.clone();
     assert_eq!(hub.stop(), 0);
-    agent.wait_line("the hub is ending; dialling until one is there again");
-    agent.wait_line(&format!("cannot join the hub at {address}: nobody listens there; trying on"));
+    agent.wait_line("the hub is shutting down; reconnecting until it is back");
+    agent.wait_line(&format!("cannot join the hub at {address}: nothing is listening there; retrying"));
     let hub = Hub::start_at(&address, &[], &[&format!("SLIME_SECRET={SECRET}")]);
     hub.wait_line("agent gpu-1 (me) joined");
     assert!(get(&address, "Slime-Block: 1\r\n").starts_with("HTTP/1.1 200"));
@@ -627,7 +626,7 @@ fn lines_for_the_journal_have_no_time() {
     let log = fs::File::options().append(true).open(&path).unwrap();
     let file = log.metadata().unwrap();
     for (journal, begins) in [
-        (format!("JOURNAL_STREAM={}:{}", file.dev(), file.ino()), "ERROR the hub ends: "),
+        (format!("JOURNAL_STREAM={}:{}", file.dev(), file.ino()), "ERROR the hub stopped: "),
         (format!("JOURNAL_STREAM={}:{}", file.dev(), file.ino() + 1), "20"),
     ] {
         let environment = ["SLIME_SECRET=s", "SLIME_MAX_CLIENTS=9", "SLIME_MAX_TUNNELS=9", &journal];

@@ -35,20 +35,17 @@ fn a_proxy_that_does_not_connect_is_said() {
     for (answer, reason) in [
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n",
-            "it wants a user and a password",
+            "the proxy wants a valid user and password",
         ),
-        (
-            "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
-            "it cannot or will not connect: status 403",
-        ),
-        ("220 smtp ready\r\n\r\n", "what answers there is not an HTTP proxy"),
-        ("", "what answers there is not an HTTP proxy"),
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "the proxy did not connect: status 403"),
+        ("220 smtp ready\r\n\r\n", "the proxy does not answer in HTTP"),
+        ("", "the proxy does not answer in HTTP"),
     ] {
         let proxy = ConnectProxy::start(answer);
         let address = proxy.address().to_string();
         let agent = hub.agent("http://127.0.0.1:9", &["--proxy", &address]);
         let line = agent.wait_line("cannot join the hub");
-        assert!(line.contains(reason) && line.contains(&format!("by the proxy {address}")), "{line}");
+        assert!(line.contains(reason) && line.contains(&format!("through the proxy {address}")), "{line}");
     }
 }
 

@@ -40,7 +40,7 @@ impl Agent {
                     self.dial_upstream(key, now);
                 }
                 Leg::Paired { .. } if serving.messages.is_answered() => {
-                    self.cut(key, "the upstream broke its response off", now)
+                    self.cut(key, "the upstream broke off its response", now)
                 }
                 Leg::Paired { .. } => self.fail(key, BROKE, now),
                 Leg::Gathering(_) | Leg::Waiting => {}
@@ -100,7 +100,7 @@ impl Agent {
             serving.other_by = now.mono.after_coarse(self.config.limits.stall);
         }
         if serving.other_by <= now.mono {
-            self.cut(key, "nothing came of the upgraded connection since one side of it ended", now);
+            self.cut(key, "the upgraded connection stood still after one side had ended", now);
             return;
         }
         if serving.sign_at <= now.mono {

@@ -176,7 +176,7 @@ impl Agent {
         }
         let kind = ("down", u64::from(index));
         let authority = self.authority(index).to_owned();
-        let line = format_args!("upstream {authority} cannot be used: {why}; asking again every second");
+        let line = format_args!("upstream {authority} cannot be used: {why}; trying again every second");
         self.notices.say(Level::Warn, kind, now.mono, line);
         self.join_anew(index, why, now);
     }
@@ -215,10 +215,10 @@ impl Agent {
 /// Why a connection could not be made, or ended.
 pub(super) fn describe(reason: Closed) -> &'static str {
     match reason.why {
-        Why::Unreachable(Unreachable::NameNotFound) => "its name is not found",
-        Why::Unreachable(Unreachable::Refused) => "nobody listens there",
-        Why::Unreachable(Unreachable::Untrusted) => "TLS with it fails",
-        Why::Unreachable(Unreachable::Other) => "there is no way to it",
+        Why::Unreachable(Unreachable::NameNotFound) => "cannot resolve its name",
+        Why::Unreachable(Unreachable::Refused) => "nothing is listening there",
+        Why::Unreachable(Unreachable::Untrusted) => "TLS with it failed",
+        Why::Unreachable(Unreachable::Other) => "it cannot be reached",
         Why::Failed | Why::Lingered => "the connection failed",
     }
 }

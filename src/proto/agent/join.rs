@@ -6,20 +6,20 @@ use super::{Agent, Tunnel, TunnelOf, WorkerState};
 use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
 use crate::proto::key::{TunnelKey, WorkerKey};
+use crate::proto::notice::Count;
 use crate::proto::seam::{Command, End, Step, Target};
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{Hello, Welcome};
 
 const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
 /// What is said about a 401 that is not the hub's.
-const LOCKED: &str =
-    "a reverse proxy before it answered 401; name a user and a password, as --hub http://user:password@host";
+const LOCKED: &str = "a reverse proxy in front of it answered 401; it wants a user and a password: --hub http://user:password@host";
 
 /// What is said about a redirection.
-const MOVED: &str = "what answers there points to another address; should --hub begin with https://?";
+const MOVED: &str = "it redirects to another address; should --hub begin with https://?";
 /// What is said about a 400 that does not say why: what servers of TLS answer to those who come without.
 const MISUNDERSTOOD: &str =
-    "what answers there does not understand the handshake (400); should --hub begin with https://?";
+    "it does not understand the handshake (status 400); should --hub begin with https://?";
 
 impl Agent {
     /// Dials the hub, unless the process is ending.
@@ -107,11 +107,13 @@ impl Agent {
             _ => {
                 self.drop_tunnel(tunnel);
                 match status {
-                    0 => self.tunnel_lost(key, "what answers there is not an HTTP proxy", now),
-                    407 => self.tunnel_lost(key, "it wants a user and a password, or others", now),
-                    _ => {
-                        self.tunnel_lost(key, &format!("it cannot or will not connect: status {status}"), now)
-                    }
+                    0 => self.tunnel_lost(key, "the proxy does not answer in HTTP", now),
+                    407 => self.tunnel_lost(
+                        key,
+                        "the proxy wants a valid user and password: --proxy http://user:password@host",
+                        now,
+                    ),
+                    _ => self.tunnel_lost(key, &format!("the proxy did not connect: status {status}"), now),
                 }
                 Step::Wait
             }
@@ -169,16 +171,15 @@ impl Agent {
             }
             Welcome::Unauthorized => {
                 let why = why.unwrap_or(NOT_WANTED);
-                let line =
-                    format_args!("the hub rejects the token, which is shown to it again and again: {why}");
+                let line = format_args!("the hub still rejects the token; retrying ({why})");
                 self.notices.say(Level::Warn, ("rejected", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.rest_slowly(key, now);
                 Step::Wait
             }
             Welcome::NoRoom => {
-                let why = why.unwrap_or("there is no room for it, or no hub behind what answers there");
-                let line = format_args!("the hub does not take {} ({status}): {why}", self.describe(key));
+                let why = why.unwrap_or("it has no room, or there is no hub behind this address");
+                let line = format_args!("the hub did not accept {} ({status}): {why}", self.describe(key));
                 self.notices.say(Level::Warn, ("no room", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.rest(key, false, now);
@@ -187,16 +188,16 @@ impl Agent {
             Welcome::Other => {
                 self.drop_tunnel(tunnel);
                 match status {
-                    0 => self.tunnel_lost(key, "what answers there is not a slime hub", now),
+                    0 => self.tunnel_lost(key, "the server there is not a slime hub", now),
                     401 => self.tunnel_lost(key, LOCKED, now),
                     301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
                     400 => match why {
-                        Some(why) => self.tunnel_lost(key, &format!("it answers with 400: {why}"), now),
+                        Some(why) => self.tunnel_lost(key, &format!("it answered 400: {why}"), now),
                         None => self.tunnel_lost(key, MISUNDERSTOOD, now),
                     },
                     _ => {
                         let why = format!(
-                            "what answers there is not a slime hub, or not on this path: status {status}"
+                            "the server there is not a slime hub, or the path is wrong: status {status}"
                         );
                         self.tunnel_lost(key, &why, now);
                     }
@@ -216,9 +217,9 @@ impl Agent {
         }
         let AgentConfig { hub_authority, upstreams, workers, .. } = &self.config;
         let Some(Upstream { agent_id, authority, .. }) = upstreams.get(usize::from(index)) else { return };
-        let plural = if *workers == 1 { "worker" } else { "workers" };
+        let workers = Count(*workers as usize, "worker");
         let line = format_args!(
-            "joined the hub at {hub_authority} as {agent_id}: {workers} {plural} for upstream {authority}"
+            "joined the hub at {hub_authority} as {agent_id}: {workers} for upstream {authority}"
         );
         self.notices.say(Level::Info, ("joined", index.into()), now.mono, line);
     }

@@ -38,7 +38,7 @@ impl Agent {
             WorkerState::Joined { tunnel, heard_by, .. } if *heard_by <= now.mono => {
                 let tunnel = *tunnel;
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, "the hub gave no sign of life", now);
+                self.tunnel_lost(key, "the hub stopped responding", now);
             }
             WorkerState::Leaving { tunnel, until } if *until <= now.mono => {
                 let tunnel = *tunnel;
@@ -193,7 +193,7 @@ impl Agent {
                     key,
                     Level::Warn,
                     "lost",
-                    format_args!("lost the hub: {why}; dialling again"),
+                    format_args!("lost the hub: {why}; reconnecting"),
                     now,
                 );
                 self.rest(key, settled, now);
@@ -204,8 +204,8 @@ impl Agent {
                     .config
                     .proxy
                     .as_ref()
-                    .map_or(String::new(), |proxy| format!(" by the proxy {}", proxy.name));
-                let line = format_args!("cannot join the hub at {hub}{by}: {why}; trying on");
+                    .map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.name));
+                let line = format_args!("cannot join the hub at {hub}{by}: {why}; retrying");
                 self.notices.say(Level::Warn, ("unreachable", 0), now.mono, line);
                 if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
                     *joined = false;
@@ -225,11 +225,11 @@ impl Agent {
         let (level, what) = match reason {
             CloseReason::Replaced => (
                 Level::Warn,
-                "another agent with this id took the place of a worker: give each its own --agent-id, or none",
+                "another agent with the same id took over a worker; give each agent its own --agent-id, or none",
             ),
             CloseReason::Expired => (Level::Warn, TOKEN_EXPIRED),
             CloseReason::Revoked => (Level::Warn, TOKEN_REVOKED),
-            CloseReason::Draining => (Level::Info, "the hub is ending; dialling until one is there again"),
+            CloseReason::Draining => (Level::Info, "the hub is shutting down; reconnecting until it is back"),
         };
         self.note_apart(key, level, reason.as_str(), format_args!("{what}"), now);
         match reason {

@@ -31,7 +31,7 @@ use self::leftover::{Discarding, Finishing};
 use self::serve::{Serving, SpareServings};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
-use super::notice::Notices;
+use super::notice::{Count, Notices};
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
@@ -277,7 +277,7 @@ impl Agent {
         if done || now.mono >= until {
             self.draining = None;
             if !done {
-                warn!("the drain timeout is over; what is left is cut off");
+                warn!("the drain timeout is over: {} cut off", Count(self.census().serving, "request"));
             }
             self.notices.handle_end(now.mono);
             self.commands.push(Command::Exit(u8::from(!done)));
@@ -430,11 +430,11 @@ impl Core for Agent {
 
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
-            warn!("told again to end: what is left is cut off");
+            warn!("second signal: {} cut off", Count(self.census().serving, "request"));
             self.commands.push(Command::Exit(1));
             return;
         }
-        info!("draining: no new requests are taken");
+        info!("draining: taking no new requests");
         self.draining = Some(now.mono.after(self.config.drain_timeout));
         let workers: Vec<WorkerKey> = self.workers.iter().map(|(key, _)| key).collect();
         for worker in workers {
@@ -481,7 +481,7 @@ impl Agent {
             TunnelOf::Worker { key: worker, .. } if send_by <= now.mono => {
                 let worker = *worker;
                 self.drop_tunnel(key);
-                self.tunnel_lost(worker, "the hub takes nothing of what is sent", now);
+                self.tunnel_lost(worker, "the hub stopped reading", now);
             }
             TunnelOf::Nobody { .. } | TunnelOf::Worker { .. } => self.arm_tunnel(key),
         }
@@ -504,7 +504,7 @@ impl Agent {
             UpstreamOf::Probe(index) if is_late => {
                 let index = *index;
                 self.drop_upstream(key);
-                self.probe_failed(index, "it takes nothing of what is sent", now);
+                self.probe_failed(index, "it stopped reading", now);
             }
             // What it is still being sent counts as long as it takes any of it.
             UpstreamOf::Nobody { until } if *until <= now.mono && is_sending => {

@@ -28,7 +28,7 @@ use crate::proto::tunnel::{CHALLENGE, Hello};
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const TOO_LARGE: Violation =
-    Violation { status: 413, detail: "the request body is larger than this hub takes" };
+    Violation { status: 413, detail: "the request body is larger than this hub allows" };
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
 /// The longest `Slime-Max-Wait`: a year.
@@ -347,8 +347,11 @@ impl Hub {
             });
         }
         if self.draining.is_some() {
-            let refusal =
-                Refusal::new(503, "destination_unavailable", "the hub is ending; try again in a moment");
+            let refusal = Refusal::new(
+                503,
+                "destination_unavailable",
+                "the hub is shutting down; try again in a moment",
+            );
             self.refuse(key, refusal, head.method.is_head(), true, now);
             return Ok(());
         }

@@ -8,20 +8,18 @@ use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::key::{ClientKey, TunnelKey};
+use crate::proto::notice::Count;
 use crate::proto::pool::{AgentSlot, Joining};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CloseReason, Hello, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome};
 
-const TUNNELS_FULL: Refusal = Refusal::new(
-    503,
-    "connection_limit_reached",
-    "the hub has all the tunnels that it takes; see --max-tunnels",
-);
+const TUNNELS_FULL: Refusal =
+    Refusal::new(503, "connection_limit_reached", "the hub has reached its limit of tunnels, --max-tunnels");
 const TOKEN_BAD: &str =
     "the agent token is not one of this hub's; make one with 'slime hub register' and the hub's secret";
-const WORKERS_FULL: &str = "the agent token has all the workers that it allows, over all its agents";
+const WORKERS_FULL: &str = "the agent token allows no more workers, counted over all its agents";
 
 impl Hub {
     /// A client turns out to be an agent: it becomes a tunnel, or is told why not.
@@ -49,7 +47,7 @@ impl Hub {
             }
         }
         for (agent, tunnels) in closed {
-            info!("agent {agent} was revoked: {tunnels} tunnels are closed");
+            info!("agent {agent} was revoked: closing {}", Count(tunnels, "tunnel"));
         }
     }
 
@@ -113,7 +111,7 @@ impl Hub {
             let serial = self.pool.serial(joined.agent).map_or(0, |serial| serial.0);
             let name = self.pool.describe(joined.agent);
             let line = format_args!(
-                "agent {name} worker {}: a new tunnel takes the place of the old one; if this goes on, two agents run with one --agent-id",
+                "agent {name} worker {}: a new tunnel replaced the old one; if this repeats, two agents run with the same --agent-id",
                 hello.worker
             );
             self.notices.say(Level::Info, ("replaced", serial), now.mono, line);

@@ -28,7 +28,7 @@ use super::error::Violation;
 use super::exchange::Messages;
 use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::list::{Arena, List, NodeId};
-use super::notice::Notices;
+use super::notice::{Count, Notices};
 use super::pool::{AgentSlot, Gone, Need, Pool};
 use super::queue::{Arrival, DispatchQueue, Place};
 use super::revocation::Revocations;
@@ -402,7 +402,7 @@ impl Hub {
             self.draining = None;
             let left = self.exchanges.len();
             if left > 0 {
-                warn!("the drain timeout is over; {left} requests are cut off");
+                warn!("the drain timeout is over: {} cut off", Count(left, "request"));
             }
             self.bid_farewell(now);
             self.notices.handle_end(now.mono);
@@ -434,7 +434,7 @@ impl Core for Hub {
     fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key> {
         if self.clients.len() >= self.config.max_clients {
             let line = format_args!(
-                "there are {} client connections, the limit of --max-clients: idle ones are closed, else new ones",
+                "there are {} client connections, the limit of --max-clients: closing idle ones, or new ones if none is idle",
                 self.clients.len()
             );
             self.notices.say(Level::Warn, ("clients", 0), now.mono, line);
@@ -463,7 +463,7 @@ impl Core for Hub {
 
     fn handle_exhausted(&mut self, now: Now) -> bool {
         let line = format_args!(
-            "a connection waits because file descriptors or memory are used up; raise `ulimit -n` or LimitNOFILE"
+            "a connection has to wait: no file descriptors or no memory left; raise `ulimit -n` or LimitNOFILE"
         );
         self.notices.say(Level::Warn, ("exhausted", 0), now.mono, line);
         self.make_room(now)
@@ -582,11 +582,11 @@ impl Core for Hub {
 
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
-            warn!("told again to end: {} requests are cut off", self.exchanges.len());
+            warn!("second signal: {} cut off", Count(self.exchanges.len(), "request"));
             self.commands.push(Command::Exit(1));
             return;
         }
-        info!("draining: new requests are refused, {} are being served or wait", self.exchanges.len());
+        info!("draining: refusing new requests; {} in progress or waiting", self.exchanges.len());
         self.draining = Some(now.mono.after(self.config.drain_timeout));
     }
 

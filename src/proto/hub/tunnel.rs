@@ -81,13 +81,13 @@ impl Hub {
             return;
         }
         if tunnel.send_by <= now.mono {
-            self.end_lost_tunnel(key, "it takes nothing of what is sent", now);
+            self.end_lost_tunnel(key, "it stopped reading", now);
             return;
         }
         match &mut tunnel.state {
             TunnelState::Free { ping_at, unanswered, .. } if *ping_at <= now.mono => {
                 if *unanswered >= MOST_UNANSWERED {
-                    self.end_lost_tunnel(key, "it gave no sign of life", now);
+                    self.end_lost_tunnel(key, "it stopped responding", now);
                     return;
                 }
                 if self.pool.is_expired(tunnel.agent, now.unix) {
@@ -106,7 +106,7 @@ impl Hub {
                 if client.is_some_and(|client| client.send_by != Mono::NEVER) {
                     *sign_by = now.mono.after(self.config.limits.linger);
                 } else {
-                    self.end_lost_tunnel(key, "it gave no sign of life", now);
+                    self.end_lost_tunnel(key, "it stopped responding", now);
                     return;
                 }
             }
@@ -291,7 +291,7 @@ impl Hub {
         };
         // Nothing but the answer to a sign of life, or a withdrawal, may come.
         if !input.iter().zip(STATUS_LINE).all(|(byte, expected)| byte == expected) {
-            self.drop_tunnel(key, "it sent what nobody asked for", now);
+            self.drop_tunnel(key, "it sent unexpected data", now);
             return Step::Wait;
         }
         let mut storage = Storage::on_tunnel();
@@ -328,7 +328,7 @@ impl Hub {
                 Step::Wait
             }
             Note::Alive | Note::None => {
-                self.drop_tunnel(key, "it sent a response to no request", now);
+                self.drop_tunnel(key, "it sent a response without a request", now);
                 Step::Wait
             }
         }

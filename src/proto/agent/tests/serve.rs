@@ -60,9 +60,9 @@ fn the_upstreams_url_is_applied() {
 #[test]
 fn an_upstream_that_cannot_be_reached_refuses_and_the_worker_comes_back_withdrawn() {
     for (reach, reason, within) in [
-        (Reach::Fails(Unreachable::Refused), "nobody listens there", 0),
-        (Reach::Fails(Unreachable::NameNotFound), "its name is not found", 0),
-        (Reach::Fails(Unreachable::Other), "there is no way to it", 0),
+        (Reach::Fails(Unreachable::Refused), "nothing is listening there", 0),
+        (Reach::Fails(Unreachable::NameNotFound), "cannot resolve its name", 0),
+        (Reach::Fails(Unreachable::Other), "it cannot be reached", 0),
         (Reach::Silent, "it does not answer", 5),
     ] {
         for request in [GET, POST] {
@@ -107,7 +107,7 @@ fn the_body_is_asked_for_once_the_upstream_connection_stands() {
     pair.got(hub);
     pair.to_upstream = Reach::Fails(Unreachable::Refused);
     pair.send(hub, head);
-    assert_eq!(pair.got(hub), refusal("nobody listens there"));
+    assert_eq!(pair.got(hub), refusal("nothing is listening there"));
 }
 
 #[test]

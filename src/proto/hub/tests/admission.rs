@@ -235,7 +235,7 @@ fn a_body_beyond_the_limit_is_413() {
     let mut pair = setup().joined();
     let client = pair.client();
     pair.send(client, put(11, ""));
-    assert_refused(&mut pair, client, 413, "larger than this hub takes");
+    assert_refused(&mut pair, client, 413, "larger than this hub allows");
     assert_closed(&mut pair, client);
     assert_eq!(pair.arrivals(), 0);
     pair.assert_quiet(1);
@@ -245,7 +245,7 @@ fn a_body_beyond_the_limit_is_413() {
     pair.send(client, put_chunked(""));
     let upstream = pair.upstream();
     pair.send(client, "5\r\nhello\r\n5\r\nworld\r\n");
-    assert_refused(&mut pair, client, 413, "larger than this hub takes");
+    assert_refused(&mut pair, client, 413, "larger than this hub allows");
     assert_closed(&mut pair, client);
     assert!(pair.ended(upstream).is_some(), "the upstream must not wait for the rest");
     pair.assert_quiet(1);

@@ -29,12 +29,12 @@ fn what_is_there_is_served_first_and_nothing_else() {
     assert_eq!(at.pair.hub.exit, None);
     // Idle ones may ask, and are told.
     at.pair.send(idle, GET);
-    assert_refused(&mut at.pair, idle, 503, "the hub is ending");
+    assert_refused(&mut at.pair, idle, 503, "the hub is shutting down");
     assert_closed(&mut at.pair, idle);
     at.pair.close(idle);
     let late = at.pair.client();
     at.pair.send(late, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
-    assert_refused(&mut at.pair, late, 503, "the hub is ending");
+    assert_refused(&mut at.pair, late, 503, "the hub is shutting down");
     at.pair.close(late);
     // Tunnels are still accepted.
     let helper = at.pair.raw_agent(&token(2), 0);

@@ -129,7 +129,7 @@ fn the_workers_of_a_token_are_counted_over_all_its_agents() {
     let second = pair.raw_agent_called(&limited, "b", 0, Some("down"));
     assert_eq!((pair.got(first).as_str(), pair.got(second).as_str()), (WELCOME, WELCOME));
     let third = pair.raw_agent_called(&limited, "c", 0, None);
-    assert_refused(&mut pair, third, 403, "all the workers that it allows");
+    assert_refused(&mut pair, third, 403, "allows no more workers");
     assert_closed(&mut pair, third);
     // Another token, and a tunnel that replaces one of these, are welcome.
     let other = pair.raw_agent_called(&token(2), "c", 0, None);
