@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod agent_token;
+mod classes;
 pub mod error;
 pub mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -25,5 +26,6 @@ pub mod table;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 pub mod timer;
+mod tournament;
 pub mod tunnel;
 mod turns;

@@ -2,7 +2,8 @@
 //!
 //! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of their agents' turns.
 //! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
-//! profile, so that finding a tunnel costs a look at the head of one list for each profile, however many tunnels there are.
+//! profile. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
+//! [`super::classes`].
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 use slab::Slab;
 
 use super::agent_token::TokenId;
+use super::classes::{Candidate, Classes, Rights};
+pub use super::classes::{ClassId, ProfileId};
 use super::http1::path;
 use super::key::TunnelKey;
 use super::list::NodeId;
@@ -27,6 +30,7 @@ pub const REDIAL_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Pool {
     profiles: Slab<Profile>,
+    classes: Classes,
     agents: Slab<Agent>,
     by_name: BTreeMap<(TokenId, String), usize>,
     /// Tunnels of each token id, over all its agents.
@@ -34,10 +38,6 @@ pub struct Pool {
     turns: Turns,
     serial: u64,
 }
-
-/// What an agent's token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProfileId(usize);
 
 /// An agent from the moment that it takes work until it takes none: unlike a slot, never given to another one. Who refuses a request
 /// is skipped for it under this name, and has another one when it is back.
@@ -100,8 +100,8 @@ pub struct Joined {
     pub agent: AgentSlot,
     /// The tunnel that had the same name; the caller ends it. It is out of the pool already.
     pub replaced: Option<TunnelKey>,
-    /// Whether a profile came up that was not there before: waiters must be sorted anew.
-    pub new_profile: bool,
+    /// Whether waiters may belong to other classes now: [`Pool::class_of`] is to be asked again.
+    pub splits_classes: bool,
 }
 
 /// What the log should say of an agent.
@@ -113,15 +113,6 @@ pub enum News {
     Withdrew,
     /// It takes work again.
     Returned,
-}
-
-/// What [`Pool::sweep`] found.
-#[derive(Debug, Default)]
-pub struct Swept {
-    /// The agents that are forgotten.
-    pub gone: Vec<Gone>,
-    /// Whether a profile went with them: waiters must be sorted anew.
-    pub profile_went: bool,
 }
 
 /// An agent that is forgotten.
@@ -177,7 +168,7 @@ impl Pool {
         if !replaces && joining.max_workers.is_some_and(|most| count >= most) {
             return None;
         }
-        let (profile, new_profile) = self.profile_for(joining.scopes, joining.scope_paths);
+        let (profile, splits_classes) = self.profile_for(joining.scopes, joining.scope_paths);
         let slot = match self.by_name.get(&name) {
             Some(slot) => *slot,
             None => {
@@ -198,7 +189,7 @@ impl Pool {
                     why_bereft: String::new(),
                 });
                 self.by_name.insert(name, slot);
-                if let Some(profile) = self.profiles.get_mut(profile.0) {
+                if let Some(profile) = self.profiles.get_mut(profile.index()) {
                     profile.agents += 1;
                 }
                 slot
@@ -208,7 +199,7 @@ impl Pool {
         if replaced.is_none() {
             *self.per_token.entry(joining.token).or_default() += 1;
         }
-        Some(Joined { agent: AgentSlot::new(slot), replaced, new_profile })
+        Some(Joined { agent: AgentSlot::new(slot), replaced, splits_classes })
     }
 
     /// The tunnel of this name, which would be replaced.
@@ -246,7 +237,7 @@ impl Pool {
     /// Notes that one more tunnel of this agent takes work, or one fewer.
     pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.index()) else { return };
-        let Some(profile) = self.profiles.get_mut(agent.profile.0) else { return };
+        let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { return };
         if ready && agent.has_refused {
             // It takes now what it refused.
             agent.has_refused = false;
@@ -281,48 +272,51 @@ impl Pool {
 
     /// Enters a tunnel as an idle one.
     pub fn push_idle(&mut self, slot: AgentSlot, tunnel: TunnelKey) -> Option<NodeId> {
-        let agent = self.agents.get(slot.index())?;
-        let profile = self.profiles.get_mut(agent.profile.0)?;
-        self.turns.enter(&mut profile.turns, slot, tunnel)
+        self.change_turns(slot, |turns, queue| turns.enter(queue, slot, tunnel))?
     }
 
     /// Takes a tunnel out of the idle ones, because an exchange gets it.
     pub fn take_idle(&mut self, slot: AgentSlot, place: NodeId) {
-        if let Some(agent) = self.agents.get(slot.index())
-            && let Some(profile) = self.profiles.get_mut(agent.profile.0)
-        {
-            self.turns.take(&mut profile.turns, slot, place);
-        }
+        self.change_turns(slot, |turns, queue| turns.take(queue, slot, place));
     }
 
     /// Takes a tunnel out of the idle ones, for another reason.
     pub fn remove_idle(&mut self, slot: AgentSlot, place: NodeId) {
-        if let Some(agent) = self.agents.get(slot.index())
-            && let Some(profile) = self.profiles.get_mut(agent.profile.0)
-        {
-            self.turns.leave(&mut profile.turns, slot, place);
+        self.change_turns(slot, |turns, queue| turns.leave(queue, slot, place));
+    }
+
+    /// The class of requests to which this one belongs.
+    pub fn class_of(&mut self, need: &Need) -> ClassId {
+        let candidates = self.profiles.iter().map(|(index, profile)| Candidate {
+            profile: ProfileId::new(index),
+            rights: profile.rights(),
+            turn: self.turns.next(&profile.turns, |_| true).map(|next| next.since),
+        });
+        self.classes.find(&need.scope, &need.path, candidates)
+    }
+
+    /// The tunnel whose turn it is among those that may serve this class, but not one of these agents.
+    pub fn find_idle(&self, class: ClassId, refused: &[AgentSerial]) -> Option<TunnelKey> {
+        let first = self.classes.first(class)?;
+        if refused.is_empty() {
+            let profile = self.profiles.get(first.index())?;
+            return self.turns.next(&profile.turns, |_| true).map(|next| next.tunnel);
         }
+        let may = |agent| self.serial(agent).is_some_and(|serial| !refused.contains(&serial));
+        let profiles = self.classes.members(class).iter().filter_map(|id| self.profiles.get(id.index()));
+        let first =
+            profiles.filter_map(|profile| self.turns.next(&profile.turns, may)).min_by_key(|next| next.since);
+        first.map(|next| next.tunnel)
     }
 
-    /// The tunnel whose turn it is among those that may serve this.
-    pub fn find_idle(&self, need: &Need) -> Option<TunnelKey> {
-        let serving =
-            self.profiles.iter().filter(|(_, profile)| !profile.turns.is_empty() && profile.serves(need));
-        self.first_idle(serving.map(|(_, profile)| profile), &need.refused)
+    /// The profiles that may serve this class, in no order.
+    pub fn serving(&self, class: ClassId) -> &[ProfileId] {
+        self.classes.members(class)
     }
 
-    /// The tunnel whose turn it is in these profiles, but not one of these agents.
-    pub fn find_idle_of(&self, profiles: &[ProfileId], refused: &[AgentSerial]) -> Option<TunnelKey> {
-        self.first_idle(profiles.iter().filter_map(|id| self.profiles.get(id.0)), refused)
-    }
-
-    /// The profiles that may serve this, in order.
-    pub fn serving(&self, need: &Need) -> Vec<ProfileId> {
-        self.profiles
-            .iter()
-            .filter(|(_, profile)| profile.serves(need))
-            .map(|(id, _)| ProfileId(id))
-            .collect()
+    /// A class that has other idle tunnels, or other profiles, than when it was last told here.
+    pub fn pop_changed(&mut self) -> Option<ClassId> {
+        self.classes.pop_changed()
     }
 
     /// Whether an agent that may serve this is connected, however busy, and has not refused it.
@@ -337,7 +331,7 @@ impl Pool {
         self.agents.iter().any(|(_, agent)| {
             !need.refused.contains(&agent.serial)
                 && (agent.ready > 0 || lately(agent.bereft))
-                && self.profiles.get(agent.profile.0).is_some_and(|profile| profile.serves(need))
+                && self.profiles.get(agent.profile.index()).is_some_and(|profile| profile.serves(need))
         })
     }
 
@@ -351,7 +345,7 @@ impl Pool {
     }
 
     /// Forgets agents that have been gone for [`REDIAL_GRACE`].
-    pub fn sweep(&mut self, now: Mono) -> Swept {
+    pub fn sweep(&mut self, now: Mono) -> Vec<Gone> {
         let gone: Vec<usize> = self
             .agents
             .iter()
@@ -360,22 +354,21 @@ impl Pool {
             })
             .map(|(slot, _)| slot)
             .collect();
-        let mut swept = Swept::default();
+        let mut told = Vec::new();
         for slot in gone {
             let name = self.describe(AgentSlot::new(slot));
             let agent = self.agents.remove(slot);
-            swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_bereft });
+            told.push(Gone { serial: agent.serial, name, why: agent.why_bereft });
             self.by_name.remove(&(agent.token, agent.id));
-            if let Some(profile) = self.profiles.get_mut(agent.profile.0) {
-                self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
-                profile.agents -= 1;
-                if profile.agents == 0 {
-                    self.profiles.remove(agent.profile.0);
-                    swept.profile_went = true;
-                }
+            let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { continue };
+            self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
+            profile.agents -= 1;
+            if profile.agents == 0 {
+                self.classes.leave(agent.profile, profile.rights());
+                self.profiles.remove(agent.profile.index());
             }
         }
-        swept
+        told
     }
 
     /// When the next of the agents without a tunnel is to be forgotten.
@@ -425,9 +418,17 @@ impl Pool {
         self.agents.get(slot.index()).map(|agent| agent.profile)
     }
 
-    /// Gives back what a burst has left behind.
-    pub fn end_batch(&mut self) {
+    /// Forgets classes in which nobody waits and that nobody serves, and gives back what a burst has left behind.
+    pub fn end_batch(&mut self, has_waiters: impl Fn(ClassId) -> bool) {
+        self.classes.end_batch(has_waiters);
         self.turns.end_batch();
+    }
+
+    /// Whether a tunnel is idle that may serve this, found by a look at every profile. For tests.
+    pub fn could_serve(&self, need: &Need) -> bool {
+        let may = |agent| self.serial(agent).is_some_and(|serial| !need.refused.contains(&serial));
+        let serving = self.profiles.iter().filter(|(_, profile)| profile.serves(need));
+        serving.into_iter().any(|(_, profile)| self.turns.next(&profile.turns, may).is_some())
     }
 
     /// How many tunnels are idle. For tests.
@@ -444,7 +445,7 @@ impl Pool {
         let same =
             self.profiles.iter().find(|(_, profile)| profile.scopes == scopes && profile.paths == paths);
         if let Some((id, _)) = same {
-            return (ProfileId(id), false);
+            return (ProfileId::new(id), false);
         }
         let profile = Profile {
             scopes: scopes.to_vec(),
@@ -454,19 +455,22 @@ impl Pool {
             ready: 0,
             bereft: None,
         };
-        (ProfileId(self.profiles.insert(profile)), true)
+        let id = ProfileId::new(self.profiles.insert(profile));
+        (id, self.classes.enter(id, Rights { scopes, paths }))
     }
 
-    fn first_idle<'a>(
-        &self,
-        profiles: impl Iterator<Item = &'a Profile>,
-        refused: &[AgentSerial],
-    ) -> Option<TunnelKey> {
-        let may =
-            |agent| refused.is_empty() || self.serial(agent).is_some_and(|serial| !refused.contains(&serial));
-        let first =
-            profiles.filter_map(|profile| self.turns.next(&profile.turns, may)).min_by_key(|next| next.since);
-        first.map(|next| next.tunnel)
+    /// Changes who is idle among the agents of a profile, and keeps its classes in step.
+    fn change_turns<T>(
+        &mut self,
+        slot: AgentSlot,
+        change: impl FnOnce(&mut Turns, &mut Queue) -> T,
+    ) -> Option<T> {
+        let id = self.agents.get(slot.index())?.profile;
+        let profile = self.profiles.get_mut(id.index())?;
+        let changed = change(&mut self.turns, &mut profile.turns);
+        let turn = self.turns.next(&profile.turns, |_| true).map(|next| next.since);
+        self.classes.set_turn(id, turn);
+        Some(changed)
     }
 }
 
@@ -496,6 +500,10 @@ impl Agent {
 }
 
 impl Profile {
+    fn rights(&self) -> Rights<'_> {
+        Rights { scopes: &self.scopes, paths: &self.paths }
+    }
+
     fn has_scope(&self, scope: &str) -> bool {
         scope.is_empty() || self.scopes.iter().any(|own| own == scope)
     }

@@ -1,47 +1,60 @@
 //! Exchanges that wait for a worker, in order of arrival.
 //!
-//! Waiters that the same agents can serve stand in one list (a *class*), so that a freed tunnel looks only at the heads of the
-//! classes that it may serve, and a hand-off costs the same with one and with a thousand waiters. The number of classes is
-//! bounded by the different sets of profiles, not by what applications ask for: all requests that nobody can serve are one class.
+//! Waiters that the same agents can serve stand in one list, that of their class ([`super::classes`]). A freed tunnel looks only
+//! at the classes that it may serve, and of those only at the one whose first waiter came first, so that a hand-off costs the
+//! same with one waiter and with a thousand.
 
-use slab::Slab;
-
+use super::classes::ClassId;
 use super::key::ExchangeKey;
 use super::list::{Arena, List, NodeId};
-use super::pool::{AgentSerial, ProfileId};
+use super::tournament::Tournament;
 
 /// Waiters.
 #[derive(Debug, Default)]
 pub struct DispatchQueue {
     arena: Arena<Waiter>,
-    classes: Slab<Class>,
+    /// By class.
+    lines: Vec<Line>,
+    /// By class: the first waiter's arrival, if a tunnel is idle that it may have.
+    served: Tournament,
+    /// Classes whose waiters have changed since somebody asked.
+    changed: Vec<ClassId>,
     len: usize,
-    /// Waiters of the class that no profile serves.
-    hopeless: usize,
 }
 
 /// The place of an exchange in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    class: usize,
+    class: ClassId,
     node: NodeId,
+}
+
+impl Place {
+    /// The class in which the exchange waits.
+    pub fn class(self) -> ClassId {
+        self.class
+    }
 }
 
 /// The order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrival(pub u64);
 
-#[derive(Debug)]
-struct Waiter {
-    exchange: ExchangeKey,
-    arrival: Arrival,
+/// The waiters of a class.
+#[derive(Debug, Default)]
+struct Line {
+    waiters: List,
+    /// Whether it stands in `changed`.
+    has_changed: bool,
 }
 
-#[derive(Debug)]
-struct Class {
-    profiles: Vec<ProfileId>,
-    refused: Vec<AgentSerial>,
-    waiters: List,
+/// An exchange that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// Which one.
+    pub exchange: ExchangeKey,
+    /// When it came.
+    pub arrival: Arrival,
 }
 
 impl DispatchQueue {
@@ -55,95 +68,95 @@ impl DispatchQueue {
         self.len == 0
     }
 
-    /// How many wait for agents of which none is known.
-    pub fn hopeless(&self) -> usize {
-        self.hopeless
+    /// The classes in which anybody waits, with how many wait there.
+    pub fn classes(&self) -> impl Iterator<Item = (ClassId, usize)> + '_ {
+        let lines = self.lines.iter().enumerate().filter(|(_, line)| !line.waiters.is_empty());
+        lines.map(|(index, line)| (ClassId::new(index), line.waiters.len()))
     }
 
-    /// Enters by order of arrival: at the end, but for an exchange that was refused and keeps its place.
-    pub fn enter(
-        &mut self,
-        exchange: ExchangeKey,
-        arrival: Arrival,
-        profiles: Vec<ProfileId>,
-        refused: &[AgentSerial],
-    ) -> Place {
-        self.len += 1;
-        if profiles.is_empty() {
-            self.hopeless += 1;
+    /// Whether anybody waits in a class.
+    pub fn has_waiters(&self, class: ClassId) -> bool {
+        self.lines.get(class.index()).is_some_and(|line| !line.waiters.is_empty())
+    }
+
+    /// Enters by order of arrival: at the end, but for an exchange that comes back and keeps its place.
+    pub fn enter(&mut self, exchange: ExchangeKey, arrival: Arrival, class: ClassId) -> Option<Place> {
+        while self.lines.len() <= class.index() {
+            self.lines.push(Line::default());
+            self.served.push();
         }
-        let same =
-            self.classes.iter().find(|(_, class)| class.profiles == profiles && class.refused == refused);
-        let id = match same {
-            Some((id, _)) => id,
-            None => {
-                self.classes.insert(Class { profiles, refused: refused.to_vec(), waiters: List::default() })
-            }
+        let waiters = &mut self.lines.get_mut(class.index())?.waiters;
+        // The last one came after it if any did.
+        let next = if waiters.back(&self.arena).is_some_and(|last| last.arrival > arrival) {
+            waiters.iter(&self.arena).find(|(_, other)| other.arrival > arrival).map(|(node, _)| node)
+        } else {
+            None
         };
-        let waiter = Waiter { exchange, arrival };
-        let node = match self.classes.get_mut(id) {
-            Some(class) => {
-                let next = if class.ends_after(&self.arena, arrival) {
-                    class
-                        .waiters
-                        .iter(&self.arena)
-                        .find(|(_, other)| other.arrival > arrival)
-                        .map(|(node, _)| node)
-                } else {
-                    None
-                };
-                class.waiters.insert_before(&mut self.arena, next, waiter)
-            }
-            // Not reached: the class was found or made above.
-            None => List::default().push_back(&mut self.arena, waiter),
-        };
-        Place { class: id, node }
+        let node = waiters.insert_before(&mut self.arena, next, Waiter { exchange, arrival });
+        self.len += 1;
+        self.note_change(class);
+        Some(Place { class, node })
     }
 
     /// Leaves the queue.
     pub fn leave(&mut self, place: Place) {
-        let Some(class) = self.classes.get_mut(place.class) else { return };
-        if class.waiters.remove(&mut self.arena, place.node).is_none() {
-            return;
-        }
-        self.len -= 1;
-        if class.profiles.is_empty() {
-            self.hopeless -= 1;
-        }
-        if class.waiters.is_empty() {
-            self.classes.remove(place.class);
+        let Some(line) = self.lines.get_mut(place.class.index()) else { return };
+        if line.waiters.remove(&mut self.arena, place.node).is_some() {
+            self.len -= 1;
+            self.note_change(place.class);
         }
     }
 
-    /// The waiter that came first among those for whom `find` finds something, with what it found. `find` is asked once for each
-    /// class, with the profiles that serve it and the agents that it must not go to.
-    pub fn first_served<T>(
-        &self,
-        mut find: impl FnMut(&[ProfileId], &[AgentSerial]) -> Option<T>,
-    ) -> Option<(ExchangeKey, T)> {
-        let heads = self.classes.iter().filter_map(|(_, class)| {
-            let waiter = class.waiters.front(&self.arena)?;
-            Some((waiter, find(&class.profiles, &class.refused)?))
-        });
-        heads.min_by_key(|(waiter, _)| waiter.arrival).map(|(waiter, found)| (waiter.exchange, found))
+    /// The waiters of a class, the first to come first.
+    pub fn waiters_of(&self, class: ClassId) -> impl Iterator<Item = Waiter> + '_ {
+        let line = self.lines.get(class.index());
+        line.into_iter().flat_map(|line| line.waiters.iter(&self.arena)).map(|(_, waiter)| *waiter)
     }
 
-    /// All waiters, in order of arrival.
-    pub fn waiters(&self) -> Vec<ExchangeKey> {
-        let mut all: Vec<(Arrival, ExchangeKey)> = self
-            .classes
-            .iter()
-            .flat_map(|(_, class)| class.waiters.iter(&self.arena))
-            .map(|(_, waiter)| (waiter.arrival, waiter.exchange))
-            .collect();
-        all.sort_unstable();
-        all.into_iter().map(|(_, exchange)| exchange).collect()
+    /// A class whose waiters have changed. [`DispatchQueue::note_served`] is to be told what became of it.
+    pub fn pop_changed(&mut self) -> Option<ClassId> {
+        let class = self.changed.pop()?;
+        if let Some(line) = self.lines.get_mut(class.index()) {
+            line.has_changed = false;
+        }
+        Some(class)
+    }
+
+    /// The first waiter of a class that could be served now came then, if there is one.
+    pub fn note_served(&mut self, class: ClassId, arrival: Option<Arrival>) {
+        self.served.set(class.index(), arrival.map(|Arrival(arrival)| arrival));
+    }
+
+    /// The class of the waiter that came first among those that could be served now. It needs to have been told of all changes.
+    pub fn first_served(&self) -> Option<ClassId> {
+        self.served.first().map(ClassId::new)
+    }
+
+    /// All waiters, in no order.
+    pub fn waiters(&self) -> impl Iterator<Item = (ClassId, Waiter)> + '_ {
+        self.classes().flat_map(|(class, _)| self.waiters_of(class).map(move |waiter| (class, waiter)))
+    }
+
+    /// Gives back what a burst has left behind.
+    pub fn end_batch(&mut self) {
+        self.arena.end_batch();
+        while self.lines.len() > KEPT
+            && self.lines.last().is_some_and(|line| line.waiters.is_empty() && !line.has_changed)
+        {
+            self.lines.pop();
+            self.served.swap_remove(self.lines.len());
+        }
+    }
+
+    fn note_change(&mut self, class: ClassId) {
+        if let Some(line) = self.lines.get_mut(class.index())
+            && !line.has_changed
+        {
+            line.has_changed = true;
+            self.changed.push(class);
+        }
     }
 }
 
-impl Class {
-    /// Whether anybody in this class arrived after `arrival`. The last one did if any did.
-    fn ends_after(&self, arena: &Arena<Waiter>, arrival: Arrival) -> bool {
-        self.waiters.back(arena).is_some_and(|last| last.arrival > arrival)
-    }
-}
+/// Lines that are kept, empty or not: most hubs have fewer classes.
+const KEPT: usize = 64;

@@ -132,12 +132,6 @@ impl Turns {
     }
 }
 
-impl Queue {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +188,7 @@ mod tests {
         it.enter(&[0, 1, 10, 2, 11]);
         assert_eq!(it.turns.idle(), 5);
         assert_eq!(it.take_all(), [2, 1, 11, 0, 10]);
-        assert!(it.queue.is_empty());
+        assert!(it.queue.0.is_empty());
         // One that is used and comes back is used again, and its agent waits for its next turn.
         it.enter(&[0, 1, 10]);
         for expected in [1, 1, 10, 1, 1, 10] {
@@ -215,7 +209,7 @@ mod tests {
         assert_eq!(it.take_all(), [1]);
         it.enter(&[1, 11]);
         assert_eq!(it.take_all(), [1, 11]);
-        assert!(it.queue.is_empty());
+        assert!(it.queue.0.is_empty());
     }
 
     #[test]
@@ -226,7 +220,7 @@ mod tests {
             it.leave(tunnel);
         }
         assert_eq!(it.take_all(), [10]);
-        assert!(it.queue.is_empty());
+        assert!(it.queue.0.is_empty());
         it.enter(&[10, 0, 1]);
         it.leave(0);
         it.leave(1);

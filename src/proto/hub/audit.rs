@@ -94,7 +94,10 @@ impl Hub {
 
     /// Whether a request waits although there are a worker that could serve it and a permit.
     fn has_overlooked(&self) -> bool {
-        let find = |profiles: &[_], refused: &[_]| self.pool.find_idle_of(profiles, refused);
-        self.has_permit() && self.queue.first_served(find).is_some()
+        self.has_permit()
+            && self.queue.waiters().any(|(_, waiter)| {
+                let exchange = self.exchanges.get(waiter.exchange);
+                exchange.is_some_and(|it| self.pool.could_serve(&it.need))
+            })
     }
 }

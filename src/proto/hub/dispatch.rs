@@ -10,7 +10,8 @@ use super::{
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::head::{HeadScan, Version};
 use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::{AgentSlot, Need};
+use crate::proto::pool::{AgentSlot, ClassId, Need};
+use crate::proto::queue::Waiter;
 use crate::proto::seam::{Close, Command};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::CloseReason;
@@ -61,7 +62,8 @@ impl Hub {
         }
         while self.has_permit() {
             let Some(exchange) = self.exchanges.get(key) else { return };
-            let Some(tunnel) = self.pool.find_idle(&exchange.need) else { break };
+            let class = self.pool.class_of(&exchange.need);
+            let Some(tunnel) = self.pool.find_idle(class, &exchange.need.refused) else { break };
             if self.activate(key, tunnel, now) {
                 return;
             }
@@ -74,23 +76,43 @@ impl Hub {
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
         while self.has_permit() && !self.queue.is_empty() {
-            let found =
-                self.queue.first_served(|profiles, refused| self.pool.find_idle_of(profiles, refused));
-            let Some((exchange, tunnel)) = found else { return };
-            self.activate(exchange, tunnel, now);
+            while let Some(class) = self.pool.pop_changed().or_else(|| self.queue.pop_changed()) {
+                let first = self.first_served_of(class).map(|(waiter, _)| waiter.arrival);
+                self.queue.note_served(class, first);
+            }
+            let Some((waiter, tunnel)) =
+                self.queue.first_served().and_then(|class| self.first_served_of(class))
+            else {
+                return;
+            };
+            self.activate(waiter.exchange, tunnel, now);
         }
     }
 
-    /// The profiles have changed: every waiter stands with those that the same agents serve.
-    pub(super) fn reclassify(&mut self, now: Now) {
-        for key in self.queue.waiters() {
-            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
-            let Phase::Queued { place: Some(place), .. } = &mut exchange.phase else { continue };
-            self.queue.leave(*place);
-            let profiles = self.pool.serving(&exchange.need);
-            *place = self.queue.enter(key, exchange.arrival, profiles, &exchange.need.refused);
+    /// The first waiter of a class for whom a tunnel is idle, and that tunnel.
+    fn first_served_of(&self, class: ClassId) -> Option<(Waiter, TunnelKey)> {
+        // Else every waiter would be asked about.
+        self.pool.find_idle(class, &[])?;
+        self.queue.waiters_of(class).find_map(|waiter| {
+            let refused = &self.exchanges.get(waiter.exchange)?.need.refused;
+            Some((waiter, self.pool.find_idle(class, refused)?))
+        })
+    }
+
+    /// Scope paths came up that no agent had before: waiters whose path they cover stand with those that the same agents serve.
+    pub(super) fn reclassify(&mut self) {
+        let all: Vec<(ClassId, Waiter)> = self.queue.waiters().collect();
+        for (class, waiter) in all {
+            let Some(exchange) = self.exchanges.get_mut(waiter.exchange) else { continue };
+            let Phase::Queued { place, .. } = &mut exchange.phase else { continue };
+            let new = self.pool.class_of(&exchange.need);
+            if new != class
+                && let Some(old) = *place
+            {
+                self.queue.leave(old);
+                *place = self.queue.enter(waiter.exchange, waiter.arrival, new);
+            }
         }
-        self.dispatch(now);
     }
 
     /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the pool then.
@@ -148,13 +170,14 @@ impl Hub {
             return Err(QUEUE_FULL);
         }
         let need = &exchange.need;
+        let class = self.pool.class_of(need);
         let is_there = self.pool.is_connected(need, now.mono);
         let connected = is_there || now.mono < self.grace_ends;
         let no_agent = self.why_nobody(need);
         let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
         let since = exchange.began;
         let until = match exchange.patience.block {
-            Some(false) if connected && self.is_anyone_asked(key) => now.mono.after(ASKED_GRACE),
+            Some(false) if connected && self.is_anyone_asked(class) => now.mono.after(ASKED_GRACE),
             Some(false) => return Err(if connected { BUSY } else { no_agent }),
             Some(true) => exchange.patience.max_wait.map_or(Mono::NEVER, |wait| since.after(wait)),
             None if is_there => since.after(longest),
@@ -162,15 +185,20 @@ impl Hub {
             None if connected => since.after(longest).min(self.grace_ends),
             None => return Err(no_agent),
         };
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
-        let profiles = self.pool.serving(&exchange.need);
-        if profiles.is_empty() && self.queue.hopeless() >= (self.config.queue_depth / 4).max(1) {
+        if self.pool.serving(class).is_empty() && self.hopeless() >= (self.config.queue_depth / 4).max(1) {
             return Err(QUEUE_FULL);
         }
-        let place = self.queue.enter(key, exchange.arrival, profiles, &exchange.need.refused);
-        exchange.phase = Phase::Queued { place: Some(place), until };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        let place = self.queue.enter(key, exchange.arrival, class);
+        exchange.phase = Phase::Queued { place, until };
         self.arm_exchange(key);
         Ok(())
+    }
+
+    /// How many wait for agents of which none is known.
+    fn hopeless(&self) -> usize {
+        let classes = self.queue.classes().filter(|(class, _)| self.pool.serving(*class).is_empty());
+        classes.map(|(_, waiters)| waiters).sum()
     }
 
     /// What is said where no agent that could serve this is connected.
@@ -185,9 +213,8 @@ impl Hub {
     }
 
     /// Whether a tunnel that would serve this is free but for an answer to our sign of life.
-    fn is_anyone_asked(&self, key: ExchangeKey) -> bool {
-        let Some(exchange) = self.exchanges.get(key) else { return false };
-        let serving = self.pool.serving(&exchange.need);
+    fn is_anyone_asked(&self, class: ClassId) -> bool {
+        let serving = self.pool.serving(class);
         self.tunnels.iter().any(|(_, tunnel)| {
             matches!(tunnel.state, TunnelState::Free { standing: Standing::Asked, unanswered: 1, .. })
                 && self.pool.profile(tunnel.agent).is_some_and(|profile| serving.contains(&profile))

@@ -142,11 +142,10 @@ impl Hub {
                 self.arm_tunnel(tunnel);
             }
         }
-        if joined.new_profile {
-            self.reclassify(now);
-        } else {
-            self.dispatch(now);
+        if joined.splits_classes {
+            self.reclassify();
         }
+        self.dispatch(now);
         Ok(())
     }
 }

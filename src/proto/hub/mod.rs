@@ -558,15 +558,12 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            let swept = self.pool.sweep(now.mono);
+            let gone = self.pool.sweep(now.mono);
             // Some may have left too lately to be forgotten now.
             self.sweep_at = self.pool.next_sweep().unwrap_or(Mono::NEVER);
-            for Gone { serial, name, why } in swept.gone {
+            for Gone { serial, name, why } in gone {
                 let line = format_args!("agent {name} left: {why}");
                 self.notices.say(Level::Info, ("left", serial.0), now.mono, line);
-            }
-            if swept.profile_went {
-                self.reclassify(now);
             }
         }
         self.notices.handle_timeout(now.mono);
@@ -603,7 +600,8 @@ impl Core for Hub {
         self.client_nodes.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();
-        self.pool.end_batch();
+        self.pool.end_batch(|class| self.queue.has_waiters(class));
+        self.queue.end_batch();
     }
 
     fn commands(&mut self) -> &mut Vec<Command> {
