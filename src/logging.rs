@@ -72,6 +72,13 @@ fn is_journal(target: impl AsFd) -> bool {
     names.zip(stat).is_some_and(|(names, stat)| names == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
+/// Whether a character is seen, and nothing else than seen. Control bytes are not, nor line and paragraph separators (Zl, Zp), nor what
+/// turns the direction of writing or has no width (Cf): with these a name can look like another line, or like another name.
+fn is_shown_as_it_is(character: char) -> bool {
+    // The standard library knows what can be printed, and escapes these beside it.
+    matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
+}
+
 struct LineLogger<F> {
     target: F,
     dated: bool,
@@ -111,7 +118,7 @@ impl<F: AsFd> LineLogger<F> {
         let mut line = if self.dated { format!("{} {level:<5} ", Utc(now)) } else { format!("{level:<5} ") };
         for character in text.chars() {
             // What peers send ends up in log lines: it must not be able to forge one, or to steer a terminal.
-            if character.is_control() {
+            if !is_shown_as_it_is(character) {
                 line.extend(character.escape_default())
             } else {
                 line.push(character)
@@ -193,6 +200,35 @@ mod tests {
         logger.write_line(1_700_000_000, Level::Error, &format_args!("forged\nline\x1b[2J"));
         let expected = "INFO  hello w\u{f6}rld\n2023-11-14T22:13:20Z ERROR forged\\nline\\u{1b}[2J\n";
         assert_eq!(read(&mut reader), expected);
+    }
+
+    #[test]
+    fn what_is_not_seen_is_escaped() {
+        let (mut reader, logger) = logger();
+        for (character, escaped) in [
+            ('\u{2028}', r"\u{2028}"),
+            ('\u{2029}', r"\u{2029}"),
+            ('\u{202a}', r"\u{202a}"),
+            ('\u{202e}', r"\u{202e}"),
+            ('\u{2066}', r"\u{2066}"),
+            ('\u{2069}', r"\u{2069}"),
+            ('\u{200b}', r"\u{200b}"),
+            ('\u{200d}', r"\u{200d}"),
+            ('\u{200f}', r"\u{200f}"),
+            ('\u{2060}', r"\u{2060}"),
+            ('\u{61c}', r"\u{61c}"),
+            ('\u{ad}', r"\u{ad}"),
+            ('\u{feff}', r"\u{feff}"),
+            ('\u{e0041}', r"\u{e0041}"),
+            ('\u{9b}', r"\u{9b}"),
+            ('\u{7f}', r"\u{7f}"),
+        ] {
+            logger.write_line(0, Level::Info, &format_args!("a{character}b"));
+            assert_eq!(read(&mut reader), format!("INFO  a{escaped}b\n"));
+        }
+        let seen = "\"it's\" C:\\x h\u{e9} \u{4e2d}\u{6587} \u{5d0} \u{1f600}";
+        logger.write_line(0, Level::Info, &format_args!("{seen}"));
+        assert_eq!(read(&mut reader), format!("INFO  {seen}\n"));
     }
 
     #[test]
