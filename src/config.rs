@@ -15,6 +15,8 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 /// What a hub is told.
 #[derive(Clone)]
 pub struct HubConfig {
+    /// What it is called in `Via`: a token that no other process has, so that a request that comes back is known.
+    pub name: String,
     /// Exchanges that are active at once.
     pub concurrent: usize,
     /// Exchanges that wait, for a worker or for their body.
@@ -44,6 +46,7 @@ pub struct HubConfig {
 impl Default for HubConfig {
     fn default() -> Self {
         Self {
+            name: String::from("slime"),
             concurrent: 1024,
             queue_depth: 1024,
             queue_timeout: Duration::from_secs(600),

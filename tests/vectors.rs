@@ -22,7 +22,7 @@ mod read;
 #[path = "../src/proto/testing/split.rs"]
 mod testing;
 
-use read::{Direction, Vector};
+use read::{Direction, From, Vector};
 
 #[test]
 fn every_vector_gets_its_verdict() {
@@ -35,7 +35,7 @@ fn every_vector_gets_its_verdict() {
 #[test]
 fn names_are_unique() {
     let mut names: Vec<String> =
-        read::all().iter().map(|vector| format!("{:?} {}", vector.direction, vector.name)).collect();
+        read::all().iter().map(|it| format!("{:?} {:?} {}", it.direction, it.from, it.name)).collect();
     names.sort();
     let before = names.len();
     names.dedup();
@@ -195,7 +195,8 @@ impl Vector {
         let (framing, n) = match self.direction {
             Direction::Request => {
                 let Some(head) = RequestHead::find(scan, input, &mut storage)? else { return Ok(None) };
-                request_to_agent(&head, &HOW_TO_AGENT, out);
+                let trusted = self.from == From::TrustedProxy;
+                request_to_agent(&head, &ToAgent { trusted, ..HOW_TO_AGENT }, out);
                 (head.framing, head.length)
             }
             Direction::Response { to_head } => {
@@ -235,7 +236,9 @@ impl Vector {
             .collect();
         let kept: Vec<&Plain> = came
             .iter()
-            .filter(|(name, _)| !is_ours(name, self.direction) && !nominated.contains(name))
+            .filter(|(name, _)| {
+                !is_ours(name, self.direction) && (name == "via" || !nominated.contains(name))
+            })
             .collect();
         let sent: Vec<&Plain> = went
             .iter()
@@ -323,7 +326,8 @@ impl Vector {
     }
 }
 
-const HOW_TO_AGENT: ToAgent = ToAgent {
+const HOW_TO_AGENT: ToAgent<'_> = ToAgent {
+    name: "slime",
     client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
     secure: false,
     trusted: false,
@@ -341,6 +345,7 @@ const HOW_TO_UPSTREAM: ToUpstream<'_> = ToUpstream {
 
 fn how_to_client(framing: Framing) -> ToClient<'static> {
     ToClient {
+        name: "slime",
         agent_id: "gpu-1",
         version: Version::Http11,
         framing: framing.onward(Version::Http11),
@@ -385,10 +390,29 @@ fn is_ours(name: &str, direction: Direction) -> bool {
         "upgrade",
         "content-length",
     ];
-    let request = ["host", "expect", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
-    hop.contains(&name)
+    let request = [
+        "host",
+        "expect",
+        "forwarded",
+        "proxy",
+        "x-real-ip",
+        "x-rewrite-url",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "cf-connecting-ip",
+        "true-client-ip",
+        "max-forwards",
+        "proxy-status",
+    ];
+    // As a CGI variable, it is the same.
+    let twin: String = name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    let is_ours = |name: &str, list: &[&str]| list.contains(&name);
+    is_ours(name, &hop)
         || name.starts_with("slime-")
-        || direction == Direction::Request && request.contains(&name)
+        || direction == Direction::Request
+            && (is_ours(&twin, &hop)
+                || is_ours(&twin, &request)
+                || ["slime-", "x-forwarded-", "x-original-"].iter().any(|prefix| twin.starts_with(prefix)))
 }
 
 fn decoded(chunks: &[u8]) -> Vec<u8> {

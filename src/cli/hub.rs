@@ -111,6 +111,7 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         ..Limits::default()
     };
     let config = HubConfig {
+        name: HubConfig::default().name,
         concurrent: args.concurrent,
         queue_depth: args.queue_depth,
         queue_timeout: args.queue_timeout,

@@ -103,6 +103,9 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     fit_hub(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
+    let mut name = [0; 4];
+    sys::random(&mut name)?;
+    config.name = format!("{}.{:08x}", config.name, u32::from_ne_bytes(name));
     let offer = tls.as_ref().map(|files| files.load(sys.now().unix)).transpose()?;
     let (mut plain, mut secure) = (Vec::new(), Vec::new());
     // The tokens of listeners are counted: the plain ones come first.

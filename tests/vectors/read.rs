@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 4] = [
 pub(crate) struct Vector {
     pub(crate) name: String,
     pub(crate) direction: Direction,
+    pub(crate) from: From,
     pub(crate) raw: Vec<u8>,
     pub(crate) end: Option<End>,
     pub(crate) verdict: String,
@@ -29,6 +30,15 @@ pub(crate) struct Vector {
 pub(crate) enum Direction {
     Request,
     Response { to_head: bool },
+}
+
+/// Who sends it, to whom that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A request: anybody. A response: an agent.
+    Usual,
+    /// A proxy of `--trusted-proxy`.
+    TrustedProxy,
 }
 
 /// All vectors of all files.
@@ -45,6 +55,11 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
             ("", _) | ("# " | "#", _) => {}
             ("==", _) => {
                 let (direction, name) = value.trim().split_once(": ").expect(&at);
+                let (direction, from) = match direction.split_once(" of ") {
+                    None => (direction, From::Usual),
+                    Some((direction, "a trusted proxy")) => (direction, From::TrustedProxy),
+                    Some(other) => panic!("{at}: {other:?}"),
+                };
                 let direction = match direction {
                     "request" => Direction::Request,
                     "response" => Direction::Response { to_head: false },
@@ -54,6 +69,7 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
                 vectors.push(Vector {
                     name: format!("{file}: {name}"),
                     direction,
+                    from,
                     raw: Vec::new(),
                     end: None,
                     verdict: String::new(),

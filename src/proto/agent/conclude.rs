@@ -159,8 +159,6 @@ impl Agent {
     /// No response head has gone out: the application gets an answer of ours.
     pub(super) fn fail(&mut self, key: WorkerKey, violation: Violation, now: Now) {
         let Some(serving) = self.serving(key) else { return };
-        let tunnel = serving.tunnel;
-        let connection = serving.connection();
         let mut bytes = Vec::new();
         let reply = Reply {
             error: Some("http_protocol_error"),
@@ -169,6 +167,14 @@ impl Agent {
             ..Reply::new(violation.status, violation.detail)
         };
         reply::write(&reply, &mut bytes);
+        self.answer(key, bytes, now);
+    }
+
+    /// The application gets an answer of ours, and what is left of its request is dropped.
+    pub(super) fn answer(&mut self, key: WorkerKey, bytes: Vec<u8>, now: Now) {
+        let Some(serving) = self.serving(key) else { return };
+        let tunnel = serving.tunnel;
+        let connection = serving.connection();
         self.commands.push(Command::Unpair(tunnel.into()));
         self.commands.push(Command::DropHeld(tunnel.into()));
         self.commands.push(Command::Send { key: tunnel.into(), bytes });

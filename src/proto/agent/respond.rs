@@ -141,6 +141,7 @@ impl Agent {
                 return Step::Wait;
             }
         };
+        serving.is_private |= head.binds_connection;
         response_to_hub(&head, framing, out);
         let tunnel = serving.tunnel;
         self.commands.push(Command::DropHeld(tunnel.into()));
@@ -156,7 +157,7 @@ impl Agent {
         let Some(serving) = self.serving(key) else { return };
         let tunnel = serving.tunnel;
         let connection = serving.connection();
-        let reusable = serving.messages.responder_is_reusable() && upstream_is_clean;
+        let reusable = serving.messages.responder_is_reusable() && upstream_is_clean && !serving.is_private;
         // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
         let all_sent = connection
             .and_then(|connection| self.upstreams.get(connection))

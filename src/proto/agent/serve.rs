@@ -11,10 +11,14 @@ use core::time::Duration;
 use log::debug;
 
 use super::{Agent, Upstream, UpstreamOf, WorkerState};
+use crate::config;
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
 use crate::proto::http1::body::Progress;
+use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead};
+use crate::proto::http1::path;
+use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream};
 use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step, Target};
@@ -24,6 +28,15 @@ use crate::proto::tunnel::{CONTINUE, expects_connect};
 /// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a request that could
 /// not be sent again.
 const FRESH: Duration = Duration::from_secs(1);
+
+const OUT_OF_BASE: Violation = Violation::new(
+    400,
+    "the upstream is served below a base path only, and this path (dot or empty segments, encoded slashes, ...) may lead out of it",
+);
+const TRACED: Violation =
+    Violation::new(405, "the agent adds credentials for this upstream, and a TRACE would show them");
+/// What is allowed instead: what RFC 9110 section 9 has beside TRACE and CONNECT, and PATCH.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What is taken in of a body that comes along with its head, before the request has a connection: what the hub holds of it. The
 /// shell's buffer has room for the head beside it.
@@ -39,6 +52,9 @@ pub(super) struct Serving {
     pub(super) leg: Leg,
     /// The hub sends the body once it hears that the upstream connection stands.
     pub(super) expects_connect: bool,
+    /// Whether credentials or a challenge for the whole connection were seen: it carries no other request before or after this one,
+    /// which would be taken for the same user's.
+    pub(super) is_private: bool,
     /// Whether nothing was sent beyond what the shell holds, so that the request can be sent again.
     pub(super) whole: bool,
     /// The next sign of life for the hub, while no response head has come.
@@ -147,6 +163,30 @@ impl Serving {
     }
 }
 
+/// The answer to a request that must not reach the upstream.
+fn answer_here(head: &RequestHead<'_, '_>, upstream: &config::Upstream) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let refusal = if head.max_forwards() == Some(0) {
+        reply::write_last(head, head.framing != Framing::None, &mut bytes);
+        return Some(bytes);
+    } else if !upstream.base_path.is_empty() && path::is_ambiguous(head.path()) {
+        OUT_OF_BASE
+    } else if upstream.authorization.is_some() && head.method.is_trace() {
+        TRACED
+    } else {
+        return None;
+    };
+    let reply = Reply {
+        error: Some("http_request_denied"),
+        allow: (refusal.status == 405).then_some(ALLOWED),
+        close: head.framing != Framing::None,
+        head_only: head.method.is_head(),
+        ..Reply::new(refusal.status, refusal.detail)
+    };
+    reply::write(&reply, &mut bytes);
+    Some(bytes)
+}
+
 impl Agent {
     /// The worker that a connection belongs to.
     pub(super) fn worker_over(&self, key: Key) -> Option<WorkerKey> {
@@ -204,18 +244,25 @@ impl Agent {
             authorization: upstream.authorization.as_deref(),
             keep_expect: head.expect_continue && !expects_connect,
         };
-        request_to_upstream(head, &how, out);
+        let answer = answer_here(head, upstream);
+        if answer.is_none() {
+            request_to_upstream(head, &how, out);
+        }
         debug!("{} {} to {}", head.method.as_str(), head.path(), upstream.authority);
         worker.state = WorkerState::Serving(self.spare_servings.place(Serving {
             tunnel,
             messages: Messages::new(Facts::of(head), head.framing, HeadScan::default()),
             leg: Leg::Gathering(0),
             expects_connect,
+            is_private: head.binds_connection,
             whole: true,
             sign_at: now.mono.after_coarse(worker.backoff.pace()),
             other_by: Mono::NEVER,
         }));
-        self.arm_worker(key);
+        match answer {
+            Some(bytes) => self.answer(key, bytes, now),
+            None => self.arm_worker(key),
+        }
     }
 
     /// What came through the tunnel after the head.
@@ -286,6 +333,10 @@ impl Agent {
             return;
         }
         match worker.kept.take() {
+            Some(kept) if serving.is_private => {
+                self.drop_upstream(kept.connection);
+                self.dial_upstream(key, now);
+            }
             Some(kept) if serving.is_repeatable() || now.mono.since(kept.last_used) < FRESH => {
                 self.pair(key, kept.connection, true, now);
             }

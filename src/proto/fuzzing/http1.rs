@@ -32,7 +32,7 @@ pub(super) fn request_head(data: &[u8]) {
         (ExpectForward::Connect, false, false),
     ] {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let how = ToAgent { client, secure: false, trusted, drop_authorization, expect };
+        let how = ToAgent { name: "slime", client, secure: false, trusted, drop_authorization, expect };
         let mut to_agent = Vec::new();
         request_to_agent(&head, &how, &mut to_agent);
         assert_eq!(
@@ -88,7 +88,7 @@ pub(super) fn response_head(data: &[u8]) {
         assert!(!at_hub.fields.iter().any(|field| starts_with_slime(field.name)));
         for version in [Version::Http10, Version::Http11] {
             let framing = onward.onward(version);
-            let how = ToClient { agent_id: "a", version, framing, persistent: true };
+            let how = ToClient { name: "slime", agent_id: "a", version, framing, persistent: true };
             let mut to_client = Vec::new();
             response_to_client(&at_hub, &how, &mut to_client);
             let mut storage = Storage::on_tunnel();

@@ -14,19 +14,30 @@ pub const MAX_NOMINATED: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Authorization,
+    /// How a server asks for credentials.
+    Challenge,
     Connection,
     ContentLength,
     /// Goes on as it is.
     EndToEnd,
     Expect,
+    /// What a proxy says of the client, or of the request as it came there. Only a trusted one is believed.
     Forwarded,
     /// Belongs to the connection that it came on, and says nothing that we heed.
     HopByHop,
     Host,
+    MaxForwards,
+    /// As `Challenge`, between a client and the proxy next to it.
+    ProxyChallenge,
+    ProxyStatus,
     Slime,
     Te,
     TransferEncoding,
+    /// Another name for a field that never goes on as it came, to a recipient that makes variables of names (RFC 3875 section
+    /// 4.1.18): `Content_Length`.
+    Twin,
     Upgrade,
+    Via,
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
@@ -39,26 +50,77 @@ impl Class {
         let is = |usual: &str| name == usual || name.eq_ignore_ascii_case(usual);
         match name.len() {
             2 if is("TE") => Self::Te,
+            3 if is("Via") => Self::Via,
             4 if is("Host") => Self::Host,
             6 if is("Expect") => Self::Expect,
             7 if is("Upgrade") => Self::Upgrade,
             9 if is("Forwarded") => Self::Forwarded,
             10 if is("Connection") => Self::Connection,
             10 if is("Keep-Alive") => Self::HopByHop,
+            12 if is("Max-Forwards") => Self::MaxForwards,
+            12 if is("Proxy-Status") => Self::ProxyStatus,
             13 if is("Authorization") => Self::Authorization,
             14 if is("Content-Length") => Self::ContentLength,
             15 if is("X-Forwarded-For") => Self::XForwardedFor,
             16 if is("X-Forwarded-Host") => Self::XForwardedHost,
             16 if is("Proxy-Connection") => Self::HopByHop,
+            16 if is("WWW-Authenticate") => Self::Challenge,
             17 if is("Transfer-Encoding") => Self::TransferEncoding,
             17 if is("X-Forwarded-Proto") => Self::XForwardedProto,
             // They are between a client and the proxy next to it, and we ask for no such credentials.
-            18 if is("Proxy-Authenticate") => Self::HopByHop,
+            18 if is("Proxy-Authenticate") => Self::ProxyChallenge,
             19 if is("Proxy-Authorization") => Self::HopByHop,
-            _ if is_slime(name) => Self::Slime,
-            _ => Self::EndToEnd,
+            _ => Self::of_less_usual(name),
         }
     }
+
+    /// The class of a field whose exact name is not among the usual ones. Most are end-to-end, and their first letter tells.
+    fn of_less_usual(name: &str) -> Self {
+        let like = |usual: &str| name.len() == usual.len() && begins_like(name, usual);
+        let is_forwarded = |usual: &[&str]| usual.iter().any(|usual| like(usual));
+        let is_twin = is_forwarded;
+        match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+            // It becomes HTTP_PROXY, which many programs obey ("httpoxy").
+            Some(b'p') if like("Proxy") => Self::Forwarded,
+            Some(b'x') if begins_like(name, "X-Forwarded-") || begins_like(name, "X-Original-") => {
+                Self::Forwarded
+            }
+            Some(b'x')
+                if is_forwarded(&["X-Real-IP", "X-Rewrite-URL", "X-Client-IP", "X-Cluster-Client-IP"]) =>
+            {
+                Self::Forwarded
+            }
+            Some(b'c') if like("CF-Connecting-IP") => Self::Forwarded,
+            Some(b't') if like("True-Client-IP") => Self::Forwarded,
+            Some(b's') if is_slime(name) => Self::Slime,
+            Some(b's') if begins_like(name, "Slime-") => Self::Twin,
+            Some(b'c') if like("Content-Length") => Self::Twin,
+            Some(b'k') if like("Keep-Alive") => Self::Twin,
+            Some(b'm') if like("Max-Forwards") => Self::Twin,
+            Some(b't') if like("Transfer-Encoding") => Self::Twin,
+            Some(b'p')
+                if is_twin(&[
+                    "Proxy-Authenticate",
+                    "Proxy-Authorization",
+                    "Proxy-Connection",
+                    "Proxy-Status",
+                ]) =>
+            {
+                Self::Twin
+            }
+            Some(_) | None => Self::EndToEnd,
+        }
+    }
+}
+
+/// Whether a name begins as `usual` does, to a recipient that makes a variable of it: in either case, and with anything that is
+/// neither letter nor digit for a hyphen. CGI, WSGI and PHP have one variable for `X-Forwarded-For` and `X_Forwarded_For`; some
+/// servers for `X.Forwarded.For`, too.
+pub(super) fn begins_like(name: &str, usual: &str) -> bool {
+    name.len() >= usual.len()
+        && name.bytes().zip(usual.bytes()).all(|(byte, usual)| {
+            byte.eq_ignore_ascii_case(&usual) || usual == b'-' && !byte.is_ascii_alphanumeric()
+        })
 }
 
 /// Whether a field is one of ours: `Slime-*`. None of them ever passes from an application to an upstream or back.
@@ -75,6 +137,33 @@ pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Whether a list has this member, in any case.
 pub fn has_member(value: &[u8], member: &str) -> bool {
     members(value).any(|other| other.eq_ignore_ascii_case(member.as_bytes()))
+}
+
+/// Whether credentials, or a list of challenges, authenticate the connection and not the message: whatever comes on it afterwards
+/// is taken for the same user's (RFC 4559 section 6). A comma in a quoted string only makes one more member.
+pub(super) fn binds_connection(value: &[u8]) -> bool {
+    const SCHEMES: [&[u8]; 4] = [b"NTLM", b"Negotiate", b"Kerberos", b"CredSSP"];
+    members(value).any(|member| {
+        let scheme = member.split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
+        SCHEMES.iter().any(|other| scheme.eq_ignore_ascii_case(other))
+    })
+}
+
+/// Whether one of the proxies in a `Via` field calls itself `name` (RFC 9110 section 7.6.3).
+pub(super) fn is_received_by(value: &[u8], name: &str) -> bool {
+    members(value).any(|member| {
+        let mut words = member.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+        words.nth(1).is_some_and(|received_by| received_by.eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+/// Whether a `Proxy-Status` field speaks in the name of slime (RFC 9209 section 2): the name is a token or a string.
+pub(super) fn speaks_as_slime(value: &[u8]) -> bool {
+    members(value).any(|member| {
+        let member = member.strip_prefix(b"\"").unwrap_or(member);
+        let name = member.split(|byte| !is_token_byte(*byte)).next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"slime")
+    })
 }
 
 /// Without the optional white space at both ends: space and tab, and nothing else (RFC 9110 section 5.6.3).
@@ -172,7 +261,7 @@ enum ConnectionOption {
     Close,
     KeepAlive,
     Upgrade,
-    /// Empty, or a field that never goes on unchanged anyway.
+    /// Empty, or a field that is never nominated away: it does not go on unchanged anyway, or proxies speak in it.
     Known,
     Forbidden,
     Nominated,
@@ -191,18 +280,24 @@ impl ConnectionOption {
         let Ok(name) = core::str::from_utf8(option) else { return Self::Known };
         match Class::of(name) {
             Class::ContentLength | Class::Host | Class::TransferEncoding => Self::Forbidden,
+            // What proxies say on the way is for all recipients: a stranger who could nominate it away would speak in the stead of
+            // the trusted proxy that has set it, or hide that a request has been here before.
             Class::Connection
             | Class::Expect
+            | Class::Forwarded
             | Class::HopByHop
+            | Class::MaxForwards
+            | Class::ProxyChallenge
+            | Class::ProxyStatus
             | Class::Slime
             | Class::Te
-            | Class::Upgrade => Self::Known,
-            Class::Authorization
-            | Class::EndToEnd
-            | Class::Forwarded
+            | Class::Twin
+            | Class::Upgrade
+            | Class::Via
             | Class::XForwardedFor
             | Class::XForwardedHost
-            | Class::XForwardedProto => Self::Nominated,
+            | Class::XForwardedProto => Self::Known,
+            Class::Authorization | Class::Challenge | Class::EndToEnd => Self::Nominated,
         }
     }
 }

@@ -13,7 +13,9 @@ pub use httparse::Header as Field;
 
 pub use super::scan::HeadScan;
 
-use super::fields::{Class, Connection, has_member, is_token, is_token_byte, members};
+use super::fields::{
+    Class, Connection, binds_connection, has_member, is_received_by, is_token, is_token_byte, members,
+};
 use super::framing::{Delimiters, Framing};
 use super::target::{Target, is_authority};
 use crate::proto::error::Violation;
@@ -104,6 +106,12 @@ impl<'b> Method<'b> {
         self.0 == "OPTIONS"
     }
 
+    /// Whether it asks for the request as it arrived: what the RFC calls so, and IIS by another name. Some servers do not care for
+    /// its case.
+    pub fn is_trace(self) -> bool {
+        self.0.eq_ignore_ascii_case("TRACE") || self.0.eq_ignore_ascii_case("TRACK")
+    }
+
     /// Whether executing it twice is as good as once (RFC 9110 section 9.2.2).
     pub fn is_idempotent(self) -> bool {
         matches!(self.0, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
@@ -145,8 +153,11 @@ pub struct RequestHead<'s, 'b> {
     pub upgrade: Option<&'b str>,
     /// Whether the sender holds its body back until it is asked for it (RFC 9110 section 10.1.1).
     pub expect_continue: bool,
+    /// Whether its credentials authenticate the connection that it goes out on, and with it whatever follows there.
+    pub binds_connection: bool,
     pub(super) classes: &'s [Class],
     pub(super) trailers_welcome: bool,
+    has_via: bool,
     authority: &'b str,
     path_and_query: &'b str,
 }
@@ -213,7 +224,9 @@ impl<'s, 'b> RequestHead<'s, 'b> {
             persistent: facts.persistent(version),
             upgrade: facts.upgrade(version).and_then(|protocols| members(protocols).find_map(offered)),
             expect_continue: expect_continue && framing != Framing::None && framing != Framing::Length(0),
+            binds_connection: facts.binds_connection,
             trailers_welcome: facts.trailers_welcome && version == Version::Http11,
+            has_via: facts.has_via,
             classes: classes.get(..fields.len()).unwrap_or_default(),
             authority: if parts.form == TargetForm::Absolute { parts.authority } else { host },
             path_and_query: parts.path_and_query,
@@ -228,6 +241,28 @@ impl<'s, 'b> RequestHead<'s, 'b> {
     /// The values of all fields with this name.
     pub fn fields_named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
         fields_named(self.fields, name)
+    }
+
+    /// Whether a proxy of this name has had it before (RFC 9110 section 7.6.3).
+    pub fn came_by(&self, name: &str) -> bool {
+        self.has_via
+            && self
+                .classified()
+                .any(|(field, class)| class == Class::Via && is_received_by(field.value, name))
+    }
+
+    /// How many more recipients it may have: `Max-Forwards`, which counts in TRACE and OPTIONS (RFC 9110 section 7.6.2).
+    pub fn max_forwards(&self) -> Option<u64> {
+        if !self.method.is_options() && !self.method.is_trace() {
+            return None;
+        }
+        let fields = self.classified().filter(|(_, class)| *class == Class::MaxForwards);
+        fields.filter_map(|(field, _)| max_forwards(field.value)).min()
+    }
+
+    /// The fields, each with its class.
+    pub(super) fn classified(&self) -> impl Iterator<Item = (&'s Field<'b>, Class)> + use<'s, 'b> {
+        self.fields.iter().zip(self.classes.iter().copied())
     }
 
     /// Host and port that the request is meant for: those of an absolute-form target, else those of `Host` (RFC 9112 section
@@ -275,8 +310,11 @@ pub struct ResponseHead<'s, 'b> {
     pub persistent: bool,
     /// The protocol that is spoken from now on: only with status 101.
     pub upgrade: Option<&'b str>,
+    /// Whether it asks for credentials that authenticate the connection, and with it whatever follows there.
+    pub binds_connection: bool,
     pub(super) classes: &'s [Class],
     pub(super) length_of_get: Option<u64>,
+    pub(super) names_upgrades: bool,
 }
 
 impl<'s, 'b> ResponseHead<'s, 'b> {
@@ -351,7 +389,9 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
             persistent: facts.persistent(version) && body.framing != Framing::UntilClose,
             upgrade: upgrade.and_then(|protocol| core::str::from_utf8(protocol).ok()),
             classes: classes.get(..fields.len()).unwrap_or_default(),
+            binds_connection: facts.binds_connection,
             length_of_get: body.length_of_get,
+            names_upgrades: status == 426 && facts.upgrades > 0,
         })
     }
 
@@ -382,6 +422,8 @@ struct Facts<'b> {
     trailers_welcome: bool,
     upgrades: usize,
     protocol: &'b [u8],
+    has_via: bool,
+    binds_connection: bool,
 }
 
 impl<'b> Facts<'b> {
@@ -403,11 +445,17 @@ impl<'b> Facts<'b> {
                     facts.upgrades += 1;
                     facts.protocol = field.value;
                 }
-                Class::Authorization
-                | Class::EndToEnd
+                Class::Authorization | Class::Challenge | Class::ProxyChallenge => {
+                    facts.binds_connection |= binds_connection(field.value);
+                }
+                Class::Via => facts.has_via = true,
+                Class::EndToEnd
                 | Class::Forwarded
                 | Class::HopByHop
+                | Class::MaxForwards
+                | Class::ProxyStatus
                 | Class::Slime
+                | Class::Twin
                 | Class::XForwardedFor
                 | Class::XForwardedHost
                 | Class::XForwardedProto => {}
@@ -467,6 +515,18 @@ impl Version {
     const fn from_minor(minor: u8) -> Self {
         if minor == 0 { Self::Http10 } else { Self::Http11 }
     }
+}
+
+/// A number of recipients: plain digits. A number beyond 64 bits is as good as the largest.
+pub(super) fn max_forwards(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(
+        value
+            .iter()
+            .fold(0u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))),
+    )
 }
 
 pub(super) const TARGET_TOO_LONG: Violation = Violation::new(414, "the request target is longer than 8 KiB");

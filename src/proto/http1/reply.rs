@@ -1,6 +1,7 @@
 //! The hub's and the agent's own answers: problem details (RFC 9457) with the reason in `Proxy-Status` (RFC 9209).
 
-use super::head::Version;
+use super::fields::Class;
+use super::head::{RequestHead, Version};
 use super::put;
 
 /// An answer that no upstream gave.
@@ -18,6 +19,8 @@ pub struct Reply<'a> {
     pub location: Option<&'a str>,
     /// The challenge of a 401 (RFC 9110 section 11.6.1).
     pub challenge: Option<&'a str>,
+    /// The methods that a 405 allows (RFC 9110 section 15.5.6).
+    pub allow: Option<&'a str>,
     /// Whether the connection is closed after it.
     pub close: bool,
     /// Whether the request was HEAD, so that no body follows.
@@ -36,6 +39,7 @@ impl<'a> Reply<'a> {
             retry_after: None,
             location: None,
             challenge: None,
+            allow: None,
             close: true,
             head_only: false,
             version: Version::Http11,
@@ -71,6 +75,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     if let Some(challenge) = reply.challenge {
         put::line(out, b"WWW-Authenticate: ", challenge.as_bytes());
     }
+    if let Some(allow) = reply.allow {
+        put::line(out, b"Allow: ", allow.as_bytes());
+    }
     match (reply.close, reply.version) {
         (true, _) => out.extend_from_slice(b"Connection: close\r\n"),
         (false, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
@@ -80,6 +87,38 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     if !reply.head_only {
         out.extend_from_slice(&body);
     }
+}
+
+/// Appends the answer to a TRACE or OPTIONS whose last recipient we are, because its `Max-Forwards` says so (RFC 9110 section
+/// 7.6.2): the request as it came, without what is secret or ours, or no content.
+pub fn write_last(head: &RequestHead<'_, '_>, close: bool, out: &mut Vec<u8>) {
+    let mut content = Vec::new();
+    if head.method.is_trace() {
+        for part in [head.method.as_str(), " ", head.target, " HTTP/1.1\r\n"] {
+            content.extend_from_slice(part.as_bytes());
+        }
+        for (field, class) in head.classified() {
+            // RFC 9110 section 9.3.8: nothing sensitive.
+            let is_secret = matches!(class, Class::Authorization | Class::HopByHop | Class::Slime)
+                || field.name.eq_ignore_ascii_case("Cookie");
+            if !is_secret {
+                put::field(&mut content, field.name, field.value);
+            }
+        }
+        content.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    if head.method.is_trace() {
+        out.extend_from_slice(b"Content-Type: message/http\r\n");
+    }
+    out.extend_from_slice(b"Cache-Control: no-store\r\nContent-Length: ");
+    put::decimal(out, content.len() as u64);
+    out.extend_from_slice(b"\r\n");
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&content);
 }
 
 /// The reason phrase of a status (RFC 9110 section 15); empty if we never send it.
@@ -95,6 +134,7 @@ pub const fn reason(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
@@ -107,6 +147,7 @@ pub const fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
+        508 => "Loop Detected",
         505 => "HTTP Version Not Supported",
         _ => "",
     }

@@ -6,7 +6,7 @@
 
 use core::net::IpAddr;
 
-use super::fields::Class;
+use super::fields::{Class, speaks_as_slime};
 use super::framing::Framing;
 use super::head::{Field, RequestHead, ResponseHead, Version};
 use super::put;
@@ -24,7 +24,9 @@ pub enum ExpectForward {
 
 /// What the hub knows of a request beyond its head.
 #[derive(Clone, Copy, Debug)]
-pub struct ToAgent {
+pub struct ToAgent<'a> {
+    /// What this hub is called in `Via`.
+    pub name: &'a str,
     /// The address that it came from.
     pub client: IpAddr,
     /// Whether it came over TLS.
@@ -38,13 +40,17 @@ pub struct ToAgent {
 }
 
 /// Writes the head of an application's request for the agent: what a hub does. Always HTTP/1.1, origin-form or `*`.
-pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent, out: &mut Vec<u8>) {
+pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut Vec<u8>) {
     request_line(head, "", head.authority().as_bytes(), out);
     let (mut has_proto, mut has_host) = (false, false);
     for (field, class) in classified(head.fields, head.classes) {
         let goes_on = match class {
-            Class::EndToEnd => true,
+            Class::EndToEnd | Class::Challenge | Class::ProxyStatus | Class::Via => true,
             Class::Authorization => !how.drop_authorization,
+            Class::MaxForwards => {
+                max_forwards(head, field, out);
+                false
+            }
             Class::Forwarded => how.trusted,
             Class::XForwardedProto => {
                 has_proto |= how.trusted;
@@ -61,9 +67,11 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent, out: &mut Vec
             | Class::Expect
             | Class::HopByHop
             | Class::Host
+            | Class::ProxyChallenge
             | Class::Slime
             | Class::Te
             | Class::TransferEncoding
+            | Class::Twin
             | Class::Upgrade => false,
         };
         if goes_on {
@@ -80,7 +88,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent, out: &mut Vec
     if !has_host && !head.authority().is_empty() {
         put::line(out, b"X-Forwarded-Host: ", head.authority().as_bytes());
     }
-    via(head.version, out);
+    via(head.version, how.name, out);
     request_hop(head, out);
     match how.expect {
         ExpectForward::Drop => {}
@@ -111,20 +119,29 @@ pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out
     request_line(head, how.base_path, preserved.unwrap_or(how.authority).as_bytes(), out);
     for (field, class) in classified(head.fields, head.classes) {
         let goes_on = match class {
-            Class::EndToEnd
+            Class::Challenge
+            | Class::EndToEnd
             | Class::Forwarded
+            | Class::ProxyStatus
+            | Class::Via
             | Class::XForwardedFor
             | Class::XForwardedHost
             | Class::XForwardedProto => true,
             Class::Authorization => how.authorization.is_none(),
+            Class::MaxForwards => {
+                max_forwards(head, field, out);
+                false
+            }
             Class::Expect => how.keep_expect,
             Class::Connection
             | Class::ContentLength
             | Class::HopByHop
             | Class::Host
+            | Class::ProxyChallenge
             | Class::Slime
             | Class::Te
             | Class::TransferEncoding
+            | Class::Twin
             | Class::Upgrade => false,
         };
         if goes_on {
@@ -141,7 +158,7 @@ pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out
 /// Writes the head of an upstream's response for the hub: what an agent does. `framing` is that of the body as it goes on.
 pub fn response_to_hub(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut Vec<u8>) {
     status_line(head, out);
-    response_fields(head, out);
+    response_fields(head, Speaker::Upstream, out);
     response_hop(head, framing, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -149,6 +166,8 @@ pub fn response_to_hub(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut 
 /// What the hub knows of a response beyond its head.
 #[derive(Clone, Copy, Debug)]
 pub struct ToClient<'a> {
+    /// What this hub is called in `Via`.
+    pub name: &'a str,
     /// The agent that it came through.
     pub agent_id: &'a str,
     /// The version of the client.
@@ -163,9 +182,9 @@ pub struct ToClient<'a> {
 /// connection or of a body.
 pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: &mut Vec<u8>) {
     status_line(head, out);
-    response_fields(head, out);
+    response_fields(head, Speaker::Agent, out);
     put::line(out, b"Slime-Agent-Id: ", how.agent_id.as_bytes());
-    via(head.version, out);
+    via(head.version, how.name, out);
     response_hop(head, how.framing, out);
     if head.status >= 200 {
         match (how.version, how.persistent && how.framing != Framing::UntilClose) {
@@ -214,7 +233,7 @@ fn request_hop(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
 }
 
 /// `X-Forwarded-For`: what a trusted proxy said of those before it, and its own address; or the client's.
-fn forwarded_for(head: &RequestHead<'_, '_>, how: &ToAgent, out: &mut Vec<u8>) {
+fn forwarded_for(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"X-Forwarded-For: ");
     if how.trusted {
         for (field, class) in classified(head.fields, head.classes) {
@@ -239,25 +258,43 @@ fn status_line(head: &ResponseHead<'_, '_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields of a response that go on, at the agent as at the hub.
-fn response_fields(head: &ResponseHead<'_, '_>, out: &mut Vec<u8>) {
+/// Who wrote the response that goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    Agent,
+    /// It does not speak for us.
+    Upstream,
+}
+
+/// The fields of a response that go on.
+fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker, out: &mut Vec<u8>) {
     for (field, class) in classified(head.fields, head.classes) {
-        match class {
+        let goes_on = match class {
             Class::Authorization
+            | Class::Challenge
             | Class::EndToEnd
             | Class::Expect
             | Class::Forwarded
             | Class::Host
+            | Class::MaxForwards
+            | Class::Twin
+            | Class::Via
             | Class::XForwardedFor
             | Class::XForwardedHost
-            | Class::XForwardedProto => put::field(out, field.name, field.value),
+            | Class::XForwardedProto => true,
+            Class::ProxyStatus => speaker == Speaker::Agent || !speaks_as_slime(field.value),
+            // RFC 9110 section 15.5.22: it says what to upgrade to.
+            Class::Upgrade => head.names_upgrades,
             Class::Connection
             | Class::ContentLength
             | Class::HopByHop
+            | Class::ProxyChallenge
             | Class::Slime
             | Class::Te
-            | Class::TransferEncoding
-            | Class::Upgrade => {}
+            | Class::TransferEncoding => false,
+        };
+        if goes_on {
+            put::field(out, field.name, field.value);
         }
     }
 }
@@ -271,6 +308,20 @@ fn response_hop(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut Vec<u8>
     if let Some(protocol) = head.upgrade {
         put::line(out, b"Upgrade: ", protocol.as_bytes());
         out.extend_from_slice(b"Connection: Upgrade\r\n");
+    } else if head.names_upgrades {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+    }
+}
+
+/// One recipient fewer (RFC 9110 section 7.6.2). In other methods, and if it is no number, it says nothing that we heed.
+fn max_forwards(head: &RequestHead<'_, '_>, field: &Field<'_>, out: &mut Vec<u8>) {
+    match super::head::max_forwards(field.value).filter(|_| head.max_forwards().is_some()) {
+        Some(number) => {
+            out.extend_from_slice(b"Max-Forwards: ");
+            put::decimal(out, number.saturating_sub(1));
+            out.extend_from_slice(b"\r\n");
+        }
+        None => put::field(out, field.name, field.value),
     }
 }
 
@@ -286,12 +337,14 @@ fn framing_field(framing: Framing, out: &mut Vec<u8>) {
     }
 }
 
-/// The hub's member of `Via` (RFC 9110 section 7.6.3): the version that the message came in, and a name for its host.
-fn via(received: Version, out: &mut Vec<u8>) {
-    match received {
-        Version::Http10 => out.extend_from_slice(b"Via: 1.0 slime\r\n"),
-        Version::Http11 => out.extend_from_slice(b"Via: 1.1 slime\r\n"),
-    }
+/// The hub's member of `Via` (RFC 9110 section 7.6.3): the version that the message came in, and what the hub is called.
+fn via(received: Version, name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(match received {
+        Version::Http10 => b"Via: 1.0 ",
+        Version::Http11 => b"Via: 1.1 ",
+    });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn classified<'s, 'b>(
@@ -308,7 +361,8 @@ mod tests {
     use super::super::head::Storage;
     use super::*;
 
-    const HOW: ToAgent = ToAgent {
+    const HOW: ToAgent<'_> = ToAgent {
+        name: "slime",
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         secure: true,
         trusted: false,
@@ -316,7 +370,7 @@ mod tests {
         expect: ExpectForward::Drop,
     };
 
-    fn to_agent(head: &str, how: &ToAgent) -> String {
+    fn to_agent(head: &str, how: &ToAgent<'_>) -> String {
         let mut storage = Storage::new();
         let mut out = Vec::new();
         request_to_agent(&RequestHead::parse(head.as_bytes(), &mut storage).unwrap(), how, &mut out);
@@ -438,7 +492,7 @@ mod tests {
             let mut out = Vec::new();
             response_to_client(
                 &head,
-                &ToClient { agent_id: "gpu-1", version, framing, persistent },
+                &ToClient { name: "slime", agent_id: "gpu-1", version, framing, persistent },
                 &mut out,
             );
             let expected = format!("HTTP/1.1 200 OK\r\nSlime-Agent-Id: gpu-1\r\nVia: 1.1 slime\r\n{hop}");
@@ -451,8 +505,13 @@ mod tests {
         let head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nSlime-X: y\r\n\r\n";
         let mut storage = Storage::on_tunnel();
         let head = ResponseHead::parse(head, &mut storage, false).unwrap();
-        let how =
-            ToClient { agent_id: "a", version: Version::Http11, framing: Framing::None, persistent: false };
+        let how = ToClient {
+            name: "slime",
+            agent_id: "a",
+            version: Version::Http11,
+            framing: Framing::None,
+            persistent: false,
+        };
         let mut out = Vec::new();
         response_to_client(&head, &how, &mut out);
         assert_eq!(

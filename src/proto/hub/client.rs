@@ -29,6 +29,10 @@ use crate::proto::tunnel::{CHALLENGE, Hello};
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const TOO_LARGE: Violation =
     Violation { status: 413, detail: "the request body is larger than this hub allows" };
+const LOOP: Violation = Violation {
+    status: 508,
+    detail: "the request has come through this hub before: the upstream of an agent leads back to the hub",
+};
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
 /// The longest `Slime-Max-Wait`: a year.
@@ -183,6 +187,14 @@ impl Hub {
         if close {
             self.end_client(key, now);
         }
+    }
+
+    /// Answers a request that may have no more recipients (RFC 9110 section 7.6.2).
+    fn answer_last(&mut self, key: ClientKey, head: &RequestHead<'_, '_>, now: Now) {
+        let mut bytes = Vec::new();
+        reply::write_last(head, true, &mut bytes);
+        self.commands.push(Command::Send { key: key.into(), bytes });
+        self.end_client(key, now);
     }
 
     /// Sends a client that spoke without TLS to the port where it is spoken. Agents too: a token is not for everybody's eyes.
@@ -370,15 +382,25 @@ impl Hub {
                 bearer
             }
         };
+        if head.came_by(&self.config.name) {
+            return Err(LOOP);
+        }
+        if head.max_forwards() == Some(0) {
+            self.answer_last(key, head, now);
+            return Ok(());
+        }
         if let (Framing::Length(length), Some(most)) = (head.framing, self.config.max_body)
             && length > most
         {
             return Err(TOO_LARGE);
         }
         let patience = Patience::of(head)?;
-        // Taken for no scope, it would go to an agent that the application did not mean.
-        if head.fields_named("Slime-Scope").any(|scope| core::str::from_utf8(scope).is_err()) {
-            return Err(Violation { status: 400, detail: "Slime-Scope is not a scope" });
+        // Taken for no scope, or for one of two, it would go to an agent that the application did not mean.
+        match once(head, "Slime-Scope", "Slime-Scope is given twice; a request has one scope")? {
+            Some(scope) if scope.is_empty() || core::str::from_utf8(scope).is_err() => {
+                return Err(Violation { status: 400, detail: "Slime-Scope is not a scope" });
+            }
+            Some(_) | None => {}
         }
         let fits = match head.framing {
             Framing::None => true,
@@ -393,6 +415,7 @@ impl Hub {
         };
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let how = ToAgent {
+            name: &self.config.name,
             client: client.peer,
             secure: client.transport == Transport::Tls,
             trusted: self.config.trusted_proxies.iter().any(|range| range.contains(client.peer)),
@@ -448,7 +471,7 @@ impl Hub {
 
     /// Who is kept out, and for want of what, is for the operator to know; what a client does wrong is not.
     fn note_refusal(&mut self, key: ClientKey, violation: Violation, now: Now) {
-        let Violation { status: status @ (401 | 503), detail } = violation else { return };
+        let Violation { status: status @ (401 | 503 | 508), detail } = violation else { return };
         if let Some(Client { peer, .. }) = self.clients.get(key) {
             let line = format_args!("refused a request of {peer} with {status}: {detail}");
             self.notices.say(Level::Warn, (detail, 0), now.mono, line);
@@ -548,13 +571,13 @@ impl Hub {
 
 impl Patience {
     fn of(head: &RequestHead<'_, '_>) -> Result<Self, Violation> {
-        let block = match head.field("Slime-Block") {
+        let block = match once(head, "Slime-Block", "Slime-Block is given twice")? {
             None => None,
             Some(b"1") => Some(true),
             Some(b"0") => Some(false),
             Some(_) => return Err(Violation { status: 400, detail: "Slime-Block is neither 0 nor 1" }),
         };
-        let max_wait = head.field("Slime-Max-Wait").map(|value| {
+        let max_wait = once(head, "Slime-Max-Wait", "Slime-Max-Wait is given twice")?.map(|value| {
             let detail = "Slime-Max-Wait is not a number of seconds";
             fields::seconds(value).filter(|wait| *wait <= MAX_WAIT).ok_or(Violation { status: 400, detail })
         });
@@ -585,6 +608,20 @@ impl Need {
 /// Whether a request head, parsed or not, is that of a HEAD request, whose response has no body (RFC 9110 section 9.3.2).
 fn is_head(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HEAD ")
+}
+
+/// The value of a field that may be given once.
+///
+/// # Errors
+/// 400 with this detail if there are several.
+fn once<'b>(
+    head: &RequestHead<'_, 'b>,
+    name: &str,
+    twice: &'static str,
+) -> Result<Option<&'b [u8]>, Violation> {
+    let mut values = head.fields_named(name);
+    let value = values.next();
+    if values.next().is_some() { Err(Violation { status: 400, detail: twice }) } else { Ok(value) }
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

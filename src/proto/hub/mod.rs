@@ -260,6 +260,7 @@ impl From<Violation> for Refusal {
             502 => Some("http_protocol_error"),
             401 | 403 | 404 => Some("http_request_denied"),
             503 => Some("connection_limit_reached"),
+            508 => Some("proxy_loop_detected"),
             _ => Some("http_request_error"),
         };
         Self { status, detail, error }

@@ -459,7 +459,8 @@ impl Hub {
         // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
         if turn != Turn::Interim || version == Version::Http11 {
             let agent_id = self.pool.agent_id(tunnel.agent);
-            response_to_client(&head, &ToClient { agent_id, version, framing, persistent }, out);
+            let name = &self.config.name;
+            response_to_client(&head, &ToClient { name, agent_id, version, framing, persistent }, out);
             self.commands.push(Command::DropHeld(client.into()));
         }
         match turn {

@@ -458,3 +458,116 @@ fn requests_one_behind_the_other_are_served_one_by_one() {
     pair.send(upstream, OK);
     assert_eq!(pair.got(hub), OK);
 }
+
+/// What a request gets that the agent answers itself.
+fn answered(setup: Setup, request: &str) -> String {
+    let (mut pair, hub) = joined(setup);
+    pair.got(hub);
+    pair.send(hub, request);
+    assert_eq!(pair.arrivals_of(crate::proto::seam::Target::Upstream(0)), 0, "{request}");
+    let got = pair.got(hub);
+    // The next request is served all the same.
+    pair.send(hub, GET);
+    let upstream = pair.upstream();
+    assert!(pair.got(upstream).starts_with("GET "));
+    pair.send(upstream, OK);
+    assert_eq!(pair.got(hub), OK);
+    got
+}
+
+#[test]
+fn a_base_path_is_not_left() {
+    let setup = || Setup::default().agent(|agent| agent.upstreams[0].base_path = "/public".to_owned());
+    for path in [
+        "/../private/x",
+        "/..",
+        "/a/%2e%2e/%2E%2E/x",
+        "//x",
+        "/.%2e/x",
+        "/a%2f..%2fx",
+        "/..;/x",
+        "/a\\..\\x",
+        "/./x",
+    ] {
+        let got = answered(setup(), &format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n\r\n"));
+        assert!(got.starts_with("HTTP/1.1 400 ") && got.contains("base path"), "{path}: {got}");
+        // Without a base path it is the upstream's to judge.
+        let (mut pair, hub) = joined(Setup::default());
+        pair.send(hub, format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n\r\n"));
+        let upstream = pair.upstream();
+        assert!(pair.got(upstream).starts_with(&format!("GET {path} HTTP/1.1\r\n")));
+    }
+    let (mut pair, hub) = joined(setup());
+    pair.send(hub, "GET /a/..b?/../ HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    let upstream = pair.upstream();
+    assert!(pair.got(upstream).starts_with("GET /public/a/..b?/../ HTTP/1.1\r\n"));
+}
+
+#[test]
+fn credentials_are_not_traced() {
+    let setup =
+        || Setup::default().agent(|agent| agent.upstreams[0].authorization = Some("Basic dTpw".to_owned()));
+    for method in ["TRACE", "trace", "TRACK"] {
+        let request = format!("{method} /x HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        let got = answered(setup(), &request);
+        assert!(got.starts_with("HTTP/1.1 405 ") && got.contains("\r\nAllow: GET, HEAD, "), "{got}");
+        let (mut pair, hub) = joined(Setup::default());
+        pair.send(hub, &request);
+        let upstream = pair.upstream();
+        assert!(pair.got(upstream).starts_with(method));
+    }
+}
+
+#[test]
+fn a_connection_that_was_authenticated_is_not_kept() {
+    let request = |field: &str| format!("GET /x HTTP/1.1\r\nHost: app.test\r\n{field}\r\n");
+    let response = |field: &str| format!("HTTP/1.1 401 Unauthorized\r\n{field}Content-Length: 0\r\n\r\n");
+    for (credential, challenge, is_kept) in [
+        ("Authorization: Basic eDp5\r\n", "WWW-Authenticate: Basic realm=\"x\"\r\n", true),
+        ("Authorization: Bearer NTLM\r\n", "WWW-Authenticate: Digest realm=\"NTLM\"\r\n", true),
+        ("Authorization: NTLM TlRMTVNTUAAB\r\n", "", false),
+        ("authorization: negotiate YII=\r\n", "", false),
+        ("", "WWW-Authenticate: NTLM\r\n", false),
+        ("", "www-authenticate: Basic realm=\"a, b\", Negotiate\r\n", false),
+        ("", "WWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: nTLM TlRM\r\n", false),
+        ("", "Proxy-Authenticate: NTLM\r\n", false),
+        ("", "WWW-Authenticate: Kerberos\r\n", false),
+    ] {
+        let (mut pair, hub) = joined(Setup::default());
+        pair.got(hub);
+        pair.send(hub, request(credential));
+        let upstream = pair.upstream();
+        pair.got(upstream);
+        pair.send(upstream, response(challenge));
+        assert!(pair.got(hub).starts_with("HTTP/1.1 401 "));
+        assert_eq!(pair.ended(upstream).is_none(), is_kept, "{credential}{challenge}");
+    }
+    // Nor does a request with such credentials go out on a connection that carried another one.
+    let (mut pair, hub, upstream) = kept();
+    pair.send(hub, request("Authorization: NTLM TlRMTVNTUAAB\r\n"));
+    assert!(pair.ended(upstream).is_some());
+    let upstream = pair.upstream();
+    assert!(pair.got(upstream).contains("\r\nAuthorization: NTLM "));
+}
+
+#[test]
+fn an_upstream_does_not_speak_for_slime() {
+    for (value, is_kept) in [
+        ("slime", false),
+        ("slime; error=connection_limit_reached", false),
+        ("SLIME;x", false),
+        ("\"slime\"; error=x", false),
+        ("ExampleCDN; error=http_response_timeout, slime", false),
+        ("ExampleCDN; error=http_response_timeout", true),
+        ("slimer, x-slime", true),
+    ] {
+        let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+        pair.send(upstream, format!("HTTP/1.1 503 X\r\nProxy-Status: {value}\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(pair.got(hub).contains("Proxy-Status"), is_kept, "{value}");
+    }
+    let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+    let end =
+        "0\r\nProxy-Status: slime\r\nProxy_Status: slime\r\nSlime-Refused: x\r\nSlime_Refused: x\r\n\r\n";
+    pair.send(upstream, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{end}"));
+    assert!(pair.got(hub).ends_with("\r\n\r\n0\r\n\r\n"));
+}

@@ -322,3 +322,90 @@ fn what_cannot_be_forwarded_is_refused_and_nothing_after_it_is_read() {
         pair.assert_quiet(1);
     }
 }
+
+#[test]
+fn a_request_that_comes_back_is_508() {
+    let own = Setup::hub_only().hub.name;
+    for (via, status) in [
+        (format!("1.1 {own}"), 508),
+        (format!("1.0 front, 1.1 {own}"), 508),
+        (format!("1.1 a (x, y),HTTP/1.1 \t{} (z)", own.to_uppercase()), 508),
+        (format!("1.1 {own}x, 1.1 x{own}, {own} 1.1"), 200),
+        (String::from("1.1 slime.12345678"), 200),
+    ] {
+        for nominated in ["", "Connection: Via\r\n"] {
+            let mut pair = Setup::default().joined();
+            let client = pair.client();
+            pair.send(client, format!("GET /x HTTP/1.1\r\nHost: app.test\r\n{nominated}Via: {via}\r\n\r\n"));
+            if status == 200 {
+                let upstream = pair.upstream();
+                assert!(pair.got(upstream).contains(&format!("Via: {via}\r\nX-Forwarded-For")), "{via}");
+            } else {
+                assert_refused(&mut pair, client, 508, "come through this hub before");
+                assert_eq!(pair.arrivals(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scope_is_one() {
+    for (fields, detail) in [
+        ("Slime-Scope:\r\n", "not a scope"),
+        ("Slime-Scope: \t\r\n", "not a scope"),
+        ("Slime-Scope: a\r\nslime-scope: b\r\n", "given twice"),
+        ("Slime-Scope: a\r\nSlime-Scope: a\r\n", "given twice"),
+        ("Slime-Scope: a\r\nSlime-Scope:\r\n", "given twice"),
+        ("Slime-Block: 0\r\nSlime-Block: 1\r\n", "given twice"),
+        ("Slime-Max-Wait: 1\r\nSlime-Max-Wait: 9\r\n", "given twice"),
+    ] {
+        let mut pair = Setup::default().joined();
+        let client = pair.client();
+        pair.send(client, format!("GET /x HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n"));
+        assert_refused(&mut pair, client, 400, detail);
+        assert_eq!(pair.arrivals(), 0);
+    }
+}
+
+#[test]
+fn max_forwards_ends_here_or_is_counted_down() {
+    let trace = "TRACE /x HTTP/1.1\r\nHost: app.test\r\nMax-Forwards: 0\r\nX: y\r\n";
+    let options = "OPTIONS /x HTTP/1.1\r\nHost: app.test\r\nmax-forwards: 00\r\nMax-Forwards: 7\r\n\r\n";
+    let mut pair = Setup::default().joined();
+    let client = pair.client();
+    pair.send(
+        client,
+        format!("{trace}Authorization: Bearer s\r\nCookie: s\r\nSlime-App-Password: s\r\n\r\n"),
+    );
+    let echo = format!("{trace}\r\n");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: message/http\r\nCache-Control: no-store\r\n";
+    let expected = format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n{echo}", echo.len());
+    assert_eq!(pair.got(client), expected);
+    let client = pair.client();
+    pair.send(client, options);
+    let expected =
+        "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    assert_eq!(pair.got(client), expected);
+    assert_eq!(pair.arrivals(), 0);
+    // The agent is a recipient, too.
+    let client = pair.client();
+    pair.send(client, "OPTIONS * HTTP/1.1\r\nHost: app.test\r\nMax-Forwards: 1\r\n\r\n");
+    assert!(
+        pair.got(client).starts_with("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nSlime-Agent-Id: a\r\n")
+    );
+    assert_eq!(pair.arrivals(), 0);
+    for (method, came, went) in [
+        ("OPTIONS", "2", "0"),
+        ("TRACE", "10", "8"),
+        ("TRACE", "99999999999999999999999", "18446744073709551613"),
+        ("OPTIONS", "x", "x"),
+        ("GET", "0", "0"),
+        ("POST", "5", "5"),
+    ] {
+        let mut pair = Setup::default().joined();
+        let client = pair.client();
+        pair.send(client, format!("{method} /x HTTP/1.1\r\nHost: app.test\r\nMax-Forwards: {came}\r\n\r\n"));
+        let upstream = pair.upstream();
+        assert!(pair.got(upstream).contains(&format!("\r\nMax-Forwards: {went}\r\n")), "{method} {came}");
+    }
+}
