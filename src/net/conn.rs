@@ -15,8 +15,8 @@ pub(super) enum Slot<S> {
     Resolving(Target),
     /// The connection is being made; these addresses are left to try after it.
     Connecting { socket: S, target: Target, left: Vec<SocketAddr> },
-    /// The connection is being secured.
-    Securing(Box<TlsStream<S>>),
+    /// The connection is being secured. `hangup` if an edge has said that the remote side has closed or reset it.
+    Securing { stream: Box<TlsStream<S>>, hangup: bool },
     /// The connection stands.
     Open(Conn<S>),
 }
@@ -238,7 +238,7 @@ impl<S> Conns<S> {
         let place = self.tables.get(index(key)?)?.places.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
+            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing { .. } => None,
         }
     }
 
@@ -246,7 +246,7 @@ impl<S> Conns<S> {
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
         match self.slot_mut(key)? {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing(_) => None,
+            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing { .. } => None,
         }
     }
 

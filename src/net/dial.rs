@@ -92,7 +92,9 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.obey();
     }
 
-    pub(super) fn check_connecting(&mut self, key: Key) {
+    /// Looks whether a connection stands now. With `hangup` the event said that the remote side has closed it already: connecting, data
+    /// and FIN may share one edge, and no other one comes.
+    pub(super) fn check_connecting(&mut self, key: Key, hangup: bool) {
         let Some(Slot::Connecting { socket, target, left }) = self.conns.slot_mut(key) else { return };
         match self.net.connected(socket) {
             Ok(false) => {}
@@ -100,8 +102,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 let target = *target;
                 let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
                 match self.tls_of(target) {
-                    Some(tls) if !tls.is_later => self.secure(key, socket, target, &tls.clone()),
-                    Some(_) | None => self.opened(key, Stream::Plain(socket)),
+                    Some(tls) if !tls.is_later => self.secure(key, socket, target, &tls.clone(), hangup),
+                    Some(_) | None => self.opened(key, Stream::Plain(socket), hangup),
                 }
             }
             Err(error) => {
@@ -116,8 +118,10 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// A connection that was dialled stands.
-    fn opened(&mut self, key: Key, stream: Stream<N::Socket>) {
-        self.conns.insert(key, Slot::Open(Conn::new(stream)));
+    fn opened(&mut self, key: Key, stream: Stream<N::Socket>, hangup: bool) {
+        let mut conn = Conn::new(stream);
+        conn.hangup = hangup;
+        self.conns.insert(key, Slot::Open(conn));
         self.core.handle_connected(key, self.now);
         self.obey();
         // What came along with the end of a handshake is announced by no edge.
@@ -128,11 +132,18 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Begins TLS on a connection that was dialled.
-    pub(super) fn secure(&mut self, key: Key, socket: N::Socket, target: Target, tls: &DialTls) {
+    pub(super) fn secure(
+        &mut self,
+        key: Key,
+        socket: N::Socket,
+        target: Target,
+        tls: &DialTls,
+        hangup: bool,
+    ) {
         match UnbufferedClientConnection::new(Arc::clone(&tls.config), tls.name.clone()) {
             Ok(session) => {
                 let stream = TlsStream::new(socket, Session::Client(session), With::Target(target));
-                self.conns.insert(key, Slot::Securing(Box::new(stream)));
+                self.conns.insert(key, Slot::Securing { stream: Box::new(stream), hangup });
                 self.check_securing(key);
             }
             Err(error) => {
@@ -144,12 +155,12 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     pub(super) fn check_securing(&mut self, key: Key) {
-        let Some(Slot::Securing(stream)) = self.conns.slot_mut(key) else { return };
+        let Some(Slot::Securing { stream, .. }) = self.conns.slot_mut(key) else { return };
         match stream.handshake(&mut self.net, &mut self.buffers) {
             Ok(false) => {}
             Ok(true) => {
-                let Some(Slot::Securing(stream)) = self.conns.remove(key) else { return };
-                self.opened(key, Stream::Tls(stream));
+                let Some(Slot::Securing { stream, hangup }) = self.conns.remove(key) else { return };
+                self.opened(key, Stream::Tls(stream), hangup);
             }
             Err(_) => {
                 self.drop_slot(key);

@@ -235,8 +235,11 @@ impl<C: Core, N: Net> Shell<C, N> {
                             self.ready.push(key);
                         }
                     }
-                    Some(Slot::Connecting { .. }) => self.check_connecting(key),
-                    Some(Slot::Securing(_)) => self.check_securing(key),
+                    Some(Slot::Connecting { .. }) => self.check_connecting(key, hangup),
+                    Some(Slot::Securing { hangup: noted, .. }) => {
+                        *noted |= hangup;
+                        self.check_securing(key);
+                    }
                     Some(Slot::Resolving(_)) | None => {}
                 }
             }
@@ -326,7 +329,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
                 conn.clear(&mut self.buffers);
             }
-            Some(Slot::Securing(stream)) => {
+            Some(Slot::Securing { stream, .. }) => {
                 self.note_handshake(&stream);
                 drop(Stream::Tls(stream).into_socket(&mut self.buffers));
             }
@@ -447,8 +450,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                 let tls = self.tls_of(target).cloned();
                 if let (Some(tls), Some(Slot::Open(mut conn))) = (tls, self.conns.remove(key)) {
                     conn.clear(&mut self.buffers);
+                    let hangup = conn.hangup;
                     let socket = conn.stream.into_socket(&mut self.buffers);
-                    self.secure(key, socket, target, &tls);
+                    self.secure(key, socket, target, &tls, hangup);
                 }
             }
             Command::Exit(code) => self.exit = Some(code),

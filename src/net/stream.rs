@@ -269,6 +269,8 @@ impl<S> TlsStream<S> {
         pool: &mut BufferPool,
     ) -> io::Result<bool> {
         match self.fill(net, pool, &mut []) {
+            // The input has ended: nothing will complete it.
+            Ok(_) if !self.is_established => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

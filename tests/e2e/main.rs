@@ -16,6 +16,7 @@
 
 mod cancel;
 mod demo;
+mod dialling;
 mod ending;
 mod failing;
 mod framing;
