@@ -50,8 +50,10 @@ pub(super) struct Conn<S> {
     pub(super) waiting_told: bool,
     /// The socket takes nothing any more, but what it received before counts.
     pub(super) write_failed: bool,
-    /// It stands in the ready list.
+    /// It stands in the ready list, or in that of those that are put off.
     pub(super) is_listed: bool,
+    /// It has used up its share of this turn. It may stand in the ready list, too, and is passed over there.
+    pub(super) is_put_off: bool,
     /// The core was shown something and has more to say, though it may want nothing any more: the end of a body, for one.
     pub(super) is_unsettled: bool,
     /// The last read filled all its room: the next one gets more.
@@ -162,6 +164,7 @@ impl<S> Conn<S> {
             waiting_told: false,
             write_failed: false,
             is_listed: false,
+            is_put_off: false,
             is_unsettled: false,
             is_bulk: false,
         }

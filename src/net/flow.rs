@@ -24,6 +24,15 @@ use crate::proto::seam::{Core, End, Step, Why};
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET: usize = 256 * 1024;
+/// Times that what one connection sent may make the core say something in one turn: it does so of each head, and of hardly anything else.
+/// A client that sends thousands of small requests at once, each of which the hub answers by itself, makes nobody wait for all of them.
+const HEAD_BUDGET: usize = 16;
+/// What a step of the core costs of the bytes, beyond the first ones: chunks may be of one byte.
+const STEP_COST: usize = 256;
+/// Steps that every look at the input takes.
+const USUAL_STEPS: usize = 4;
+/// Steps in one look at the input, which are some 100 microseconds.
+const MOST_STEPS: usize = READ_BUDGET / STEP_COST;
 /// Several pieces that have no more bytes than this together are copied into one: a system call with one range of bytes costs less than
 /// one with several by more than the copying does. With TLS they share a record.
 const JOINED: usize = 2 * 1024;
@@ -31,6 +40,12 @@ const JOINED: usize = 2 * 1024;
 const MAX_PIECES: usize = 16;
 /// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was told to stop.
 const LINGER_BYTES: u32 = 4 * 1024 * 1024;
+
+/// What a look at the input cost of a connection's share of the turn, beside the bytes that were read for it.
+struct Cost {
+    bytes: usize,
+    heads: usize,
+}
 
 /// A part of what goes to the peer.
 enum Piece {
@@ -50,11 +65,11 @@ impl Piece {
 impl<C: Core, N: Net> Shell<C, N> {
     /// Reads what there is and shows it to the core, for as long as it is wanted, there is room, and the budget lasts.
     pub(super) fn pump(&mut self, key: Key) {
-        let mut budget = READ_BUDGET;
+        let (mut budget, mut heads) = (READ_BUDGET, HEAD_BUDGET);
         loop {
             let Some(conn) = self.conns.get(key) else { return };
             if let Ending::Linger { .. } = conn.ending {
-                self.drop_input(key);
+                self.drop_input(key, budget);
                 return;
             }
             if !conn.has_news() {
@@ -68,7 +83,15 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.look_ahead(key);
                 return;
             }
-            if (is_unsettled || !conn.input.is_empty() || conn.end.is_some()) && self.show(key) {
+            if budget == 0 || heads == 0 {
+                self.put_off(key);
+                return;
+            }
+            if (is_unsettled || !conn.input.is_empty() || conn.end.is_some())
+                && let Some(cost) = self.show(key)
+            {
+                budget = budget.saturating_sub(cost.bytes);
+                heads = heads.saturating_sub(cost.heads);
                 continue;
             }
             let Some(conn) = self.conns.get_mut(key) else { return };
@@ -76,7 +99,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return;
             }
             let is_bulk = conn.is_bulk;
-            if budget == 0 || matches!(conn.stream, Stream::Tls(_)) && self.is_handshake_put_off(key) {
+            if matches!(conn.stream, Stream::Tls(_)) && self.is_handshake_put_off(key) {
                 self.put_off(key);
                 return;
             }
@@ -139,23 +162,30 @@ impl<C: Core, N: Net> Shell<C, N> {
             if has_pending {
                 self.tell_waiting(key);
             }
-            if !self.show(key) && self.conns.get(key).is_none_or(|conn| conn.end.is_some()) {
-                return;
+            match self.show(key) {
+                Some(cost) => {
+                    budget = budget.saturating_sub(cost.bytes);
+                    heads = heads.saturating_sub(cost.heads);
+                }
+                None if self.conns.get(key).is_none_or(|conn| conn.end.is_some()) => return,
+                None => {}
             }
         }
     }
 
-    /// Shows the input to the core, delivers what it passes, and carries out its commands. False if nothing came of it.
-    fn show(&mut self, key: Key) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else { return false };
+    /// Shows the input to the core, delivers what it passes, and carries out its commands. What that cost; `None` if nothing came of it.
+    fn show(&mut self, key: Key) -> Option<Cost> {
+        let conn = self.conns.get_mut(key)?;
         let end = conn.end;
         let input = core::mem::take(&mut conn.input);
         let mut out = core::mem::take(&mut self.scratch);
         let mut pieces: [Option<Piece>; MAX_PIECES] = [const { None }; MAX_PIECES];
         let mut count = 0;
         let mut at = 0;
+        let mut steps = 0;
         let mut is_unsettled = false;
         loop {
+            steps += 1;
             let begin = out.len();
             let rest = input.data().get(at..).unwrap_or_default();
             let step = self.core.handle_input(key, rest, end, &mut out, self.now);
@@ -171,7 +201,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
             }
             // Two places are kept free: a step adds two pieces at most.
-            if count + 2 > MAX_PIECES {
+            if count + 2 > MAX_PIECES || steps >= MOST_STEPS {
                 is_unsettled = true;
                 break;
             }
@@ -188,7 +218,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         let has_commands = !self.core.commands().is_empty();
         self.obey();
-        at > 0 || count > 0 || has_commands
+        let bytes = steps.saturating_sub(USUAL_STEPS) * STEP_COST;
+        (at > 0 || count > 0 || has_commands).then_some(Cost { bytes, heads: has_commands.into() })
     }
 
     /// Returns the input to its connection, without what was consumed of it.
@@ -463,7 +494,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Reads and drops what a lingering connection still sends. Its end, or too much of it, ends the connection.
-    fn drop_input(&mut self, key: Key) {
+    fn drop_input(&mut self, key: Key, mut budget: usize) {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let Ending::Linger { dropped, finished } = &mut conn.ending else { return };
@@ -476,6 +507,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             if !conn.readable {
                 return;
             }
+            if budget == 0 {
+                self.put_off(key);
+                return;
+            }
             let mut scrap = Buffer::new();
             let space = scrap.space(Class::Medium, &mut self.buffers);
             let room = space.len();
@@ -485,6 +520,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(0) => conn.end = Some(End::Clean),
                 Ok(n) => {
                     *dropped += offset(n);
+                    budget = budget.saturating_sub(n);
                     conn.readable = !conn.stream.is_drained_by(n, room) || conn.hangup;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -502,10 +538,10 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// A connection has used up its share of this turn.
     fn put_off(&mut self, key: Key) {
-        if let Some(Conn { is_listed, .. }) = self.conns.get_mut(key)
-            && !*is_listed
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.is_put_off
         {
-            *is_listed = true;
+            (conn.is_listed, conn.is_put_off) = (true, true);
             self.later.push(key);
         }
     }

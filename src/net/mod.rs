@@ -13,6 +13,7 @@ mod dial;
 mod flow;
 mod handshakes;
 pub mod notify;
+mod overdue;
 mod pipes;
 mod resolve;
 pub mod run;
@@ -41,8 +42,9 @@ pub trait Net {
     /// Both clocks. The loop calls it once in each turn.
     fn now(&mut self) -> Now;
 
-    /// Waits until something happens or the timeout has passed, and appends what happened.
-    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+    /// Waits until something happens or the timeout has passed, and appends what happened. What has waited longest to be told is told
+    /// first.
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<Polled>;
 
     /// Takes a connection from the backlog.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Socket, SocketAddr)>;
@@ -92,6 +94,15 @@ pub trait Net {
 
     /// Looks up a name without blocking the loop. The answer is an [`Event::Resolved`] with this token.
     fn resolve(&mut self, host: &str, port: u16, token: u32);
+}
+
+/// Whether a poll has told of all that happened before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// It has.
+    Whole,
+    /// More may be there: it was interrupted by a signal (SIGCONT, for one), or told as much as it can at once.
+    Part,
 }
 
 /// A pipe of the network's pool.

@@ -4,6 +4,7 @@
 //! before requesters, so that a worker that became free, or a tunnel that died, is known before the next request is
 //! dispatched. This module owns the turn and the commands; `flow` moves the bytes, `accept` and `dial` make connections.
 
+use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub struct Shell<C: Core, N: Net> {
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     pub(super) accept_again: Option<Mono>,
     events: Vec<Event>,
+    /// Turns since a deadline passed on which nobody has acted yet: see `overdue.rs`.
+    pub(super) turns_overdue: usize,
     pub(super) handshakes: Handshakes,
     /// What TLS listeners offer.
     pub(super) tls: Option<Arc<ServerConfig>>,
@@ -83,6 +86,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             spare: Vec::new(),
             later: Vec::new(),
             events: Vec::new(),
+            turns_overdue: 0,
             // Connections may have come before the first poll.
             listeners: listeners
                 .into_iter()
@@ -149,6 +153,30 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
         self.handshakes.steps = STEPS;
+        self.look_at(events);
+        if due.is_some_and(|at| at <= self.now.mono) {
+            // The process may have been stopped since it was told of these events: now come those until the time that it knows.
+            let mut events = core::mem::take(&mut self.events);
+            let polled = self.net.poll(&mut events, Some(Duration::ZERO))?;
+            self.look_at(events);
+            if self.has_caught_up(polled) {
+                self.core.handle_timeout(self.now);
+                self.obey();
+                self.serve_ready();
+            }
+        }
+        self.core.handle_batch_end(self.now);
+        self.obey();
+        self.end_shares();
+        // Here and nowhere else: what the watchdog is to know is that turns come to their end.
+        if let Some(notifier) = &mut self.notifier {
+            notifier.end_turn(self.now.mono);
+        }
+        Ok(self.exit)
+    }
+
+    /// Notes the events of a batch, and serves the connections that they are of.
+    fn look_at(&mut self, mut events: Vec<Event>) {
         for event in events.drain(..) {
             self.note(event);
         }
@@ -160,19 +188,6 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.serve_ready();
         self.accept();
         self.serve_ready();
-        if due.is_some_and(|at| at <= self.now.mono) {
-            self.core.handle_timeout(self.now);
-            self.obey();
-            self.serve_ready();
-        }
-        self.core.handle_batch_end(self.now);
-        self.obey();
-        self.ready.append(&mut self.later);
-        // Here and nowhere else: what the watchdog is to know is that turns come to their end.
-        if let Some(notifier) = &mut self.notifier {
-            notifier.end_turn(self.now.mono);
-        }
-        Ok(self.exit)
     }
 
     /// When the next turn has something to do, even if nothing happens.
@@ -294,7 +309,9 @@ impl<C: Core, N: Net> Shell<C, N> {
             let mut batch = core::mem::replace(&mut self.ready, spare);
             batch.sort_by_key(|key| core::cmp::Reverse(key.kind()));
             for key in batch.drain(..) {
-                if let Some(conn) = self.conns.get_mut(key) {
+                if let Some(conn) = self.conns.get_mut(key)
+                    && !conn.is_put_off
+                {
                     conn.is_listed = false;
                     self.serve(key);
                 }
@@ -302,6 +319,18 @@ impl<C: Core, N: Net> Shell<C, N> {
             batch.shrink_to(KEPT);
             self.spare = batch;
         }
+    }
+
+    /// The turn ends: those that were put off have a share of the next one.
+    #[inline]
+    fn end_shares(&mut self) {
+        for key in self.later.drain(..) {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.is_put_off = false;
+                self.ready.push(key);
+            }
+        }
+        self.later.shrink_to(KEPT);
     }
 
     fn serve(&mut self, key: Key) {
@@ -441,7 +470,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     if self.net.reregister(conn.stream.socket_mut(), to.to_token()).is_err() {
                         self.failed.push((to, Why::Failed));
                     }
-                    conn.is_listed = false;
+                    (conn.is_listed, conn.is_put_off) = (false, false);
                     self.conns.insert(to, Slot::Open(conn));
                     self.list(to);
                 }

@@ -25,7 +25,7 @@ use super::alarm::Alarm;
 use super::pipes::Pipes;
 use super::resolve::Resolver;
 use super::signals::Signals;
-use super::{Event, Net, Pipe};
+use super::{Event, Net, Pipe, Polled};
 use crate::proto::timer::{Mono, Now};
 
 /// The tokens that [`Sys`] keeps for itself. Keys are far below them, and so must be the tokens of listeners.
@@ -128,7 +128,7 @@ impl Net for Sys {
         self.last
     }
 
-    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<Polled> {
         // Answers that are there already do not come through the waker.
         let timeout = if self.resolver.append_immediate(events) { Some(Duration::ZERO) } else { timeout };
         let timeout = match timeout {
@@ -138,11 +138,13 @@ impl Net for Sys {
             Some(_) | None => timeout,
         };
         match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Polled::Part),
             result => result?,
         }
         let Self { events: ready, resolver, signals, alarm, .. } = self;
+        let mut count = 0;
         for event in &*ready {
+            count += 1;
             // Every token was made of 32 bits.
             match u32::try_from(event.token().0).unwrap_or(WAKER) {
                 WAKER => resolver.append_answers(events),
@@ -160,7 +162,7 @@ impl Net for Sys {
                 }),
             }
         }
-        Ok(())
+        Ok(if count < EVENTS_AT_ONCE { Polled::Whole } else { Polled::Part })
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, SocketAddr)> {

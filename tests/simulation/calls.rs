@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use slime::net::{Event, Net, Pipe};
+use slime::net::{Event, Net, Pipe, Polled};
 use slime::proto::timer::Now;
 
 use crate::world::{Delivery, Endpoint, Listening, MAX_DIALS, MILLI, Micros, SECOND, World};
@@ -83,9 +83,8 @@ impl Net for SimNet {
     }
 
     /// Never waits: the scheduler runs a process only when there is something for it.
-    fn poll(&mut self, events: &mut Vec<Event>, _timeout: Option<Duration>) -> io::Result<()> {
-        self.world.borrow_mut().poll(self.process, events);
-        Ok(())
+    fn poll(&mut self, events: &mut Vec<Event>, _timeout: Option<Duration>) -> io::Result<Polled> {
+        Ok(self.world.borrow_mut().poll(self.process, events))
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, SocketAddr)> {
@@ -172,8 +171,13 @@ impl Net for SimNet {
 }
 
 impl World {
-    fn poll(&mut self, process: usize, events: &mut Vec<Event>) {
+    fn poll(&mut self, process: usize, events: &mut Vec<Event>) -> Polled {
         self.enter(process);
+        if self.rng.chance(self.weather.interrupted) {
+            // EINTR, as after SIGCONT. That the process was woken up is not its doing.
+            self.progressed(process);
+            return Polled::Part;
+        }
         let before = events.len();
         events.append(&mut self.hosts[process].told);
         for listener in &mut self.listeners {
@@ -184,13 +188,21 @@ impl World {
         }
         let mut ends = self.hosts[process].ends.clone();
         self.rng.shuffle(&mut ends);
+        // What waits longest comes first, or a batch that is always full would leave something for ever.
+        ends.sort_by_key(|end| !self.ends[*end].was_left);
+        let mut polled = Polled::Whole;
         let mut left = if self.rng.chance(self.weather.spurious) { 2 } else { usize::MAX };
         for end in ends {
             let Some(token) = self.ends[end].token else { continue };
             let spurious = self.rng.chance(self.weather.spurious / 10);
+            if left == 0 && self.ends[end].edge {
+                polled = Polled::Part;
+                self.ends[end].was_left = true;
+            }
             if left == 0 || !spurious && !self.ends[end].edge {
                 continue;
             }
+            self.ends[end].was_left = false;
             left -= 1;
             self.ends[end].edge = false;
             // Also if what it announced is gone already: that the process was woken up is not its doing.
@@ -211,6 +223,7 @@ impl World {
         if events.len() > before {
             self.progressed(process);
         }
+        polled
     }
 
     fn accept(&mut self, listener: usize) -> Result<(usize, SocketAddr), Errno> {

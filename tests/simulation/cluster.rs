@@ -109,6 +109,7 @@ impl Cluster {
         let mut weather = if mood == Mood::Calm { weather.harmless() } else { weather };
         let theme = Theme::draw(&mut rng);
         theme.change_weather(mood, &mut weather, &mut rng);
+        weather.interrupted = Rng::new(seed, "signals").pick(&[0, 0, 20, 200]);
         // Now and then enough that it goes through pipes.
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let is_narrow = weather.narrow;

@@ -4,7 +4,7 @@
 //! - `setting`: how hub and agents are set up; `hostile`: peers that mean no good;
 //! - `theme`: what a run is about; `plan`, `client`, `upstream`, `http`, `wire`: what applications and upstreams do, written apart from the code under test;
 //! - `model`: what must be true of a run, whatever happened in it;
-//! - `network`, `scripts` (with `relay`): tests of all that; `cluster`: the tests of the real hub and agents.
+//! - `network`, `scripts` (with `relay`): tests of all that; `turns`: the hub, turn by turn; `cluster`: the tests of the real hub and agents.
 //!
 //! `SLIME_SEED=n` runs one seed, `SLIME_SEEDS=n` so many of them, `SLIME_KEEP_GOING=1` does not stop at the first that fails,
 //! `SLIME_TRACE=1` prints every call and delivery, with what hub and agents log.
@@ -28,6 +28,7 @@ mod scheduler;
 mod scripts;
 mod setting;
 mod theme;
+mod turns;
 mod upstream;
 #[path = "../vectors/read.rs"]
 mod vectors;

@@ -59,8 +59,10 @@ pub(crate) struct Weather {
     pub(crate) exhausted: u64,
     /// A dialled connection is refused although somebody listens; a name is not found.
     pub(crate) refuse: u64,
-    /// An event that nothing caused; a poll that leaves events for the next one.
+    /// An event that nothing caused; a poll whose batch is full with two events, which leaves the others for the next one.
     pub(crate) spurious: u64,
+    /// A poll is interrupted by a signal, and tells nothing.
+    pub(crate) interrupted: u64,
     /// Whether queues may be as small as one byte.
     pub(crate) narrow: bool,
     /// Whether queues are large, so that large reads and writes are likely.
@@ -83,6 +85,7 @@ impl Weather {
             exhausted: some(&[0, 0, 30, 200]),
             refuse: some(&[0, 0, 0, 100]),
             spurious: some(&[0, 20, 200]),
+            interrupted: 0,
             narrow: some(&[0, 1]) == 1,
             wide: false,
             sluggish: some(&[0, 1]) == 1,
@@ -104,6 +107,8 @@ pub(crate) struct Endpoint {
     pub(crate) token: Option<u32>,
     /// Something changed that no poll has told yet.
     pub(crate) edge: bool,
+    /// A poll had no room for it.
+    pub(crate) was_left: bool,
     pub(crate) connected: bool,
     /// `SO_ERROR`: told once, by whichever call comes first.
     pub(crate) error: Option<Errno>,

@@ -1,0 +1,168 @@
+//! The real hub, turn by turn: what one turn does, and what it leaves for the next one.
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::time::Duration;
+
+use slime::config::HubConfig;
+use slime::net::Net;
+use slime::net::shell::{LISTENER_TOKENS, Shell, Targets};
+use slime::proto::agent_token::TokenKey;
+use slime::proto::hub::Hub;
+
+use crate::calls::{SimNet, Socket};
+use crate::setting::token_key;
+use crate::world::{SECOND, Weather, World};
+
+const PORT: u16 = 80;
+/// The hub answers it by itself, and the connection goes on.
+const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// A hub that knows no agent, and its clients, which are one process.
+struct Bench {
+    world: Rc<RefCell<World>>,
+    hub: Shell<Hub, SimNet>,
+    clients: SimNet,
+}
+
+impl Bench {
+    fn new(weather: Weather) -> Self {
+        let weather = Weather { wide: true, ..weather };
+        let world = Rc::new(RefCell::new(World::new(1, weather)));
+        let (net, clients) = (SimNet::new(&world, "hub"), SimNet::new(&world, "clients"));
+        let listener = net.listen(net.address(PORT), LISTENER_TOKENS);
+        let config = HubConfig { startup_grace: Duration::ZERO, ..HubConfig::default() };
+        let core = Hub::new(config, TokenKey::clone(token_key()), world.borrow().now());
+        let hub = Shell::new(core, net, vec![listener], Targets::default());
+        Self { world, hub, clients }
+    }
+
+    /// Clients that the hub has accepted.
+    fn clients(&mut self, count: usize) -> Vec<Socket> {
+        let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
+        let clients = (0..count).map(|_| self.clients.connect(address).unwrap()).collect();
+        self.pass(SECOND);
+        self.turns(40);
+        clients
+    }
+
+    fn send(&mut self, socket: &mut Socket, bytes: &[u8]) {
+        let mut left = bytes;
+        while !left.is_empty() {
+            match self.clients.write(socket, &[IoSlice::new(left)]) {
+                Ok(n) => left = &left[n..],
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Lets time pass in which nobody runs.
+    fn pass(&self, time: u64) {
+        let now = self.world.borrow().clock;
+        self.world.borrow_mut().advance_to(now + time);
+    }
+
+    fn turns(&mut self, count: usize) {
+        for _ in 0..count {
+            self.world.borrow_mut().begin_turn(0);
+            assert_eq!(self.hub.turn().unwrap(), None);
+        }
+    }
+
+    /// How many answers have come since the last time, and how many of them are 408.
+    fn answers(&mut self, socket: &mut Socket) -> (usize, usize) {
+        self.pass(SECOND / 2);
+        self.take_answers(socket)
+    }
+
+    /// As [`Bench::answers`], of those that have arrived.
+    fn take_answers(&mut self, socket: &mut Socket) -> (usize, usize) {
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 100_000];
+        while let Ok(n @ 1..) = self.clients.read(socket, &mut buffer) {
+            bytes.extend_from_slice(&buffer[..n]);
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let count = |status| text.matches(&format!("HTTP/1.1 {status}")).count();
+        (count(503) + count(408), count(408))
+    }
+}
+
+#[test]
+fn a_client_that_pipelines_gets_a_few_answers_in_each_turn() {
+    let mut bench = Bench::new(Weather::default());
+    let mut client = bench.clients(1).remove(0);
+    bench.send(&mut client, &REFUSED.repeat(500));
+    bench.pass(SECOND);
+    let mut sum = 0;
+    for _ in 0..100 {
+        bench.turns(1);
+        let (answers, _) = bench.answers(&mut client);
+        assert!(answers <= 16, "{answers} answers in one turn");
+        sum += answers;
+    }
+    assert_eq!(sum, 500);
+}
+
+/// Clients whose head was there in time, at a hub that had no processor for a minute.
+fn assert_nobody_is_late(weather: Weather, while_stopped: Weather) {
+    let mut bench = Bench::new(weather.clone());
+    let mut clients = bench.clients(40);
+    for client in &mut clients {
+        bench.send(client, &REFUSED[..5]);
+    }
+    bench.pass(SECOND);
+    bench.turns(100);
+    for client in &mut clients {
+        bench.send(client, &REFUSED[5..]);
+    }
+    bench.pass(60 * SECOND);
+    bench.world.borrow_mut().weather = while_stopped;
+    bench.turns(1);
+    bench.world.borrow_mut().weather = weather;
+    bench.turns(100);
+    for client in &mut clients {
+        assert_eq!(bench.answers(client), (1, 0), "a head that was there is late");
+    }
+}
+
+#[test]
+fn nothing_expires_before_what_has_arrived_was_read() {
+    assert_nobody_is_late(Weather::default(), Weather::default());
+}
+
+#[test]
+fn nothing_expires_in_a_poll_that_was_interrupted() {
+    assert_nobody_is_late(Weather::default(), Weather { interrupted: 1000, ..Weather::default() });
+}
+
+#[test]
+fn nothing_expires_while_batches_are_full() {
+    let full = Weather { spurious: 1000, ..Weather::default() };
+    assert_nobody_is_late(full.clone(), full);
+}
+
+#[test]
+fn deadlines_pass_though_batches_are_always_full() {
+    let full = Weather { spurious: 1000, ..Weather::default() };
+    let mut bench = Bench::new(full);
+    let mut clients = bench.clients(40);
+    let mut slow = bench.clients(1).remove(0);
+    bench.send(&mut slow, &REFUSED[..5]);
+    bench.pass(SECOND);
+    bench.turns(100);
+    let mut late = 0;
+    for _ in 0..60 {
+        for client in &mut clients {
+            bench.send(client, REFUSED);
+        }
+        bench.pass(SECOND);
+        bench.turns(3);
+        for client in &mut clients {
+            bench.take_answers(client);
+        }
+        late += bench.answers(&mut slow).1;
+    }
+    assert_eq!(late, 1);
+}
