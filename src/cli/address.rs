@@ -77,6 +77,8 @@ pub(super) enum AddressError {
     User,
     /// The host is missing or not valid.
     Host,
+    /// A port, and no host before it.
+    PortAlone(u16),
     /// An IPv6 address without its brackets.
     Brackets,
     /// The port is not a number from 1 to 65535.
@@ -87,16 +89,22 @@ pub(super) enum AddressError {
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
+            Self::PortAlone(port) => {
+                return write!(f, "this is a port without a host; write 127.0.0.1:{port}");
+            }
             Self::Scheme => "the address must begin with http:// or https://, or be host:port",
-            Self::User => "user and password in the address must be percent-encoded, as user:p%40ss@host",
+            Self::User => {
+                "user and password in the address must be percent-encoded, such as user:p%40ss@host"
+            }
             Self::Host => "the address has no valid host name; write host:port or http://host:port/path",
-            Self::Brackets => "an IPv6 address stands in brackets, as [::1]:8080",
+            Self::Brackets => "an IPv6 address must be in brackets, such as [::1]:8080",
             Self::Port => "the port of the address must be a number from 1 to 65535",
             Self::Path => {
                 "the path of the address must be a plain path, percent-encoded, without '?' and '#'"
             }
-        })
+        };
+        f.write_str(text)
     }
 }
 
@@ -114,10 +122,18 @@ fn parse_endpoint(text: &str, default_port: u16) -> Result<Endpoint, AddressErro
             if port.matches(':').count() > 1 {
                 return Err(AddressError::Brackets);
             }
+            // `11434` and `:11434`. No host is a bare number, though resolvers of names read one as an address.
+            let alone = if host.is_empty() { port.trim_start_matches(':') } else { host };
+            if (host.is_empty() || port.is_empty())
+                && let Some(port) = number(alone).filter(|&port| port != 0)
+            {
+                return Err(AddressError::PortAlone(port));
+            }
             let valid = (1..=MAX_HOST).contains(&host.len())
                 && host
                     .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+                && !host.bytes().all(|byte| byte.is_ascii_digit());
             (if valid { Ok(host.to_owned()) } else { Err(AddressError::Host) }?, port)
         }
     };
@@ -225,7 +241,13 @@ mod tests {
             ("http:/hub", AddressError::Scheme),
             ("://hub", AddressError::Scheme),
             ("", AddressError::Host),
-            (":80", AddressError::Host),
+            (":80", AddressError::PortAlone(80)),
+            ("11434", AddressError::PortAlone(11434)),
+            ("http://11434/v1", AddressError::PortAlone(11434)),
+            ("http://u:p@:11434", AddressError::PortAlone(11434)),
+            ("65536", AddressError::Host),
+            ("0", AddressError::Host),
+            ("11434:80", AddressError::Host),
             ("http://", AddressError::Host),
             ("http:///path", AddressError::Host),
             ("a b", AddressError::Host),

@@ -7,7 +7,7 @@ use super::address::{Address, HTTP_PORT};
 use super::args::AgentRun;
 use super::normalise::{Normalised, help_line};
 use super::proxy;
-use super::secret::{hex, random, read};
+use super::secret::{hex, random, read_token};
 use super::values::{agent_id, health_path, items};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
 use crate::net::run::{AgentOptions, Destination, run_agent};
@@ -31,31 +31,27 @@ fn options(
     environment: impl Fn(&str) -> Option<OsString>,
     given: &Normalised,
 ) -> Result<AgentOptions, Failure> {
-    let token = read(args.token, args.token_file, "--token", given)?.ok_or_else(|| {
-        Failure::Runtime(
-            "the token is missing: use --token-file FILE or the variable SLIME_TOKEN; \
-             `slime hub register`, on the machine of the hub, makes one"
-                .into(),
-        )
-    })?;
-    let hub = args.hub.ok_or_else(|| missing("--hub", "the hub, as --hub hub.example.org:8080"))?;
+    let token = read_token(args.token, args.token_file, given)?;
+    let hub = args
+        .hub
+        .ok_or_else(|| missing("--hub", "the address of the hub, such as --hub hub.example.org:8080"))?;
     let hub = address("--hub", hub.trim(), DEFAULT_PORT, given)?;
     let proxy = proxy::find(args.proxy.as_deref(), &hub, environment, given)?;
     let upstreams: Vec<Address> = items(&args.upstream)
         .map(|item| address("--upstream", item, HTTP_PORT, given))
         .collect::<Result<_, _>>()?;
     if upstreams.is_empty() {
-        return Err(missing("--upstream", "the service that answers, as --upstream 127.0.0.1:8000"));
+        return Err(missing("--upstream", "the service that answers, such as --upstream 127.0.0.1:8000"));
     }
     if upstreams.len() > MAX_UPSTREAMS {
         return Err(Failure::Usage(format!(
-            "an agent has at most {MAX_UPSTREAMS} upstreams; run another one"
+            "an agent can have at most {MAX_UPSTREAMS} upstreams; run a second agent"
         )));
     }
     let workers = u64::from(args.num_worker) + u64::from(args.extra_upgrades);
     if workers * upstreams.len() as u64 > MAX_SLOTS as u64 {
         return Err(Failure::Usage(format!(
-            "--num-worker and --extra-upgrades make more than {MAX_SLOTS} workers; give smaller numbers"
+            "--num-worker and --extra-upgrades add up to more than {MAX_SLOTS} workers; use smaller numbers"
         )));
     }
     let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
@@ -72,7 +68,7 @@ fn options(
     let hub_is = destination(&hub, hub_trust.as_ref());
     if hub_is.trust.is_none() && hub_trust.is_some() {
         return Err(Failure::Usage(
-            "--hub-ca and --hub-pin need an address with https://, as --hub https://HOST".into(),
+            "--hub-ca and --hub-pin need a hub with https://, such as --hub https://HOST".into(),
         ));
     }
     let upstream_trust = args.upstream_ca.map(|file| Trust::Authority(file.into()));
@@ -129,13 +125,13 @@ fn hub_trust(
 ) -> Result<Option<Trust>, Failure> {
     match (authority, pin) {
         (Some(_), Some(_)) => Err(Failure::Usage(
-            "--hub-ca and --hub-pin are two ways to know the hub; give one of them".into(),
+            "--hub-ca and --hub-pin are two ways to recognise the hub; use one of them".into(),
         )),
         (Some(file), None) => Ok(Some(Trust::Authority(file.into()))),
         (None, Some(pin)) => match Pin::parse(pin.trim()) {
             Some(pin) => Ok(Some(Trust::Pin(pin))),
             None => Err(Failure::Usage(format!(
-                "{}: a pin is sha256: and 64 hexadecimal digits, as the hub prints it at its start",
+                "{}: a pin is sha256: and 64 hexadecimal digits; the hub prints its pin when it starts",
                 given.origin("--hub-pin")
             ))),
         },
@@ -146,7 +142,7 @@ fn hub_trust(
 /// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other secret.
 fn address(flag: &str, text: &str, default_port: u16, given: &Normalised) -> Result<Address, Failure> {
     let address = Address::parse(text, default_port)
-        .map_err(|error| Failure::Runtime(format!("{}: {error}", given.origin(flag))))?;
+        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin(flag))))?;
     if address.authorization.is_some() && given.is_typed(flag) {
         log::warn!(
             "every user of this machine can read the password of {flag} in the list of processes; use the variable {}",
@@ -157,7 +153,7 @@ fn address(flag: &str, text: &str, default_port: u16, given: &Normalised) -> Res
 }
 
 fn missing(flag: &str, what: &str) -> Failure {
-    Failure::Usage(format!("{flag} is missing: name {what}; {}", help_line("agent run")))
+    Failure::Usage(format!("{flag} is missing: give {what}; {}", help_line("agent run")))
 }
 
 /// One id for each upstream: random ones, or the given one, numbered if there are several.
@@ -200,7 +196,8 @@ mod tests {
     #[test]
     fn defaults() {
         let AgentOptions { hub, upstreams, config, proxy: _ } =
-            agent("agent --token t --hub h --upstream u").unwrap();
+            agent("agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u")
+                .unwrap();
         assert_eq!(hub, Destination { endpoint: Endpoint { host: "h".into(), port: 8080 }, trust: None });
         assert_eq!(
             upstreams,
@@ -216,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_flag_arrives() {
-        let line = "agent run --token t --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
+        let line = "agent run --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
                     --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
                     --connect-timeout 2 --head-timeout 4 --stall-timeout 5";
         let AgentOptions { hub, upstreams, config, proxy: _ } = agent(line).unwrap();
@@ -241,7 +238,9 @@ mod tests {
     #[test]
     fn whom_to_trust() {
         let trust = |line: &str| {
-            let AgentOptions { hub, upstreams, .. } = agent(&format!("agent --token t {line}")).unwrap();
+            let AgentOptions { hub, upstreams, .. } =
+                agent(&format!("agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA {line}"))
+                    .unwrap();
             (hub.trust, upstreams.into_iter().map(|upstream| upstream.trust).collect::<Vec<_>>())
         };
         let web = Some(Trust::WebRoots);
@@ -259,31 +258,57 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         refused("agent", "the token is missing: use --token-file");
-        refused("agent --token t", "--hub is missing");
-        refused("agent --token t --hub h", "--upstream is missing");
-        refused("agent --token t --hub h --upstream u --hub-ca f", "need an address with https://");
+        refused("agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA", "--hub is missing");
         refused(
-            "agent --token t --hub http://h --upstream https://u --hub-ca f",
-            "need an address with https://",
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h",
+            "--upstream is missing",
         );
         refused(
-            "agent --token t --hub https://h --upstream u --upstream-ca f",
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u --hub-ca f",
+            "need a hub with https://",
+        );
+        refused(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://h --upstream https://u --hub-ca f",
+            "need a hub with https://",
+        );
+        refused(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub https://h --upstream u --upstream-ca f",
             "needs an upstream with https://",
         );
         refused(
-            "agent --token t --hub https://h --upstream u --hub-pin sha256:12",
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub https://h --upstream u --hub-pin sha256:12",
             "--hub-pin: a pin is sha256:",
         );
-        let both = format!("agent --token t --hub https://h --upstream u --hub-ca f --hub-pin {PIN}");
-        refused(&both, "give one of them");
-        refused("agent --token t --hub ::1 --upstream u", "brackets");
-        refused("agent --token t --hub h --upstream u --agent-id a/b", "--agent-id: an agent id is");
-        refused("agent --token t --hub h --upstream u --health-path x", "--health-path: a health path");
-        refused("agent --token t --hub h --upstream u,v --num-worker 4294967295", "make more than 1048576");
+        let both = format!(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub https://h --upstream u --hub-ca f --hub-pin {PIN}"
+        );
+        refused(&both, "use one of them");
+        refused(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub ::1 --upstream u",
+            "brackets",
+        );
+        refused(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u --agent-id a/b",
+            "--agent-id: an agent id is",
+        );
+        refused(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u --health-path x",
+            "--health-path: a health path",
+        );
+        refused(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u,v --num-worker 4294967295",
+            "add up to more than 1048576",
+        );
         let long = "x".repeat(63);
-        refused(&format!("agent --token t --hub h --upstream u,v --agent-id {long}"), "--agent-id");
-        let Err(Failure::Runtime(error)) = agent("agent --token t --hub http://u:hush@h:x --upstream u")
-        else {
+        refused(
+            &format!(
+                "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u,v --agent-id {long}"
+            ),
+            "--agent-id",
+        );
+        let Err(Failure::Usage(error)) = agent(
+            "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://u:hush@h:x --upstream u",
+        ) else {
             panic!()
         };
         assert!(!error.contains("hush"), "{error}");

@@ -17,11 +17,11 @@ use crate::config::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_WORKERS, HubCon
 #[argh(
     example = "slime demo\n\
                slime hub run --secret-file secret.txt\n\
-               slime hub register --secret-file secret.txt --name gpu-1 > token.txt\n\
+               slime hub register --secret-file secret.txt --name gpu-1 --out token.txt\n\
                slime agent run --token-file token.txt --hub hub.example.org:8080 --upstream 127.0.0.1:11434",
-    note = "`slime COMMAND --help` shows the flags of a command. Every flag can be given as an environment variable, --num-worker \
-            as SLIME_NUM_WORKER, and all variables in a file, --env-file. A flag comes before its variable, that before the file, and that before \
-            a credential of systemd: a file that no flag names is slime_secret for --secret-file, in CREDENTIALS_DIRECTORY."
+    note = "`slime COMMAND --help` shows the flags of a command. Every flag can also be given as an environment variable (--num-worker \
+            is SLIME_NUM_WORKER), and variables can be kept in a file (--env-file). A flag wins over its variable, a variable over the file, and the \
+            file over a credential of systemd, which is a file in CREDENTIALS_DIRECTORY (slime_secret for --secret-file)."
 )]
 pub(super) struct Slime {
     #[argh(subcommand)]
@@ -43,8 +43,7 @@ pub(super) enum Command {
     subcommand,
     name = "hub",
     example = "{command_name} run --secret-file secret.txt --port 8080\n\
-               {command_name} register --secret-file secret.txt --name gpu-1",
-    note = "Without a command, the hub is run: `{command_name} run --help` shows its flags."
+               {command_name} register --secret-file secret.txt --name gpu-1"
 )]
 pub(super) struct Hub {
     #[argh(subcommand)]
@@ -86,121 +85,121 @@ pub(super) enum AgentCommand {
     note = "Durations are seconds (90, 1.5) or 1h2m3s, 250ms; sizes are bytes or 64k, 10m, 1g."
 )]
 pub(super) struct HubRun {
-    /// the secret that agent tokens are made with; better: --secret-file
+    /// secret that agent tokens are made with (better: --secret-file)
     #[argh(option, arg_name = "text")]
     pub(super) secret: Option<String>,
 
-    /// a file that holds the secret
+    /// file that holds the secret
     #[argh(option, arg_name = "file")]
     pub(super) secret_file: Option<String>,
 
-    /// the address to listen on, again for another one (all addresses)
+    /// address to listen on (may be repeated; default: all addresses)
     #[argh(option, arg_name = "address")]
     pub(super) host: Vec<String>,
 
-    /// the port to listen on (8080)
+    /// port to listen on (default: 8080)
     #[argh(option, arg_name = "port", default = "DEFAULT_PORT", from_str_fn(port))]
     pub(super) port: u16,
 
-    /// a file of certificates in PEM, the hub's own first: TLS on --port, or on --tls-port if that is given
+    /// file of certificates in PEM, the hub's own first; makes --port, or --tls-port if given, speak TLS
     #[argh(option, arg_name = "file")]
     pub(super) tls_cert: Option<String>,
 
-    /// the file of the certificate's private key in PEM
+    /// file of the certificate's private key in PEM
     #[argh(option, arg_name = "file")]
     pub(super) tls_key: Option<String>,
 
-    /// instead of both: a folder where the hub makes a certificate of its own and keeps it; agents know it by its pin
+    /// instead of both: folder where the hub makes and keeps a certificate of its own; agents recognise it by its pin
     #[argh(option, arg_name = "dir")]
     pub(super) tls_self_signed: Option<String>,
 
-    /// the port to speak TLS on, while --port stays plain
+    /// port for TLS, while --port stays plain
     // argh has a variable `port` here.
     #[argh(option, arg_name = "port", from_str_fn(super::values::port))]
     pub(super) tls_port: Option<u16>,
 
-    /// answer plain requests with a redirection to --tls-port
+    /// redirect plain requests to --tls-port
     #[argh(switch)]
     pub(super) tls_redirect: bool,
 
-    /// requests in progress at once (1024)
+    /// most requests in progress at once (default: 1024)
     #[argh(option, arg_name = "n", default = "HubConfig::default().concurrent", from_str_fn(connections))]
     pub(super) concurrent: usize,
 
-    /// requests that may wait for a worker (1024)
+    /// most requests that wait for a worker (default: 1024)
     #[argh(option, arg_name = "n", default = "HubConfig::default().queue_depth", from_str_fn(count))]
     pub(super) queue_depth: usize,
 
-    /// how long a request waits for a worker (10m)
+    /// how long a request waits for a worker (default: 10m)
     #[argh(option, arg_name = "time", default = "HubConfig::default().queue_timeout", from_str_fn(duration))]
     pub(super) queue_timeout: Duration,
 
-    /// connections of applications (16384)
+    /// most connections of applications (default: 16384)
     #[argh(option, arg_name = "n", default = "HubConfig::default().max_clients", from_str_fn(connections))]
     pub(super) max_clients: usize,
 
-    /// connections of agents, one for each worker (4096)
+    /// most connections of agents, one for each worker (default: 4096)
     #[argh(option, arg_name = "n", default = "HubConfig::default().max_tunnels", from_str_fn(connections))]
     pub(super) max_tunnels: usize,
 
-    /// the largest request body (no limit)
+    /// largest request body (default: no limit)
     #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) max_body: Option<u64>,
 
-    /// what applications must send as Slime-App-Password or bearer token; better: --app-password-file
+    /// password that applications must send, as Slime-App-Password or bearer token (better: --app-password-file)
     #[argh(option, arg_name = "text")]
     pub(super) app_password: Option<String>,
 
-    /// a file that holds the app password
+    /// file that holds the app password
     #[argh(option, arg_name = "file")]
     pub(super) app_password_file: Option<String>,
 
-    /// a file of the tokens that were taken back, read again on SIGHUP: ids, names, issued-before TIME
+    /// file of revoked tokens, read again on SIGHUP: ids, names, issued-before TIME
     #[argh(option, arg_name = "file")]
     pub(super) revoked: Option<String>,
 
-    /// addresses of reverse proxies whose X-Forwarded fields are believed, as 10.0.0.0/8,::1 (none)
+    /// reverse proxies whose X-Forwarded fields are believed, such as 10.0.0.0/8,::1 (default: none)
     #[argh(option, arg_name = "range")]
     pub(super) trusted_proxy: Vec<String>,
 
-    /// how long after its start the hub takes every agent for connected (3s)
+    /// how long after its start the hub treats every agent as connected (default: 3s)
     #[argh(option, arg_name = "time", default = "HubConfig::default().startup_grace", from_str_fn(duration))]
     pub(super) startup_grace: Duration,
 
-    /// how long requests in progress have to end after SIGTERM (10m)
+    /// how long requests in progress may take to finish after SIGTERM (default: 10m)
     #[argh(option, arg_name = "time", default = "HubConfig::default().drain_timeout", from_str_fn(duration))]
     pub(super) drain_timeout: Duration,
 
-    /// how long an upstream has for the beginning of its response (no limit)
+    /// how long an upstream may take to begin its response (default: no limit)
     #[argh(option, arg_name = "time", from_str_fn(positive))]
     pub(super) response_timeout: Option<Duration>,
 
-    /// how long a request head may take (10s)
+    /// how long a request head may take to arrive (default: 10s)
     #[argh(option, arg_name = "time", default = "Limits::default().head", from_str_fn(positive))]
     pub(super) head_timeout: Duration,
 
-    /// how long a small request body may take (30s)
+    /// how long a small request body may take to arrive (default: 30s)
     #[argh(option, arg_name = "time", default = "Limits::default().body", from_str_fn(positive))]
     pub(super) body_timeout: Duration,
 
-    /// how long a connection is kept between two requests (75s)
+    /// how long an idle connection is kept between two requests (default: 75s)
     #[argh(option, arg_name = "time", default = "Limits::default().idle", from_str_fn(positive))]
     pub(super) idle_timeout: Duration,
 
-    /// how long a transfer may stand still (60s)
+    /// how long a transfer may stall (default: 60s)
     #[argh(option, arg_name = "time", default = "Limits::default().stall", from_str_fn(positive))]
     pub(super) stall_timeout: Duration,
 
-    /// how long an agent may be silent before it is asked for a sign of life (15s)
+    /// how long an agent may be silent before it is asked whether it is there (default: 15s)
     #[argh(option, arg_name = "time", default = "Limits::default().heartbeat", from_str_fn(positive))]
     pub(super) heartbeat: Duration,
 
-    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    /// file of variables for these flags, such as SLIME_PORT=8080
     #[argh(option, arg_name = "file")]
     #[expect(dead_code, reason = "`normalise` reads it, before argh")]
     pub(super) env_file: Option<String>,
 
-    /// error, warn, info or debug (info)
+    /// error, warn, info or debug (default: info)
     #[argh(option, arg_name = "level", default = "LevelFilter::Info", from_str_fn(level))]
     pub(super) log_level: LevelFilter,
 }
@@ -211,40 +210,44 @@ pub(super) struct HubRun {
     subcommand,
     name = "register",
     usage = "[flags]",
-    example = "{command_name} --secret-file secret.txt > token.txt\n\
+    example = "{command_name} --secret-file secret.txt --out token.txt\n\
                {command_name} --secret-file secret.txt --name gpu-1 --age 30d --scopes gpu,llama3.1:8b --max-workers 4",
-    note = "The token alone goes to the standard output, what it says to the standard error. The hub keeps no list of tokens."
+    note = "The token goes to the standard output or the file of --out, and what it says to the standard error. The hub keeps no list of tokens."
 )]
 pub(super) struct HubRegister {
-    /// the secret of the hub; better: --secret-file
+    /// secret of the hub (better: --secret-file)
     #[argh(option, arg_name = "text")]
     pub(super) secret: Option<String>,
 
-    /// a file that holds the secret
+    /// file that holds the secret
     #[argh(option, arg_name = "file")]
     pub(super) secret_file: Option<String>,
 
-    /// a name for people and for revoking (one is made up)
+    /// name of the token, for people and for revoking it (default: generated)
     #[argh(option, arg_name = "name")]
     pub(super) name: Option<String>,
 
-    /// how long the token is good, as 1h2m3s or 30d (for ever)
+    /// new file to write the token to, readable only by its owner (default: the standard output)
+    #[argh(option, arg_name = "file")]
+    pub(super) out: Option<String>,
+
+    /// how long the token is good, such as 1h2m3s or 30d (default: never expires)
     #[argh(option, arg_name = "time", from_str_fn(age))]
     pub(super) age: Option<Duration>,
 
-    /// what requests may ask its agents for by Slime-Scope, as a,b
+    /// scopes that requests may ask for with Slime-Scope, such as a,b
     #[argh(option, arg_name = "list")]
     pub(super) scopes: Vec<String>,
 
-    /// the only paths that its agents serve, with all below them, as /v1,/api
+    /// the only paths that its agents serve, with everything below them, such as /v1,/api
     #[argh(option, arg_name = "list")]
     pub(super) scope_paths: Vec<String>,
 
-    /// the most workers that its agents may have together (no limit)
+    /// most workers that its agents may have together (default: no limit)
     #[argh(option, arg_name = "n", from_str_fn(workers))]
     pub(super) max_workers: Option<u32>,
 
-    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    /// file of variables for these flags, such as SLIME_PORT=8080
     #[argh(option, arg_name = "file")]
     #[expect(dead_code, reason = "`normalise` reads it, before argh")]
     pub(super) env_file: Option<String>,
@@ -260,19 +263,19 @@ pub(super) struct HubRegister {
                {command_name} --secret-file secret.txt < token.txt"
 )]
 pub(super) struct HubInspect {
-    /// the token; it is read from the standard input if absent
+    /// the token (default: read from the standard input)
     #[argh(positional)]
     pub(super) token: Option<String>,
 
-    /// the secret of the hub; better: --secret-file
+    /// secret of the hub (better: --secret-file)
     #[argh(option, arg_name = "text")]
     pub(super) secret: Option<String>,
 
-    /// a file that holds the secret
+    /// file that holds the secret
     #[argh(option, arg_name = "file")]
     pub(super) secret_file: Option<String>,
 
-    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    /// file of variables for these flags, such as SLIME_PORT=8080
     #[argh(option, arg_name = "file")]
     #[expect(dead_code, reason = "`normalise` reads it, before argh")]
     pub(super) env_file: Option<String>,
@@ -292,84 +295,84 @@ pub(super) struct HubInspect {
             Durations are seconds (90, 1.5) or 1h2m3s, 250ms."
 )]
 pub(super) struct AgentRun {
-    /// the token that `slime hub register` printed; better: --token-file
+    /// token that `slime hub register` printed (better: --token-file)
     #[argh(option, arg_name = "text")]
     pub(super) token: Option<String>,
 
-    /// a file that holds the token
+    /// file that holds the token
     #[argh(option, arg_name = "file")]
     pub(super) token_file: Option<String>,
 
-    /// the address of the hub
+    /// address of the hub
     #[argh(option, arg_name = "address")]
     pub(super) hub: Option<String>,
 
-    /// the address of the service that answers, with commas between several, each of which gets its own workers
+    /// address of the service that answers (may be repeated; each gets its own workers)
     #[argh(option, arg_name = "address")]
     pub(super) upstream: Vec<String>,
 
-    /// a file of the authorities, in PEM, one of which must have signed the certificate of an https:// hub (those of browsers)
+    /// file of the certificates, in PEM, that an https:// hub is checked against: CAs, or its own (default: the CAs that browsers trust)
     #[argh(option, arg_name = "file")]
     pub(super) hub_ca: Option<String>,
 
-    /// the fingerprint of the certificate that an https:// hub must have, as the hub prints it: sha256:...
+    /// fingerprint of the certificate that an https:// hub must have; the hub prints it: sha256:...
     #[argh(option, arg_name = "pin")]
     pub(super) hub_pin: Option<String>,
 
-    /// the HTTP proxy on the way to the hub, as http://[user:password@]host:port, or none (HTTPS_PROXY, for an https:// hub)
+    /// HTTP proxy on the way to the hub, http://[user:password@]host:port or none (default: HTTPS_PROXY, for an https:// hub)
     #[argh(option, arg_name = "address")]
     pub(super) proxy: Option<String>,
 
-    /// as --hub-ca, for https:// upstreams
+    /// the same as --hub-ca, for https:// upstreams
     #[argh(option, arg_name = "file")]
     pub(super) upstream_ca: Option<String>,
 
-    /// requests in progress at once, for each upstream (1)
+    /// requests in progress at once, for each upstream (default: 1)
     #[argh(option, arg_name = "n", default = "DEFAULT_WORKERS", from_str_fn(workers))]
     pub(super) num_worker: u32,
 
-    /// upgraded connections (WebSockets) beside the workers, for each upstream (0)
+    /// upgraded connections (WebSockets) beside the workers, for each upstream (default: 0)
     #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
     pub(super) extra_upgrades: u32,
 
-    /// how this agent is called in Slime-Agent-Id (random)
+    /// name of this agent in Slime-Agent-Id (default: random)
     #[argh(option, arg_name = "id")]
     pub(super) agent_id: Option<String>,
 
-    /// let the Host field of the application reach the upstream
+    /// pass the application's Host field on to the upstream
     #[argh(switch)]
     pub(super) preserve_host: bool,
 
-    /// when an application leaves: close the upstream's connection at once, or drain its answer to the end (close)
+    /// when an application leaves: close the upstream's connection, or drain its answer to the end (default: close)
     #[argh(option, arg_name = "how", default = "OnCancel::Close", from_str_fn(on_cancel))]
     pub(super) on_cancel: OnCancel,
 
-    /// a path that the upstream answers when it is well (whether it can be connected to)
+    /// path that the upstream answers with a status below 500 when it is well (default: only connect to it)
     #[argh(option, arg_name = "path")]
     pub(super) health_path: Option<String>,
 
-    /// how long requests in progress have to end after SIGTERM (10m)
+    /// how long requests in progress may take to finish after SIGTERM (default: 10m)
     #[argh(option, arg_name = "time", default = "DEFAULT_DRAIN_TIMEOUT", from_str_fn(duration))]
     pub(super) drain_timeout: Duration,
 
-    /// how long connecting to hub or upstream may take (5s)
+    /// how long connecting to the hub or an upstream may take (default: 5s)
     #[argh(option, arg_name = "time", default = "Limits::default().connect", from_str_fn(positive))]
     pub(super) connect_timeout: Duration,
 
-    /// how long a request head may take (10s)
+    /// how long a request head may take to arrive (default: 10s)
     #[argh(option, arg_name = "time", default = "Limits::default().head", from_str_fn(positive))]
     pub(super) head_timeout: Duration,
 
-    /// how long a transfer may stand still (60s)
+    /// how long a transfer may stall (default: 60s)
     #[argh(option, arg_name = "time", default = "Limits::default().stall", from_str_fn(positive))]
     pub(super) stall_timeout: Duration,
 
-    /// a file of the variables that these flags have, as SLIME_PORT=8080
+    /// file of variables for these flags, such as SLIME_PORT=8080
     #[argh(option, arg_name = "file")]
     #[expect(dead_code, reason = "`normalise` reads it, before argh")]
     pub(super) env_file: Option<String>,
 
-    /// error, warn, info or debug (info)
+    /// error, warn, info or debug (default: info)
     #[argh(option, arg_name = "level", default = "LevelFilter::Info", from_str_fn(level))]
     pub(super) log_level: LevelFilter,
 }
@@ -383,11 +386,11 @@ pub(super) struct AgentRun {
     example = "{command_name}\n{command_name} --upstream 127.0.0.1:11434 --port 9000"
 )]
 pub(super) struct Demo {
-    /// the service that answers (a small one of the demo's own)
+    /// address of the service that answers (default: a small one of the demo's own)
     #[argh(option, arg_name = "address")]
     pub(super) upstream: Option<String>,
 
-    /// the port of the hub (8080, or any free one)
+    /// port of the hub (default: 8080, or any free one)
     #[argh(option, arg_name = "port", from_str_fn(port))]
     pub(super) port: Option<u16>,
 }

@@ -48,7 +48,7 @@ pub(super) fn is_orphaned_child() -> bool {
 /// Runs the demo until it is told to end.
 pub(super) fn run(args: &Demo, given: &Normalised) -> Result<u8, Failure> {
     if let Some(upstream) = &args.upstream {
-        let wrong = |error| Failure::Runtime(format!("{}: {error}", given.origin("--upstream")));
+        let wrong = |error| Failure::Usage(format!("{}: {error}", given.origin("--upstream")));
         Address::parse(upstream, HTTP_PORT).map_err(wrong)?;
     }
     let secret = hex(&random::<16>()?);
@@ -341,7 +341,7 @@ fn choose_port(asked: Option<u16>, usual: u16) -> io::Result<u16> {
         Some(port) => free(port).map_err(|error| io::Error::other(format!("port {port} of --port: {error}"))),
         None => free(usual).or_else(|_| {
             let port = free(0)?;
-            say(&format!("Port {usual} is taken, so the hub gets port {port}."))?;
+            say(&format!("Port {usual} is in use, so the hub uses port {port}."))?;
             Ok(port)
         }),
     }

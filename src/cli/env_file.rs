@@ -8,7 +8,6 @@
 //! - white space around key and value is dropped; what stands in one pair of quotes is the value, with `\"`, `\\`, `\$` and
 //!   `` \` `` meaning the second character between double quotes, and nothing meaning anything else between single ones;
 //! - outside double quotes a backslash is a character like others, but not the last one, which systemd takes for "goes on";
-//! - a key alone stands for the variable of the environment, which comes first anyway;
 //! - of two lines with one key the second counts.
 
 use core::fmt;
@@ -27,6 +26,8 @@ impl fmt::Display for BadLine {
     }
 }
 
+const NO_ASSIGNMENT: &str = "it is not KEY=VALUE, with a key of letters, digits and '_'";
+
 /// Reads the lines: keys and values, in their order.
 pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, BadLine> {
     let mut variables = Vec::new();
@@ -38,24 +39,20 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, BadLine> {
         }
         let exported = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t']));
         let line = exported.map_or(line, str::trim_start);
-        let (key, value) = match line.split_once('=') {
-            Some((key, value)) => (key.trim_end(), Some(value.trim_start())),
-            None => (line, None),
-        };
+        let Some((key, value)) = line.split_once('=') else { return Err(wrong(NO_ASSIGNMENT)) };
+        let (key, value) = (key.trim_end(), value.trim_start());
         let first_fits = key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
         if !first_fits || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(wrong("it is not KEY=VALUE, with a key of letters, digits and '_'"));
+            return Err(wrong(NO_ASSIGNMENT));
         }
-        if let Some(value) = value {
-            variables.push((key.to_owned(), unquote(value).map_err(wrong)?));
-        }
+        variables.push((key.to_owned(), unquote(value).map_err(wrong)?));
     }
     Ok(variables)
 }
 
 /// The value without its quotes, if it has them.
 fn unquote(text: &str) -> Result<String, &'static str> {
-    const OPEN: &str = "its quotes do not end in the line";
+    const OPEN: &str = "its quotes are not closed on the same line";
     let (value, rest) = match text.chars().next() {
         Some('\'') => {
             let (value, rest) = text.get(1..).and_then(|text| text.split_once('\'')).ok_or(OPEN)?;
@@ -63,12 +60,18 @@ fn unquote(text: &str) -> Result<String, &'static str> {
         }
         Some('"') => double_quoted(text.get(1..).unwrap_or_default()).ok_or(OPEN)?,
         Some(_) | None if text.ends_with('\\') => {
-            return Err("a value does not go on in the next line; put a backslash at its end in quotes");
+            return Err(
+                "a value cannot continue on the next line; put quotes around a value that ends with a backslash",
+            );
         }
         Some(_) | None => (text.to_owned(), ""),
     };
     let rest = rest.trim_start();
-    if rest.is_empty() || rest.starts_with('#') { Ok(value) } else { Err("something follows its quotes") }
+    if rest.is_empty() || rest.starts_with('#') {
+        Ok(value)
+    } else {
+        Err("there is text after its closing quote")
+    }
 }
 
 /// What stands before the closing quote, and what stands behind it.
@@ -113,7 +116,7 @@ mod tests {
             let expected = Ok(vec![("K".to_owned(), value.to_owned())]);
             assert_eq!(parse(line), expected, "{line}");
         }
-        let text = "# comment\n\n; comment\nA=1\nB\nA=2\n";
+        let text = "# comment\n\n; comment\nA=1\nA=2\n";
         let pairs = [("A".to_owned(), "1".to_owned()), ("A".to_owned(), "2".to_owned())];
         assert_eq!(parse(text), Ok(pairs.into()));
     }
@@ -122,6 +125,8 @@ mod tests {
     fn what_is_refused_is_not_shown() {
         for (text, number) in [
             ("hush hush", 1),
+            ("A=1\nhush", 2),
+            ("export hush", 1),
             ("A=1\n=hush", 2),
             ("1A=hush", 1),
             ("A-B=hush", 1),

@@ -32,7 +32,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--revoked",
         ],
     ),
-    ("The token", &["--name", "--age", "--scopes", "--scope-paths", "--max-workers"]),
+    ("The token", &["--name", "--out", "--age", "--scopes", "--scope-paths", "--max-workers"]),
     (
         "Work",
         &[
@@ -77,6 +77,15 @@ pub(super) fn render(root: &CommandInfoWithArgs, command: &str) -> String {
     if !info.commands.is_empty() {
         text.push_str("\nCommands:\n");
         list_commands(&mut text, info, &name);
+    }
+    if let Some(above) = command.strip_suffix(" run").map(|above| find(root, above))
+        && above.commands.len() > 1
+    {
+        text.push_str("\nOther commands:\n");
+        for other in above.commands.iter().filter(|other| other.name != "run") {
+            let name = name.replace(" run", &format!(" {}", other.name));
+            wrap(&mut text, other.command.description, COLUMN, &format!("  {name}"));
+        }
     }
     for (title, flags) in groups(info) {
         let _ = write!(text, "\n{title}:\n");
@@ -240,7 +249,7 @@ mod tests {
         let root = Slime::get_args_info();
         let mut missing = String::new();
         for command in ["hub run", "hub register", "hub inspect", "agent run", "demo"] {
-            let mut table = String::from("| Flag | Variable | Meaning (default) |\n|---|---|---|\n");
+            let mut table = String::from("| Flag | Variable | Meaning |\n|---|---|---|\n");
             for flag in groups(find(&root, command)).flat_map(|(_, flags)| flags) {
                 if flag.long != "--help" {
                     let _ = writeln!(

@@ -1,12 +1,13 @@
 //! `slime hub run`, `register`, `inspect`.
 
 use core::fmt::Write as _;
+use core::net::Ipv6Addr;
 use std::path::Path;
 
 use super::args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
-use super::secret::{hex, random, read, read_all, read_hub_secret};
-use super::values::{cidr, items};
+use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
+use super::values::{cidr, items, number};
 use super::{Failure, print};
 use crate::config::{HubConfig, Limits};
 use crate::logging::{Utc, unix_time};
@@ -33,10 +34,17 @@ pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
 /// Makes an agent token.
 pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Failure> {
     let token = claims(&args, given, unix_time(), TokenId::new(random()?), random()?)?;
-    let key = TokenKey::derive(&read_hub_secret(args.secret, args.secret_file, given)?);
+    let secret = read_hub_secret(args.secret, args.secret_file, given)?;
+    let key = TokenKey::derive(&secret);
     let text = token.seal(&key, random()?).map_err(|error| Failure::Usage(error.to_string()))?;
-    print(&format!("{text}\n"))?;
+    match &args.out {
+        Some(file) => write_token(file, &given.origin("--out"), &text)?,
+        None => print(&format!("{text}\n"))?,
+    }
     explain(&describe(&token));
+    if let Some(weakness) = weakness(&secret) {
+        log::warn!("{weakness}");
+    }
     if token.issued < CLOCK_IS_SET && token.expires.is_some() {
         log::warn!(
             "the clock of this machine is not set, so the token ends too early; set it, and register again"
@@ -45,29 +53,61 @@ pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Fail
     Ok(0)
 }
 
+/// Writes a token into a new file that nobody but its owner can read.
+fn write_token(file: &str, origin: &str, token: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let mut new = std::fs::OpenOptions::new();
+    let written = new.write(true).create_new(true).mode(0o600).open(file).and_then(|mut open| {
+        open.write_all(format!("{token}\n").as_bytes()).and_then(|()| open.sync_all()).inspect_err(|_| {
+            // Half a token is of no use. What went wrong is said below.
+            let _ = std::fs::remove_file(file);
+        })
+    });
+    written.map_err(|error| {
+        let hint = if error.kind() == std::io::ErrorKind::AlreadyExists {
+            "; a file that is there is not overwritten"
+        } else {
+            ""
+        };
+        Failure::Runtime(format!("cannot write the file of {origin}, {file}: {error}{hint}"))
+    })
+}
+
 /// Shows what a token says.
 pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failure> {
     let secret = read_hub_secret(args.secret, args.secret_file, given)?;
     let text = match args.token {
         Some(text) => text,
-        None => read_all(std::io::stdin()).map_err(|error| {
+        None => read_all(from_terminal(std::io::stdin())).map_err(|error| {
             Failure::Runtime(format!("cannot read the token from the standard input: {error}"))
         })?,
     };
-    let token = AgentToken::open(text.trim(), &TokenKey::derive(&secret)).map_err(|error| {
-        let hint = if error == TokenError::Malformed && Path::new(&text).exists() {
-            "; a file is read by `< FILE`"
-        } else {
-            ""
-        };
-        Failure::Runtime(format!("{error}{hint}"))
-    })?;
+    let token = AgentToken::open(text.trim_start_matches(BYTE_ORDER_MARK).trim(), &TokenKey::derive(&secret))
+        .map_err(|error| {
+            let hint = if error == TokenError::Malformed && Path::new(text.trim()).exists() {
+                "; to read a file, use `< FILE`"
+            } else {
+                ""
+            };
+            Failure::Runtime(format!("{error}{hint}"))
+        })?;
     let mut text = describe(&token);
     if token.expired(unix_time()) {
         text.push_str("the token has expired\n");
     }
     print(&text)?;
     Ok(0)
+}
+
+/// The standard input. Somebody who sits before it is told that it is waited for.
+fn from_terminal(input: std::io::Stdin) -> std::io::Stdin {
+    use std::io::IsTerminal as _;
+    if input.is_terminal() {
+        explain("Paste the token, then press Enter and Ctrl-D.\n");
+    }
+    input
 }
 
 /// The first second of 2024. A clock before it has not been set.
@@ -89,7 +129,9 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
     let origin = given.origin("--trusted-proxy");
     let trusted_proxies = items(&args.trusted_proxy).map(cidr).collect::<Result<_, _>>();
     let trusted_proxies = trusted_proxies.map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
-    let mut hosts: Vec<Option<String>> = items(&args.host).map(|host| Some(plain_host(host))).collect();
+    let hosts: Result<Vec<_>, Failure> =
+        items(&args.host).map(|host| plain_host(host, given).map(Some)).collect();
+    let mut hosts = hosts?;
     if hosts.is_empty() {
         hosts.push(None);
     }
@@ -125,7 +167,14 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         drain_timeout: args.drain_timeout,
         limits,
     };
-    Ok(HubOptions { listen, config, token_key: TokenKey::derive(&secret), revoked: args.revoked, tls })
+    Ok(HubOptions {
+        listen,
+        config,
+        token_key: TokenKey::derive(&secret),
+        weakness: weakness(&secret),
+        revoked: args.revoked,
+        tls,
+    })
 }
 
 /// What TLS is to show, if it is to be spoken.
@@ -134,7 +183,7 @@ fn tls_files(args: &HubRun) -> Result<Option<TlsFiles>, Failure> {
     let files = match (&args.tls_cert, &args.tls_key, &args.tls_self_signed) {
         (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
             return usage(
-                "--tls-self-signed makes a certificate and a key; leave --tls-cert and --tls-key away",
+                "--tls-self-signed makes a certificate and a key; leave out --tls-cert and --tls-key",
             );
         }
         (Some(certificate), Some(key), None) => {
@@ -156,18 +205,34 @@ fn tls_files(args: &HubRun) -> Result<Option<TlsFiles>, Failure> {
     };
     match args.tls_port {
         None if args.tls_redirect => {
-            usage("--tls-redirect needs --tls-port: plain requests come to --port then")
+            usage("--tls-redirect needs --tls-port; plain requests then come to --port")
         }
         Some(port) if port == args.port && port != 0 => {
-            usage("--tls-port is the same as --port; leave it away for TLS alone")
+            usage("--tls-port is the same as --port; leave it out for TLS alone")
         }
         Some(_) | None => Ok(Some(files)),
     }
 }
 
-/// An IPv6 address may stand in brackets, as it does in URLs.
-fn plain_host(host: &str) -> String {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned()
+/// An IPv6 address may stand in brackets, as it does in URLs. The port is another flag's.
+fn plain_host(text: &str, given: &Normalised) -> Result<String, Failure> {
+    let host = text.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(text);
+    let wrong = |hint: &str| {
+        let origin = given.origin("--host");
+        Err(Failure::Usage(format!("{origin} '{}' is not a name or an address{hint}", text.escape_debug())))
+    };
+    // An IPv6 address may name its interface, as fe80::1%eth0.
+    let is_address = host.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    if host.contains("://") {
+        return wrong("; leave out the scheme");
+    }
+    if is_address || !host.contains(':') {
+        return Ok(host.to_owned());
+    }
+    match text.rsplit_once(':').and_then(|(host, port)| Some((host, number::<u16>(port)?))) {
+        Some((host, port)) => wrong(&format!("; write --host {} --port {port}", host.escape_debug())),
+        None => wrong(""),
+    }
 }
 
 fn claims(
@@ -346,7 +411,7 @@ mod tests {
         assert_eq!(ports("--port 0 --tls-port 0 --host a,b").0.len(), 4);
         for (line, reason) in [
             ("--tls-cert c", "--tls-cert needs --tls-key"),
-            ("--tls-self-signed d --tls-key k", "leave --tls-cert and --tls-key away"),
+            ("--tls-self-signed d --tls-key k", "leave out --tls-cert and --tls-key"),
             ("--tls-key k", "--tls-key needs --tls-cert"),
             ("--tls-port 1", "--tls-port needs --tls-cert"),
             ("--tls-redirect", "--tls-redirect needs --tls-port"),
@@ -362,10 +427,10 @@ mod tests {
 
     #[test]
     fn the_secret_must_come_from_somewhere() {
-        let Err(Failure::Runtime(line)) = run_options("hub", &[]) else { panic!() };
+        let Err(Failure::Usage(line)) = run_options("hub", &[]) else { panic!() };
         assert!(line.contains("--secret-file") && line.contains("SLIME_SECRET"), "{line}");
         assert!(run_options("hub", &[("SLIME_SECRET", "s")]).is_ok());
-        let Err(Failure::Runtime(line)) = run_options("hub", &[("SLIME_SECRET", " \n")]) else { panic!() };
+        let Err(Failure::Usage(line)) = run_options("hub", &[("SLIME_SECRET", " \n")]) else { panic!() };
         assert_eq!(line, "SLIME_SECRET is empty");
         let Err(Failure::Runtime(line)) = run_options("hub --secret-file /nonexistent/file", &[]) else {
             panic!()
@@ -374,7 +439,7 @@ mod tests {
         let Err(Failure::Usage(line)) = run_options("hub --secret s --trusted-proxy x", &[]) else {
             panic!()
         };
-        assert!(line.starts_with("--trusted-proxy: 'x' is no address"), "{line}");
+        assert!(line.starts_with("--trusted-proxy: 'x' is not an address"), "{line}");
     }
 
     #[test]

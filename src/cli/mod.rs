@@ -86,20 +86,26 @@ fn parse_words(
     })?;
     let words: Vec<&str> = given.args.iter().map(String::as_str).collect();
     if words.is_empty() {
-        return Err(Failure::Usage(format!("which command? hub, agent, demo or version; {}", help_line(""))));
+        return Err(Failure::Usage(format!(
+            "a command is missing: hub, agent, demo or version; {}",
+            help_line("")
+        )));
     }
     match Slime::from_args(&["slime"], &words) {
         Ok(slime) => Ok((slime, given)),
         Err(exit) if exit.status.is_ok() => Err(Failure::Help(help::render(&info, &given.command))),
         Err(exit) => {
-            let mut line = exit.output.replace("Error parsing option '", "cannot read option '");
-            for flag in given.not_typed() {
-                line = line.replace(&format!("option '{flag}'"), &given.origin(flag));
-            }
-            let line = line.replace("option '--", "'--");
+            let line = wrong_value(exit.output.trim_end(), &given).unwrap_or(exit.output);
             Err(Failure::Usage(format!("{}; {}", line.trim_end(), help_line(&given.command))))
         }
     }
+}
+
+/// What argh says of a value that it cannot parse, in our words, with the place where the value came from.
+fn wrong_value(output: &str, given: &Normalised) -> Option<String> {
+    let (flag, rest) = output.strip_prefix("Error parsing option '")?.split_once("' with value '")?;
+    let (value, why) = rest.rsplit_once("': ")?;
+    Some(format!("invalid value '{value}' for {}: {why}", given.origin(flag)))
 }
 
 fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
@@ -194,35 +200,35 @@ mod tests {
         let config = crate::config::HubConfig::default();
         let defaults = [config.concurrent, config.queue_depth, config.max_clients, config.max_tunnels];
         let times = [
-            ("10m)", config.queue_timeout),
-            ("3s)", config.startup_grace),
-            ("10m)", config.drain_timeout),
-            ("10s)", config.limits.head),
-            ("30s)", config.limits.body),
-            ("75s)", config.limits.idle),
-            ("60s)", config.limits.stall),
-            ("15s)", config.limits.heartbeat),
+            ("10m", config.queue_timeout),
+            ("3s", config.startup_grace),
+            ("10m", config.drain_timeout),
+            ("10s", config.limits.head),
+            ("30s", config.limits.body),
+            ("75s", config.limits.idle),
+            ("60s", config.limits.stall),
+            ("15s", config.limits.heartbeat),
         ];
         for number in defaults.into_iter().chain([usize::from(crate::config::DEFAULT_PORT)]) {
-            assert!(text.contains(&format!("({number})")), "{number}");
+            assert!(text.contains(&format!("(default: {number})")), "{number}");
         }
         for (written, time) in times {
-            assert_eq!(values::duration(written.trim_end_matches(')')), Ok(time));
-            assert!(text.contains(written), "{written}");
+            assert_eq!(values::duration(written), Ok(time));
+            assert!(text.contains(&format!("(default: {written})")), "{written}");
         }
     }
 
     #[test]
     fn wrong_usage_is_one_line_that_says_what_to_do() {
-        assert_eq!(usage("", &[]), "which command? hub, agent, demo or version; see `slime --help`");
+        assert_eq!(usage("", &[]), "a command is missing: hub, agent, demo or version; see `slime --help`");
         let line = usage("hub --port x", &[]);
         assert_eq!(
             line,
-            "cannot read '--port' with value 'x': a port is a number up to 65535; see `slime hub run --help`"
+            "invalid value 'x' for --port: a port is a number up to 65535; see `slime hub run --help`"
         );
         let line = usage("hub", &[("SLIME_PORT", "x")]);
-        assert!(line.starts_with("cannot read SLIME_PORT with value 'x'"), "{line}");
-        assert!(usage("hub frob", &[]).contains("no command 'frob'"));
+        assert!(line.starts_with("invalid value 'x' for SLIME_PORT: "), "{line}");
+        assert!(usage("hub frob", &[]).contains("unknown command 'frob'"));
         assert!(usage("hub --port 1 --port 2", &[]).contains("--port is given twice"));
         assert!(usage("hub --heartbeat 0", &[]).contains("must not be zero"));
     }

@@ -10,7 +10,7 @@
 //!   are two ways to give one value: one of them on the command line silences both variables, and one of those both lines of the file;
 //! - a file that is named nowhere (`--x-file`, and every other flag that names one) is the credential `slime_x` in the folder that
 //!   `CREDENTIALS_DIRECTORY` names, if there is one: systemd.exec(5), `LoadCredential=`;
-//! - variables that container platforms make up for a service named `slime` are ignored, with a notice.
+//! - variables that container platforms inject for a service named `slime` are ignored, with a notice.
 //!
 //! Which flags there are it asks argh. What the values mean it does not know.
 
@@ -20,6 +20,7 @@ use std::io;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
 use super::{Failure, env_file};
+use crate::proto::agent_token::AgentToken;
 
 /// A command line for argh. It may hold secrets, so it is never printed.
 #[derive(Default)]
@@ -58,11 +59,6 @@ impl Normalised {
     /// Whether the flag was typed, so that every user of the machine can read its value in the list of processes.
     pub(super) fn is_typed(&self, flag: &str) -> bool {
         !self.outside.iter().any(|(name, _)| name == flag)
-    }
-
-    /// The flags that were not typed.
-    pub(super) fn not_typed(&self) -> impl Iterator<Item = &str> {
-        self.outside.iter().map(|(name, _)| name.as_str())
     }
 
     /// Adds a flag and its value as argh reads them.
@@ -180,18 +176,32 @@ fn take_words(
         } else if positionals < info.positionals.len() && (only_positionals || !word.starts_with('-')) {
             positionals += 1;
             normal.args.push(word);
-        } else if !info.commands.is_empty() && given.is_empty() {
+        } else if !info.commands.is_empty() && given.is_empty() && !AgentToken::is_one(&word) {
             let names: Vec<_> = info.commands.iter().map(|command| command.name).collect();
-            return Err(usage(format!("there is no command '{word}', but {}", names.join(", "))));
+            return Err(usage(format!("unknown command '{word}'; commands are {}", names.join(", "))));
         } else {
-            // The word is not shown: it may be the rest of a secret.
-            let place = given.last().map_or_else(String::new, |flag| format!(" after {flag}"));
-            return Err(usage(format!(
-                "there is a word too many{place}: flags begin with '--', and values with spaces stand in quotes"
-            )));
+            return Err(usage(unexpected(&word, &given, info)));
         }
     }
     Ok(given)
+}
+
+/// A word that is neither a flag nor a value. It is not shown where it may be a secret or the rest of one.
+fn unexpected(word: &str, given: &[String], info: &CommandInfoWithArgs) -> String {
+    let place = given.last().map_or_else(String::new, |flag| format!(" after {flag}"));
+    let holds_secret = |name: &String| {
+        find(info, name).is_some_and(|flag| matches!(flag.kind, FlagInfoKind::Option { arg_name: "text" }))
+    };
+    let is_short_flag = word.starts_with('-') && word.chars().count() == 2;
+    if is_short_flag {
+        format!("unexpected argument '{word}'{place}; flags begin with '--'")
+    } else if word.starts_with('-') || !info.positionals.is_empty() || AgentToken::is_one(word) {
+        format!("unexpected argument{place}; flags begin with '--'")
+    } else if given.iter().any(holds_secret) {
+        format!("unexpected argument{place}; put a value with spaces in quotes")
+    } else {
+        format!("unexpected argument '{}'{place}", word.escape_debug())
+    }
 }
 
 /// Takes what was not given so far from a layer.
@@ -213,7 +223,7 @@ fn fill(
         if layer == Layer::Environment && is_made_up(flag.long, &value) {
             let variable = variable(flag.long);
             normal.notices.push(format!(
-                "{variable} is ignored: it looks like a variable that a container platform makes up; {} says it, too",
+                "{variable} is ignored: it looks like a variable that a container platform injects; use {} instead",
                 flag.long
             ));
             continue;
@@ -258,8 +268,6 @@ fn next_command<'a>(info: &'a CommandInfoWithArgs, next: Option<&String>) -> Opt
     let named = |name: &str| info.commands.iter().find(|command| command.name == name);
     match next {
         None => named("run"),
-        // With several commands to choose from, `--help` shows them.
-        Some(word) if is_help(word) && info.commands.len() > 1 => None,
         Some(word) if is_help(word) || word.starts_with('-') => named("run"),
         Some(word) => named(word),
     }
@@ -306,7 +314,7 @@ fn credential(flag: &str) -> String {
 }
 
 fn names_a_file(flag: &FlagInfo<'_>) -> bool {
-    matches!(flag.kind, FlagInfoKind::Option { arg_name: "file" })
+    matches!(flag.kind, FlagInfoKind::Option { arg_name: "file" }) && flag.long != "--out"
 }
 
 /// A flag that does not exist, with one that does and begins or ends alike.
@@ -319,8 +327,8 @@ fn unknown(info: &CommandInfoWithArgs, name: &str) -> String {
     };
     let shortest = name.len().saturating_sub("--".len()) / 2;
     match info.flags.iter().max_by_key(|flag| likeness(flag)).filter(|flag| likeness(flag) > shortest) {
-        Some(flag) => format!("there is no flag {name}; did you mean {}?", flag.long),
-        None => format!("there is no flag {name}"),
+        Some(flag) => format!("unknown flag {name}; did you mean {}?", flag.long),
+        None => format!("unknown flag {name}"),
     }
 }
 
@@ -365,11 +373,12 @@ mod tests {
         check("hub --secret s", "hub run --secret s");
         check("hub run --secret s", "hub run --secret s");
         check("hub register --secret s", "hub register --secret s");
-        check("hub --help", "hub --help");
+        check("hub --help", "hub run --help");
+        check("hub help", "hub run --help");
         check("hub run --help", "hub run --help");
         refused(
             "hub reigster",
-            "there is no command 'reigster', but run, register, inspect; see `slime hub --help`",
+            "unknown command 'reigster'; commands are run, register, inspect; see `slime hub --help`",
         );
         check("agent", "agent run");
         check("agent --hub run", "agent run --hub run");
@@ -380,7 +389,7 @@ mod tests {
         check("--version", "version");
         check("-V", "version");
         check("demo", "demo");
-        refused("run", "there is no command 'run', but hub, agent, demo, version; see `slime --help`");
+        refused("run", "unknown command 'run'; commands are hub, agent, demo, version; see `slime --help`");
     }
 
     #[test]
@@ -419,9 +428,9 @@ mod tests {
     fn what_does_not_exist() {
         refused(
             "hub --sercet s",
-            "there is no flag --sercet; did you mean --secret?; see `slime hub run --help`",
+            "unknown flag --sercet; did you mean --secret?; see `slime hub run --help`",
         );
-        refused("hub --workers", "there is no flag --workers; see");
+        refused("hub --workers", "unknown flag --workers; see");
         refused("agent --num-workers 2", "did you mean --num-worker?");
         refused("--secret s", "see `slime --help`");
         refused("hub --secret a --secret=b", "--secret is given twice");
@@ -516,16 +525,25 @@ mod tests {
     }
 
     #[test]
-    fn words_too_many_are_not_shown() {
+    fn unexpected_arguments_are_shown_unless_they_may_be_secrets() {
         for line in [
             "hub --secret open sesame",
             "agent --token open sesame",
             "agent -tsesame",
             "hub inspect token sesame",
-            "version sesame",
+            "agent slime1_sesame --hub h",
+            "hub --secret x --port 1 sesame",
         ] {
             let Err(Failure::Usage(error)) = with_environment(line, &[]) else { panic!("{line}") };
-            assert!(error.contains("a word too many") && !error.contains("sesame"), "{error}");
+            assert!(error.contains("unexpected argument") && !error.contains("sesame"), "{error}");
+        }
+        for (line, says) in [
+            ("hub --host 0.0.0.0 8080", "unexpected argument '8080' after --host; see"),
+            ("hub -p 1", "unexpected argument '-p'; flags begin with '--'; see"),
+            ("agent --hub h upstream", "unexpected argument 'upstream' after --hub; see"),
+            ("version please", "unexpected argument 'please'; see"),
+        ] {
+            refused(line, says);
         }
         assert!(
             matches!(with_environment("hub --secret open sesame", &[]), Err(Failure::Usage(line)) if line.contains("after --secret"))

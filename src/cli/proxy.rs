@@ -40,11 +40,9 @@ pub(super) fn find(
         return Ok(None);
     }
     let proxy =
-        Address::parse(&text, PROXY_PORT).map_err(|error| Failure::Runtime(format!("{origin}: {error}")))?;
+        Address::parse(&text, PROXY_PORT).map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
     if proxy.is_tls || !proxy.base_path.is_empty() {
-        return Err(Failure::Runtime(format!(
-            "{origin}: a proxy is written http://[user:password@]host:port"
-        )));
+        return Err(Failure::Usage(format!("{origin}: a proxy is written http://[user:password@]host:port")));
     }
     if proxy.authorization.is_some() && flag.is_some() && given.is_typed("--proxy") {
         log::warn!(

@@ -14,7 +14,8 @@ const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The longest agent id, in bytes: it is shown to applications in every response.
 const MAX_AGENT_ID: usize = 64;
 
-const NOT_A_DURATION: &str = "a time is a number of seconds, as 90 or 1.5, or has units, as 1h2m3s or 250ms";
+const NOT_A_DURATION: &str =
+    "a time is a number of seconds, such as 90 or 1.5, or has units, such as 1h2m3s or 250ms";
 
 /// A duration: seconds (`90`, `1.5`), or numbers with the units `d`, `h`, `m`, `s`, `ms`, largest first (`1h2m3s`).
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -39,7 +40,7 @@ pub(super) fn positive(text: &str) -> Result<Duration, String> {
 /// How long a token is good: whole seconds, because that is what it says.
 pub(super) fn age(text: &str) -> Result<Duration, String> {
     let age = duration(text)?;
-    if age.as_secs() == 0 { Err("a token must be good for a second at least".into()) } else { Ok(age) }
+    if age.as_secs() == 0 { Err("a token must be good for at least one second".into()) } else { Ok(age) }
 }
 
 /// A number of bytes, with `k`, `m` or `g` for powers of 1024.
@@ -52,7 +53,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     };
     number::<u64>(digits)
         .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| "a size is a number of bytes, or one with k, m or g, as 10m".into())
+        .ok_or_else(|| "a size is a number of bytes, or a number with k, m or g, such as 10m".into())
 }
 
 /// A TCP port; 0 lets the system choose.
@@ -84,7 +85,7 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
         "warn" => Ok(LevelFilter::Warn),
         "info" => Ok(LevelFilter::Info),
         "debug" => Ok(LevelFilter::Debug),
-        _ => Err("the level is error, warn, info or debug".into()),
+        _ => Err("a level is error, warn, info or debug".into()),
     }
 }
 
@@ -101,7 +102,7 @@ pub(super) fn on_cancel(text: &str) -> Result<OnCancel, String> {
 pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
     let (address, prefix) =
         text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let wrong = || format!("'{text}' is no address or range of addresses, as 10.0.0.0/8 or ::1");
+    let wrong = || format!("'{text}' is not an address or a range of addresses, such as ::1 or 10.0.0.0/8");
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let whole = if address.is_ipv4() { 32 } else { 128 };
     let prefix = prefix.map_or(Some(whole), number).filter(|&bits| bits <= whole).ok_or_else(wrong)?;
@@ -124,7 +125,7 @@ pub(super) fn health_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         Ok(text.into())
     } else {
-        Err("a health path begins with '/' and has no spaces, as /health".into())
+        Err("a health path begins with '/' and has no spaces, such as /health".into())
     }
 }
 

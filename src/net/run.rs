@@ -35,6 +35,8 @@ pub struct HubOptions {
     pub config: HubConfig,
     /// Opens agent tokens.
     pub token_key: TokenKey,
+    /// What is to be said of the secret, if it is not a good one.
+    pub weakness: Option<&'static str>,
     /// The file of the tokens that were taken back.
     pub revoked: Option<String>,
     /// What listeners that speak TLS show.
@@ -98,9 +100,9 @@ const MAX_REVOCATIONS: u64 = 1 << 20;
 /// # Errors
 /// No address to listen on could be bound, the certificate or the revocations could not be read, or waiting for events failed.
 pub fn run_hub(options: HubOptions) -> io::Result<u8> {
-    let HubOptions { listen, mut config, token_key, revoked, tls } = options;
+    let HubOptions { listen, mut config, token_key, weakness, revoked, tls } = options;
     let revocations = revoked.as_deref().map(read_revocations).transpose()?;
-    fit_hub(&mut config, sys::raise_nofile);
+    let lowered = fit_hub(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
     let mut name = [0; 4];
@@ -144,6 +146,12 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
             "there is no app password: anyone who can reach this hub can use its agents; set one with --app-password-file, \
              or listen on --host 127.0.0.1"
         );
+    }
+    if let Some(weakness) = weakness {
+        warn!("{weakness}");
+    }
+    if let Some((level, line)) = lowered {
+        log!(level, "{line}");
     }
     let mut core = Hub::new(config, token_key, sys.now());
     if let Some(revocations) = revocations {
@@ -245,11 +253,11 @@ fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Tar
     Ok(all)
 }
 
-/// Lowers the caps to what the process has descriptors for, and says so.
-fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) {
+/// Lowers the caps to what the process has descriptors for. What is to be said then.
+fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) -> Option<(Level, String)> {
     let HubConfig { max_clients, max_tunnels, .. } = *config;
     let wanted = max_clients + max_tunnels + RESERVE;
-    let Some((got, left)) = fall_short(wanted, raise) else { return };
+    let (got, left) = fall_short(wanted, raise)?;
     // Who asked for more than there is should hear of it; the defaults are only meant to be enough.
     let default = HubConfig::default();
     let is_asked = (max_clients, max_tunnels) != (default.max_clients, default.max_tunnels);
@@ -257,14 +265,14 @@ fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) {
     // Each keeps its share.
     config.max_tunnels = (left * max_tunnels / (max_clients + max_tunnels)).clamp(1, max_tunnels);
     config.max_clients = left.saturating_sub(config.max_tunnels).clamp(1, max_clients);
-    log!(
-        level,
-        "only {got} files can be open, and --max-clients {max_clients} with --max-tunnels {max_tunnels} needs {wanted}: it is {} \
-         clients and {} tunnels now; {}",
+    let line = format!(
+        "only {got} files can be open, and --max-clients {max_clients} with --max-tunnels {max_tunnels} needs {wanted}: the limits \
+         are now {} clients and {} tunnels; {}",
         config.max_clients,
         config.max_tunnels,
         how_to_raise(wanted)
     );
+    Some((level, line))
 }
 
 /// As [`fit_hub`], for an agent: each worker has a tunnel and a connection to its upstream.
@@ -278,8 +286,8 @@ fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
     config.workers = workers.min(most);
     config.extra_upgrades = extra_upgrades.min(most - config.workers);
     warn!(
-        "only {got} files can be open, and {workers_each} workers for each upstream need {wanted}: it is {} workers and {} extra \
-         upgrades now; {}",
+        "only {got} files can be open, and {workers_each} workers for each upstream need {wanted}: the limits are now {} workers and {} extra \
+         upgrades; {}",
         config.workers,
         config.extra_upgrades,
         how_to_raise(wanted)
@@ -307,7 +315,7 @@ fn read_revocations(path: &str) -> io::Result<Revocations> {
     if text.len() as u64 > MAX_REVOCATIONS {
         return Err(failed(&format_args!("it has more than {MAX_REVOCATIONS} bytes")));
     }
-    Revocations::parse(&text).map_err(|error| failed(&error))
+    Revocations::parse(text.trim_start_matches('\u{feff}')).map_err(|error| failed(&error))
 }
 
 /// All listeners for one wish: both families where no host is named, all addresses of the name otherwise.
@@ -326,9 +334,7 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
         let addresses: Vec<SocketAddr> = (host.as_str(), listen.port)
             .to_socket_addrs()
             .map_err(|error| {
-                let line = format!(
-                    "cannot listen on '{host}': {error}; --host is a name or an address, without a port"
-                );
+                let line = format!("cannot listen on '{host}': {error}; --host is a name or an address");
                 io::Error::new(error.kind(), line)
             })?
             .collect();
@@ -365,11 +371,11 @@ mod tests {
     #[test]
     fn a_hub_keeps_within_its_descriptors() {
         let mut config = HubConfig::default();
-        fit_hub(&mut config, |wanted| wanted);
+        assert_eq!(fit_hub(&mut config, |wanted| wanted), None);
         assert_eq!((config.max_clients, config.max_tunnels), (16_384, 4096));
-        fit_hub(&mut config, |_| 1024);
+        assert!(fit_hub(&mut config, |_| 1024).is_some());
         assert_eq!((config.max_clients, config.max_tunnels), (717, 179));
-        fit_hub(&mut config, |_| 10);
+        assert!(fit_hub(&mut config, |_| 10).is_some());
         assert_eq!((config.max_clients, config.max_tunnels), (7, 1));
     }
 

@@ -160,6 +160,24 @@ impl AgentToken {
         Self::decode(payload)
     }
 
+    /// Whether this text is meant as a token, of whichever version, whole or not.
+    pub fn is_one(text: &str) -> bool {
+        text.starts_with(PREFIX) || is_other_version(text)
+    }
+
+    /// Whether the text has the form of a token, which can be told without the key.
+    ///
+    /// # Errors
+    /// It is no token at all, or not a whole one. A token of another version passes: only its hub can say more of it.
+    pub fn check_form(text: &str) -> Result<(), TokenError> {
+        let Some(encoded) = text.strip_prefix(PREFIX) else {
+            return if is_other_version(text) { Ok(()) } else { Err(TokenError::NoToken) };
+        };
+        let sealed = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError::Malformed)?;
+        let is_whole = text.len() <= MAX_TEXT && sealed.len() > NONCE_LEN + CHACHA20_POLY1305.tag_len();
+        if is_whole { Ok(()) } else { Err(TokenError::Malformed) }
+    }
+
     /// Whether the token is past its end at this time, in seconds since 1970.
     pub fn expired(&self, unix: u64) -> bool {
         self.expires.is_some_and(|end| unix >= end)
@@ -273,6 +291,8 @@ impl core::error::Error for ClaimError {}
 /// Why a text is not taken as a token. The text of the error says what to do, and nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
+    /// It does not look like a token.
+    NoToken,
     /// It is not a whole token.
     Malformed,
     /// It was sealed with another secret, or was changed.
@@ -284,6 +304,9 @@ pub enum TokenError {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NoToken => {
+                "this is no agent token; is it the hub's secret? `slime hub register`, on the machine of the hub, makes a token"
+            }
             Self::Malformed => {
                 "this is not a complete agent token: copy the whole line that `slime hub register` printed"
             }

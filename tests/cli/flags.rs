@@ -25,15 +25,15 @@ type Table = [(&'static str, &'static str, i32, &'static str)];
 const HUB_RUN: &Table = &[
     ("--host", "192.0.2.1", 1, "cannot listen on 192.0.2.1:0"),
     ("--port", "65536", 2, "a port is a number up to 65535"),
-    ("--trusted-proxy", "10.0.0.0/33", 2, "no address or range of addresses"),
+    ("--trusted-proxy", "10.0.0.0/33", 2, "is not an address or a range of addresses"),
     ("--tls-cert", "/nonexistent", 2, "--tls-cert needs --tls-key: the file of the private key"),
     ("--tls-key", "/nonexistent", 2, "--tls-key needs --tls-cert: the file of the certificate"),
     ("--tls-self-signed", "/dev/null/x", 1, "cannot make a certificate in /dev/null/x: Not a directory"),
     ("--tls-port", "-1", 2, "a port is a number up to 65535"),
     ("--tls-redirect", "maybe", 2, "true or false"),
-    ("--secret", "a\tb", 1, ONE_LINE),
+    ("--secret", "a\tb", 2, ONE_LINE),
     ("--secret-file", "/nonexistent", 1, NO_FILE),
-    ("--app-password", "a\tb", 1, ONE_LINE),
+    ("--app-password", "a\tb", 2, ONE_LINE),
     ("--app-password-file", "/nonexistent", 1, NO_FILE),
     ("--revoked", "/nonexistent", 1, "cannot read the file of --revoked, /nonexistent: No such file"),
     ("--concurrent", "0", 2, NUMBER),
@@ -54,28 +54,29 @@ const HUB_RUN: &Table = &[
     ("--log-level", "loud", 2, "error, warn, info or debug"),
 ];
 const HUB_REGISTER: &Table = &[
-    ("--secret", "a\tb", 1, ONE_LINE),
+    ("--secret", "a\tb", 2, ONE_LINE),
     ("--secret-file", "/nonexistent", 1, NO_FILE),
     ("--name", "a b", 2, "a token's name is"),
-    ("--age", "0", 2, "good for a second at least"),
+    ("--age", "0", 2, "good for at least one second"),
+    ("--out", "/nonexistent/token", 1, NO_FILE),
     ("--scopes", "a b", 2, "a scope is"),
     ("--scope-paths", "/a/../b", 2, "a scope path begins"),
     ("--max-workers", "0", 2, NUMBER),
     ("--env-file", "/nonexistent", 1, NO_FILE),
 ];
 const HUB_INSPECT: &Table = &[
-    ("--secret", "a\tb", 1, ONE_LINE),
+    ("--secret", "a\tb", 2, ONE_LINE),
     ("--secret-file", "/nonexistent", 1, NO_FILE),
     ("--env-file", "/nonexistent", 1, NO_FILE),
 ];
 const AGENT_RUN: &Table = &[
-    ("--hub", "::1", 1, "an IPv6 address stands in brackets"),
-    ("--proxy", "https://p", 1, "a proxy is written http://"),
-    ("--upstream", "ftp://u", 1, "the address must begin with http://"),
+    ("--hub", "::1", 2, "an IPv6 address must be in brackets"),
+    ("--proxy", "https://p", 2, "a proxy is written http://"),
+    ("--upstream", "11434", 2, "this is a port without a host; write 127.0.0.1:11434"),
     ("--hub-ca", "/nonexistent", 1, "cannot read certificates from /nonexistent"),
     ("--hub-pin", "sha256:12", 2, "a pin is sha256: and 64 hexadecimal digits"),
     ("--upstream-ca", "/nonexistent", 1, "cannot read certificates from /nonexistent"),
-    ("--token", "a\tb", 1, ONE_LINE),
+    ("--token", "a\tb", 2, ONE_LINE),
     ("--token-file", "/nonexistent", 1, NO_FILE),
     ("--num-worker", "0", 2, NUMBER),
     ("--extra-upgrades", "x", 2, NUMBER),
@@ -91,7 +92,7 @@ const AGENT_RUN: &Table = &[
     ("--log-level", "trace", 2, "error, warn, info or debug"),
 ];
 const DEMO: &Table = &[
-    ("--upstream", "ftp://u", 1, "the address must begin with http://"),
+    ("--upstream", "ftp://u", 2, "the address must begin with http://"),
     ("--port", "x", 2, "a port is a number up to 65535"),
 ];
 const TABLES: [(&str, &Table); 5] = [
@@ -156,7 +157,7 @@ fn values_that_cannot_be_used_are_named() {
                 let line = [words(command), vec!["--env-file", &file]].concat();
                 check(&line, &given, &format!("{variable} in {file}"));
             }
-            if *flag != "--env-file" && files.iter().any(|file| file == flag) {
+            if !["--env-file", "--out"].contains(flag) && files.iter().any(|file| file == flag) {
                 let name = format!("slime_{}", flag.trim_start_matches('-').trim_end_matches("-file"));
                 fs::create_dir(folder.path(&name)).unwrap();
                 let directory = format!("CREDENTIALS_DIRECTORY={}", folder.0.display());
@@ -175,7 +176,7 @@ fn all_that_is_needed_but(variable: &str) -> Vec<String> {
     // As few connections as every machine has descriptors for, about which there would be another line.
     [
         "SECRET=s",
-        "TOKEN=t",
+        "TOKEN=slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA",
         "HUB=https://h",
         "UPSTREAM=https://u",
         "HOST=127.0.0.1",
@@ -260,7 +261,7 @@ fn credentials_are_files_that_are_named_nowhere() {
         fails("agent --hub h --upstream u", &[&directory], 1, says);
     }
     fs::remove_file(folder.path("slime_token")).unwrap();
-    fails("agent --hub h --upstream u", &[&directory], 1, "the token is missing: use --token-file");
+    fails("agent --hub h --upstream u", &[&directory], 2, "the token is missing: use --token-file");
     fs::create_dir(folder.path("slime_token")).unwrap();
     fails(
         "agent --hub h --upstream u",
@@ -271,7 +272,7 @@ fn credentials_are_files_that_are_named_nowhere() {
     fails(
         "hub",
         &["CREDENTIALS_DIRECTORY=/nonexistent"],
-        1,
+        2,
         "the hub's secret is missing: use --secret-file",
     );
 }
@@ -518,10 +519,9 @@ fn proxy() -> (String, Receiver<String>) {
 
 #[test]
 fn the_environment_may_name_a_proxy() {
-    let agent =
-        ["SLIME_TOKEN=t", "SLIME_HUB=https://127.0.0.1:1", "SLIME_UPSTREAM=u", "SLIME_HUB_CA=/nonexistent"];
+    let agent = [FORM, "SLIME_HUB=https://127.0.0.1:1", "SLIME_UPSTREAM=u", "SLIME_HUB_CA=/nonexistent"];
     for proxy in ["HTTPS_PROXY=https://sesame-7f3a", "https_proxy=https://sesame-7f3a"] {
-        fails("agent", &[&agent[..], &[proxy]].concat(), 1, "HTTPS_PROXY: a proxy is written http://");
+        fails("agent", &[&agent[..], &[proxy]].concat(), 2, "HTTPS_PROXY: a proxy is written http://");
         for excepted in ["NO_PROXY=127.0.0.0/8", "no_proxy=127.0.0.1"] {
             let environment = [&agent[..], &[proxy, excepted]].concat();
             fails("agent", &environment, 1, "cannot read certificates from /nonexistent");

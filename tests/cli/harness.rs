@@ -20,6 +20,9 @@ pub const SLIME: &str = env!("CARGO_BIN_EXE_slime");
 pub const SECRET: &str = "sesame-7f3a";
 pub const PASSWORD: &str = "hush-91c2";
 
+/// What has the form of an agent token, and is none of any hub.
+pub const FORM: &str = "SLIME_TOKEN=slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA";
+
 /// Exit code, standard output, standard error of a command that ends.
 pub fn run(args: &[&str], environment: &[&str]) -> (i32, String, String) {
     let mut command = command(args, environment);

@@ -54,6 +54,17 @@ fn version_and_help() {
         assert_eq!((code, err.as_str()), (0, ""), "{args}");
         assert!(out.starts_with("Usage: slime") && out.contains("--help"), "{args}: {out}");
     }
+    for args in ["hub --help", "hub help", "hub run --help"] {
+        let (_, help, _) = run(&words(args), &[]);
+        for part in [
+            "Usage: slime hub [run] [flags]",
+            "--secret-file FILE",
+            "slime hub register",
+            "slime hub inspect",
+        ] {
+            assert!(help.contains(part), "{args}: {help}");
+        }
+    }
     let (_, help, _) = run(&["--help"], &[]);
     for part in [
         "slime hub [run]",
@@ -91,7 +102,9 @@ fn register_and_inspect() {
     assert_ne!(token, again);
 
     let line = "hub register --name gpu-1 --age 1h2m3s --scopes a,b --scopePaths /x,/y/ --max-workers=3";
-    let (code, token, made) = run(&words(line), &[&format!("SLIME_SECRET={SECRET}")]);
+    let long = "sesame-7f3a-and-more";
+    let secret = folder.file("long", long);
+    let (code, token, made) = run(&words(line), &[&format!("SLIME_SECRET={long}")]);
     assert_eq!(code, 0, "{made}");
     for part in ["name:        gpu-1", "scopes:      a,b", "scope paths: /x,/y", "max workers: 3"] {
         assert!(made.contains(part), "{made}");
@@ -119,6 +132,32 @@ fn register_and_inspect() {
     for part in ["name:        n\n", "scopes:      s\n", "scope paths: /p\n", "max workers: 2\n"] {
         assert!(made.contains(part), "{made}");
     }
+}
+
+#[test]
+fn inspect_says_on_a_terminal_that_it_waits() {
+    use std::io::BufRead as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    const NOCTTY: i32 = 0o400;
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let keyboard =
+        fs::File::options().read(true).write(true).custom_flags(NOCTTY).open(name.to_str().unwrap()).unwrap();
+    let mut inspect = command(&["hub", "inspect"], &["SLIME_SECRET=s"]);
+    let mut inspect = inspect.stdin(keyboard).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(inspect.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "Paste the token, then press Enter and Ctrl-D.\n");
+    let typed = format!("{}\n\x04", register("s", &["--name", "gpu-1"]));
+    fs::File::from(terminal.try_clone().unwrap()).write_all(typed.as_bytes()).unwrap();
+    let output = inspect.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("name:        gpu-1"));
 }
 
 // ---- The long-running commands ----
@@ -264,7 +303,7 @@ fn descriptors_are_raised_or_the_line_says_how() {
     let started = |args: &[&str]| {
         let mut command = Command::new("sh");
         command.args(["-c", script, SLIME]).args(args);
-        Process::spawn(clean(&mut command, &["SLIME_SECRET=s", "SLIME_TOKEN=t"]))
+        Process::spawn(clean(&mut command, &["SLIME_SECRET=s", FORM]))
     };
     let limit = |process: &Process| -> u64 {
         let limits = fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
@@ -274,14 +313,14 @@ fn descriptors_are_raised_or_the_line_says_how() {
     let hub = started(&["hub", "--host=127.0.0.1", "--port=0", "--max-clients=400", "--max-tunnels=100"]);
     hub.wait_line("listening on");
     if limit(&hub) < 500 {
-        hub.wait_line("only 256 files can be open, and --max-clients 400 with --max-tunnels 100 needs 628: it is 154 clients and 38 tunnels now");
+        hub.wait_line("only 256 files can be open, and --max-clients 400 with --max-tunnels 100 needs 628: the limits are now 154 clients and 38 tunnels");
         hub.wait_line("`ulimit -n 628`, or LimitNOFILE=628");
     }
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let agent = started(&["agent", "--hub", &address, "--upstream", &address, "--num-worker=200"]);
     agent.wait_line(if limit(&hub) < 500 {
-        "200 workers for each upstream need 529: it is 95 workers and 0 extra upgrades now"
+        "200 workers for each upstream need 529: the limits are now 95 workers and 0 extra upgrades"
     } else {
         "the hub did not answer in time"
     });
@@ -334,7 +373,7 @@ fn a_token_that_is_rejected_at_the_start_ends_the_agent() {
     let hub = Hub::start(&[], &[&format!("SLIME_SECRET={SECRET}")]);
     for (token, says) in [
         (register("other", &[]), "the agent token is not one of this hub's"),
-        ("nonsense".to_owned(), "the agent token is not one of this hub's"),
+        (FORM.split_once('=').unwrap().1.to_owned(), "the agent token is not one of this hub's"),
     ] {
         let agent = hub.agent(&token, "127.0.0.1:1", &["--num-worker=3"]);
         assert_eq!(agent.wait(), 1);

@@ -165,7 +165,7 @@ fn what_cannot_be_shown_is_said_at_the_start() {
     }
     for (flag, file) in [("--hub-ca", missing), ("--hub-ca", &nothing)] {
         let mut start = command(&["agent", "--hub", "https://127.0.0.1:1", "--upstream", "127.0.0.1:1"]);
-        let output = start.env("SLIME_TOKEN", "t").arg(flag).arg(file).output().unwrap();
+        let output = start.env("SLIME_TOKEN", shared_token()).arg(flag).arg(file).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && text.contains(file.to_str().unwrap()), "{text}");
     }
