@@ -173,8 +173,10 @@ impl Net for SimNet {
 impl World {
     fn poll(&mut self, process: usize, events: &mut Vec<Event>) -> Polled {
         self.enter(process);
-        if self.rng.chance(self.weather.interrupted) {
+        let has_gone_on = std::mem::take(&mut self.hosts[process].interrupted);
+        if self.rng.chance(self.weather.interrupted) || has_gone_on {
             // EINTR, as after SIGCONT. That the process was woken up is not its doing.
+            self.note("eintr", process, 0, 0);
             self.progressed(process);
             return Polled::Part;
         }
@@ -191,7 +193,8 @@ impl World {
         // What waits longest comes first, or a batch that is always full would leave something for ever.
         ends.sort_by_key(|end| !self.ends[*end].was_left);
         let mut polled = Polled::Whole;
-        let mut left = if self.rng.chance(self.weather.spurious) { 2 } else { usize::MAX };
+        let most = self.weather.batch.unwrap_or(usize::MAX);
+        let mut left = if self.rng.chance(self.weather.spurious) { most.min(2) } else { most };
         for end in ends {
             let Some(token) = self.ends[end].token else { continue };
             let spurious = self.rng.chance(self.weather.spurious / 10);
@@ -499,6 +502,7 @@ impl World {
     pub(crate) fn close_listener(&mut self, listener: usize) {
         self.listeners[listener].open = false;
         while let Some(end) = self.listeners[listener].backlog.pop_front() {
+            self.ends[end].history.dropped = true;
             self.abort(end);
         }
     }
@@ -511,8 +515,13 @@ impl World {
             Err(_) if self.rng.chance(self.weather.refuse) => Vec::new(),
             Err(_) => self.names.get(host).cloned().unwrap_or_default(),
         };
+        let mut found: Vec<_> = found;
+        if found.len() > 1 {
+            self.rng.shuffle(&mut found);
+        }
         let addresses = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
         let slowest = if self.weather.sluggish { 3 * SECOND } else { 100 * MILLI };
+        let slowest = slowest.max(self.weather.slow_names);
         let after = self.rng.pick(&[1, MILLI, slowest]);
         self.note("resolve", process, 0, after);
         self.deliver_at(self.clock + after, Delivery::Told(process, Event::Resolved { token, addresses }));

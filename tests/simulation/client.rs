@@ -287,8 +287,10 @@ impl Client {
 
     fn leave(&mut self, how: How) -> Next {
         let Some(connection) = &mut self.connection else { return Next::Wait };
+        let now = self.net.world.borrow().clock;
         for asked in &connection.asked[connection.current..] {
-            self.model.borrow_mut().records[asked.exchange].left = true;
+            let record = &mut self.model.borrow_mut().records[asked.exchange];
+            (record.left, record.left_at) = (true, Some(now));
         }
         match how {
             How::Close => Next::Over(Outcome::Left),
@@ -328,6 +330,9 @@ impl Client {
             self.wake = Some(self.wake.unwrap_or(Micros::MAX).min(connection.began + CONTINUE));
         }
         if let Some((When::Sent(bytes), _)) = plan.leave {
+            limit = limit.min(asked.begins + bytes);
+        }
+        if let Some(bytes) = plan.halt {
             limit = limit.min(asked.begins + bytes);
         }
         if connection.failed || connection.half_closed || connection.finished {

@@ -1,6 +1,7 @@
 //! The real hub and real agents between the scripts.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use crate::hostile::{Guise, Hostile};
 use crate::memory::{PLAIN, Promise, TLS};
 use crate::model::{Model, Outcome, Rules, Shared};
 use crate::plan::{Mood, draw_sessions};
+use crate::quirk::{Quirk, Quirks};
 use crate::rng::Rng;
 use crate::scheduler::{Process, Simulation};
 use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
@@ -32,7 +34,10 @@ use crate::theme::Theme;
 use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, SECOND, Weather};
 
+mod change;
 mod silence;
+
+use change::draw_restarts;
 
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
@@ -72,6 +77,8 @@ impl<C: Core> Process for Node<C> {
 /// An agent's place, and where it dials to from there.
 struct AgentPlace {
     net: SimNet,
+    /// Whose setting it has.
+    number: usize,
     targets: Targets,
     /// Which of its upstreams speak TLS.
     upstreams_tls: Vec<bool>,
@@ -90,13 +97,20 @@ struct Cluster {
     simulation: Simulation,
     model: Shared,
     mood: Mood,
+    quirks: Quirks,
     rng: Rng,
+    /// For what the quirks draw.
+    odd: Rng,
     setting: Setting,
     /// The file of `--revoked`.
     revoked: Rc<RefCell<String>>,
     hub_net: SimNet,
     hub: Handle<Hub>,
     agents: Vec<(AgentPlace, Handle<Agent>)>,
+    /// All processes that are or were agents, with the numbers of their settings.
+    agents_ever: Vec<(usize, usize)>,
+    /// Those that others replaced, and that end by and by.
+    retired: Vec<usize>,
     clients: Vec<usize>,
     hostile: Vec<usize>,
     hostile_agents: bool,
@@ -110,41 +124,69 @@ impl Cluster {
         let theme = Theme::draw(&mut rng);
         theme.change_weather(mood, &mut weather, &mut rng);
         weather.interrupted = Rng::new(seed, "signals").pick(&[0, 0, 20, 200]);
+        let (quirks, mut odd) = (Quirks::draw(seed, mood), Rng::new(seed, "odd"));
+        quirks.change_weather(mood, &mut weather, &mut odd);
         // Now and then enough that it goes through pipes.
         let most = if weather.narrow { 3000 } else { rng.pick(&[10_000, 10_000, 10_000, 400_000]) };
         let is_narrow = weather.narrow;
         let mut simulation = Simulation::new(seed, weather);
+        simulation.interrupts = quirks.has(Quirk::Stops);
 
-        let upstreams: Vec<_> =
-            (0..rng.length(1, 3)).map(|n| simulation.net(&format!("upstream{n}"))).collect();
-        let endpoints: Vec<Endpoint> = upstreams
+        let count = rng.length(1, 3);
+        // Enough that a request which goes from one to the next shows.
+        let count = if quirks.has(Quirk::Crashes) { 6 } else { count };
+        let upstreams: Vec<_> = (0..count).map(|n| simulation.net(&format!("upstream{n}"))).collect();
+        let mut endpoints: Vec<Endpoint> = upstreams
             .iter()
             .map(|net| Endpoint { host: net.address(0).ip().to_string(), port: PORT })
             .collect();
+        if quirks.has(Quirk::Names) {
+            for (endpoint, net) in endpoints.iter_mut().zip(&upstreams) {
+                let name = format!("{}.example", simulation.world.borrow().hosts[net.process].name);
+                simulation.give_name(&name, net, mood, &mut odd);
+                endpoint.host = name;
+            }
+        }
         let agents = rng.length(1, 3);
         let mut setting = Setting::draw(mood, agents, &endpoints, &mut rng);
         theme.change_setting(mood, &mut setting, &mut rng);
+        quirks.change_setting(&mut setting, &mut odd);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
         let (applications, requests) = theme.crowd(&mut rng);
         for _ in 0..applications {
             let first = exchanges.len();
             let ids = first..first + rng.length(1, requests);
-            let (more, these) = draw_sessions(ids, mood, theme, most, &mut rng);
+            let (more, these) = draw_sessions(ids, mood, theme, most, &mut rng, |exchange| {
+                quirks.change(mood, exchange, &mut odd);
+            });
             exchanges.extend(more);
             sessions.push(these);
         }
         setting.adapt(mood, &mut exchanges, &mut rng);
+        if quirks.has(Quirk::Waiters) && mood == Mood::Calm {
+            setting.hub.max_clients = sessions.len();
+            setting.hub.startup_grace = Duration::from_secs(300);
+        }
         let model = Model::new(mood, exchanges);
 
         let hub_net = simulation.net("hub");
-        let address = hub_net.address(0).ip();
-        simulation.world.borrow_mut().names.insert(HUB_NAME.into(), vec![address]);
+        if quirks.has(Quirk::Names) {
+            simulation.give_name(HUB_NAME, &hub_net, mood, &mut odd);
+        } else {
+            let address = hub_net.address(0).ip();
+            simulation.world.borrow_mut().names.insert(HUB_NAME.into(), vec![address]);
+        }
         // Those of the agents to the hub are part of the setting.
         let mut legs = Rng::new(seed, "legs with TLS");
         let legs_have_tls = legs.chance(600);
         setting.hub_has_tls |= legs_have_tls;
-        model.borrow_mut().is_slow = setting.hub_has_tls || is_narrow;
+        {
+            let mut model = model.borrow_mut();
+            model.is_slow = setting.hub_has_tls || is_narrow;
+            model.upstreams_restart = quirks.has(Quirk::Restarts);
+            model.is_crowded = quirks.has(Quirk::Waiters);
+        }
         if legs_have_tls && mood == Mood::Calm {
             // Handshakes on a long way: until an agent has found its upstream well, and has joined.
             setting.hub.startup_grace = Duration::from_secs(15);
@@ -163,25 +205,38 @@ impl Cluster {
                 Mood::Stormy => rng.pick(&[SECOND, 5 * SECOND, 100_000 * SECOND]),
             };
             let rng = Rng::new(rng.next(), "upstream");
-            let tls = legs.pick(&[false, legs_have_tls]).then(|| Arc::clone(&tls().0));
+            let has_tls = legs.pick(&[false, legs_have_tls]);
+            let restarts = quirks.has(Quirk::Restarts) && mood == Mood::Calm;
+            let outages = if restarts { draw_restarts(simulation.now(), &mut odd) } else { outages };
+            // What goes there under TLS could not be told from what does not.
+            let tls = (has_tls && !restarts).then(|| Arc::clone(&tls().0));
             endpoints_tls.push(tls.is_some());
-            simulation.start(net.process, Upstream::new(net, &model, tls, idle, outages, rng));
+            simulation.start(net.process, Upstream::new(net, &model, tls, idle, outages, rng).with(&quirks));
         }
         let revoked = Rc::default();
         let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);
-        let agents = (0..agents)
+        let mut agents: Vec<_> = (0..agents)
             .map(|number| {
                 let port = if setting.agents[number].is_tls { HUB_TLS_PORT } else { HUB_PORT };
                 let hub = Endpoint { host: HUB_NAME.into(), port };
                 let place = AgentPlace {
                     net: simulation.net(&format!("agent{number}")),
+                    number,
                     targets: Targets { hub: Some(hub), upstreams: endpoints.clone() },
                     upstreams_tls: endpoints_tls.clone(),
                 };
-                let shell = start_agent(&mut simulation, &place, &setting, number, &model, rng.next());
+                let shell = start_agent(&mut simulation, &place, &setting, &model, rng.next());
                 (place, shell)
             })
             .collect();
+        if quirks.has(Quirk::Twins) {
+            for index in 0..odd.length(1, agents.len()) {
+                let place = agents[index].0.twin(&simulation);
+                let shell = start_agent(&mut simulation, &place, &setting, &model, odd.next());
+                agents.push((place, shell));
+            }
+        }
+        let agents_ever = agents.iter().map(|(place, _)| (place.net.process, place.number)).collect();
         let (to, to_tls) = (hub_net.address(HUB_PORT), hub_net.address(HUB_TLS_PORT));
         let mut clients = Vec::new();
         for (number, sessions) in sessions.into_iter().enumerate() {
@@ -192,9 +247,13 @@ impl Cluster {
             let to = if tls.is_some() { to_tls } else { to };
             simulation.start(net.process, Client::new(net, &model, to, tls, sessions, rng));
         }
+        if quirks.has(Quirk::Waiters) && mood == Mood::Calm {
+            let late = odd.within(5, 40) * SECOND;
+            agents.iter().for_each(|(place, _)| simulation.freeze(place.net.process, late));
+        }
         let mut hostile = Vec::new();
         let mut hostile_agents = false;
-        if rng.chance(400) {
+        if rng.chance(400) && !quirks.has(Quirk::Waiters) {
             for number in 0..rng.length(1, 3) {
                 let is_agent = mood == Mood::Stormy && rng.chance(300);
                 let guise = if is_agent {
@@ -216,12 +275,16 @@ impl Cluster {
             simulation,
             model,
             mood,
+            quirks,
             rng,
+            odd,
             setting,
             revoked,
             hub_net,
             hub,
             agents,
+            agents_ever,
+            retired: Vec::new(),
             clients,
             hostile,
             hostile_agents,
@@ -236,6 +299,7 @@ impl Cluster {
                 self.disturb();
             }
         }
+        self.change();
         let end = self.simulation.now() + 100_000 * SECOND;
         let clients: Vec<usize> = self.clients.iter().chain(&self.hostile).copied().collect();
         let done = |it: &Simulation| clients.iter().all(|client| it.exit_code(*client).is_some());
@@ -244,7 +308,11 @@ impl Cluster {
         }
         // Whatever the weather did to a connection, the kernels give it up at last.
         let end = self.simulation.now() + 2000 * SECOND;
-        self.simulation.world.borrow_mut().weather = Weather::default();
+        {
+            let mut world = self.simulation.world.borrow_mut();
+            world.weather = Weather::default();
+            world.names.values_mut().for_each(|addresses| addresses.truncate(1));
+        }
         self.simulation.run_until(end, |_| false);
         self.settle();
         self.check_rest();
@@ -254,12 +322,11 @@ impl Cluster {
         let world = self.simulation.world.borrow();
         let mut model = self.model.borrow_mut();
         let workers = self.setting.agents.first().map(|agent| agent.config.workers as usize);
-        let agents: Vec<usize> = self.agents.iter().map(|(place, _)| place.net.process).collect();
         let rules = Rules {
             hub: Some(self.hub_net.process),
             workers,
             setting: Some(&self.setting),
-            agents: &agents,
+            agents: &self.agents_ever,
             hostile_agents: self.hostile_agents,
         };
         model.check_end(&world, &rules);
@@ -320,7 +387,7 @@ impl Cluster {
                 self.restart_hub();
             }
             _ => {
-                let name = self.setting.agents[index].token.name.clone();
+                let name = self.setting.agents[self.agents[index].0.number].token.name.clone();
                 self.revoke(name);
                 self.pass_some_time();
                 self.revoke(String::new());
@@ -358,7 +425,7 @@ impl Cluster {
         self.pass_some_time();
         let seed = self.rng.next();
         let (place, shell) = &mut self.agents[index];
-        *shell = start_agent(&mut self.simulation, place, &self.setting, index, &self.model, seed);
+        *shell = start_agent(&mut self.simulation, place, &self.setting, &self.model, seed);
     }
 
     fn pass_some_time(&mut self) {
@@ -378,8 +445,9 @@ impl Cluster {
         let mut blocks = vec![("hub".to_owned(), hub.census().1)];
         let now = self.simulation.now();
         let expected = |number| self.setting.tunnels(number, now);
-        let has_room = (0..self.agents.len()).map(expected).sum::<usize>() <= self.setting.hub.max_tunnels;
-        for (number, (place, agent)) in self.agents.iter().enumerate() {
+        // Of agents of one name, which may be several, each tunnel replaces that of another one.
+        let mut of_names: BTreeMap<usize, usize> = BTreeMap::new();
+        for (place, agent) in &self.agents {
             // Who finds its token rejected at once does not go on.
             if self.simulation.exit_code(place.net.process).is_some() {
                 continue;
@@ -391,10 +459,18 @@ impl Cluster {
                 violations
                     .push(format!("left at an agent: {serving} serving, {upstreams} upstream connections"));
             }
-            if has_room && joined != expected(number) {
+            *of_names.entry(place.number).or_default() += joined;
+            blocks.push((place.net.world.borrow().hosts[place.net.process].name.clone(), agent.census().1));
+        }
+        let has_room = of_names.keys().map(|it| expected(*it)).sum::<usize>() <= self.setting.hub.max_tunnels;
+        for (number, joined) in of_names.into_iter().filter(|(number, joined)| *joined != expected(*number)) {
+            if has_room {
                 violations.push(format!("an agent has {joined} tunnels, not {}", expected(number)));
             }
-            blocks.push((place.net.world.borrow().hosts[place.net.process].name.clone(), agent.census().1));
+        }
+        let retired = self.retired.iter().filter(|process| self.simulation.exit_code(**process).is_none());
+        if retired.count() > 0 {
+            violations.push("an agent never ended its drain".to_owned());
         }
         if census.tunnels != tunnels {
             violations.push(format!("{} tunnels at the hub, {tunnels} at the agents", census.tunnels));
@@ -436,13 +512,17 @@ fn start_hub(
     let now = net.world.borrow().now();
     let mut core = Hub::new(config, TokenKey::clone(token_key()), now);
     core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
+    let moment = net.world.borrow().moment;
+    model.borrow_mut().revocations.push((revoked.borrow().clone(), moment));
     let listener = net.listen(net.address(HUB_PORT), LISTENER_TOKENS);
     let mut shell = Shell::new(core, net.clone(), vec![listener], Targets::default());
     let secure = net.listen(net.address(HUB_TLS_PORT), LISTENER_TOKENS + 1);
     shell.add_tls_listeners(vec![secure], Arc::clone(&tls().0));
-    let file = Rc::clone(revoked);
+    let (file, world, of_model) = (Rc::clone(revoked), Rc::clone(&net.world), Rc::clone(model));
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
+        let moment = world.borrow().moment;
+        of_model.borrow_mut().revocations.push((file.borrow().clone(), moment));
     }));
     let promise = if setting.hub_has_tls { &TLS } else { &PLAIN };
     let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
@@ -470,10 +550,10 @@ fn start_agent(
     simulation: &mut Simulation,
     place: &AgentPlace,
     setting: &Setting,
-    number: usize,
     model: &Shared,
     seed: u64,
 ) -> Handle<Agent> {
+    let number = place.number;
     let now = place.net.world.borrow().now();
     let config = setting.agents[number].config.clone();
     let most = (config.workers + config.extra_upgrades) as usize * config.upstreams.len();

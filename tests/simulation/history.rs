@@ -1,6 +1,6 @@
 //! What the world remembers of a run, so that invariants can be checked over all of it at the end.
 
-use crate::world::{Delivery, MILLI, SECOND, World};
+use crate::world::{Delivery, MILLI, Micros, SECOND, World};
 
 /// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were reached.
 #[derive(Default)]
@@ -12,6 +12,8 @@ pub(crate) struct History {
     pub(crate) closed: Option<Moment>,
     /// The process was killed while it had this connection.
     pub(crate) killed: bool,
+    /// The process went away while it had this connection, or before it took it.
+    pub(crate) dropped: bool,
 }
 
 /// A point in a run: the turn of some process, and the system call.
@@ -19,6 +21,7 @@ pub(crate) struct History {
 pub(crate) struct Moment {
     pub(crate) turn: u64,
     pub(crate) call: u64,
+    pub(crate) at: Micros,
 }
 
 /// A process wrote the marker of an exchange, in a request that begins here in the stream that it wrote.

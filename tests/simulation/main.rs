@@ -2,7 +2,7 @@
 //!
 //! - `world`, `calls`, `history`: the network; `scheduler`: the processes and the clock;
 //! - `setting`: how hub and agents are set up; `hostile`: peers that mean no good;
-//! - `theme`: what a run is about; `plan`, `client`, `upstream`, `http`, `wire`: what applications and upstreams do, written apart from the code under test;
+//! - `theme`: what a run is about; `quirk`: what else is in it; `plan`, `client`, `upstream`, `http`, `wire`: what applications and upstreams do, written apart from the code under test;
 //! - `model`: what must be true of a run, whatever happened in it;
 //! - `network`, `scripts` (with `relay`): tests of all that; `turns`: the hub, turn by turn; `cluster`: the tests of the real hub and agents.
 //!
@@ -22,6 +22,7 @@ mod memory;
 mod model;
 mod network;
 mod plan;
+mod quirk;
 mod relay;
 mod rng;
 mod scheduler;
@@ -32,6 +33,7 @@ mod turns;
 mod upstream;
 #[path = "../vectors/read.rs"]
 mod vectors;
+mod watchdog;
 mod wire;
 mod world;
 
@@ -43,7 +45,9 @@ fn for_each_seed(default: u64, run: impl Fn(u64)) {
         None => 0..number("SLIME_SEEDS").unwrap_or(default),
     };
     let mut failed = Vec::new();
+    let watched = watchdog::watch();
     for seed in seeds {
+        watched.begin(seed);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed)));
         if outcome.is_err() {
             println!("failed with SLIME_SEED={seed}\n");

@@ -11,6 +11,8 @@ use crate::plan::{Exchange, Fault, Framing, Mood};
 use crate::setting::Setting;
 use crate::world::{Micros, SECOND, World};
 
+mod promises;
+
 pub(crate) type Shared = Rc<RefCell<Model>>;
 
 /// The plan of a run, and what came of it.
@@ -24,6 +26,15 @@ pub(crate) struct Model {
     pub(crate) is_honest: bool,
     /// Windows are of a few bytes, each of which becomes a record if somebody speaks TLS: nothing is quick then.
     pub(crate) is_slow: bool,
+    /// Requests of no script that reached upstreams: probes.
+    pub(crate) probes: Vec<Attempt>,
+    /// What upstreams do may make exchanges fail in calm weather, too: those are judged in the end.
+    pub(crate) upstreams_restart: bool,
+    /// Connections may be refused in calm weather, too.
+    pub(crate) is_crowded: bool,
+    /// What of tokens was taken back, and when the hub heard of it.
+    pub(crate) revocations: Vec<(String, Moment)>,
+    failed: Vec<(usize, Outcome)>,
 }
 
 /// What became of an exchange.
@@ -36,6 +47,7 @@ pub(crate) struct Record {
     pub(crate) head_ends: u64,
     pub(crate) sent: bool,
     pub(crate) left: bool,
+    pub(crate) left_at: Option<Micros>,
     pub(crate) outcome: Option<Outcome>,
     /// Body bytes that the client got.
     pub(crate) length: usize,
@@ -76,7 +88,19 @@ impl Model {
     pub(crate) fn new(mood: Mood, exchanges: Vec<Exchange>) -> Shared {
         let records = vec![Record::default(); exchanges.len()];
         let violations = Vec::new();
-        Rc::new(RefCell::new(Self { mood, exchanges, records, violations, is_honest: true, is_slow: false }))
+        Rc::new(RefCell::new(Self {
+            mood,
+            exchanges,
+            records,
+            violations,
+            is_honest: true,
+            is_slow: false,
+            probes: Vec::new(),
+            upstreams_restart: false,
+            is_crowded: false,
+            revocations: Vec::new(),
+            failed: Vec::new(),
+        }))
     }
 
     pub(crate) fn violate(&mut self, exchange: usize, what: impl AsRef<str>) {
@@ -130,7 +154,10 @@ impl Model {
     /// A client is done with an exchange; `length` body bytes came.
     pub(crate) fn conclude(&mut self, exchange: usize, outcome: Outcome, length: usize) {
         let fine = matches!(outcome, Outcome::Complete | Outcome::Dropped);
-        if self.mood == Mood::Calm && !fine && !self.exchanges[exchange].is_troubled() {
+        let is_bad = self.mood == Mood::Calm && !fine && !self.exchanges[exchange].is_troubled();
+        if is_bad && self.upstreams_restart {
+            self.failed.push((exchange, outcome));
+        } else if is_bad && !(self.is_crowded && outcome == Outcome::Nothing) {
             self.violate(exchange, format!("{outcome:?} though nothing went wrong"));
         }
         let record = &mut self.records[exchange];
@@ -187,8 +214,13 @@ impl Model {
         }
         self.check_workers(world, rules);
         self.check_scopes(world, rules);
+        self.check_fleet(world);
+        self.check_failed(world);
         if let Some(hub) = rules.hub {
             self.check_left(world, hub);
+            self.check_agents_left(world, rules, hub);
+            self.check_revoked(world, rules, hub);
+            self.check_limits(world, rules, hub);
             // What goes into a TLS tunnel cannot be read on the network: a request that an agent refused there would seem to have been
             // dispatched only when another one took it.
             if rules.setting.is_none_or(|setting| setting.agents.iter().all(|agent| !agent.is_tls)) {
@@ -230,6 +262,13 @@ impl Model {
                 changes.push((upstream.process, agent.process, begins, true, exchange));
             }
         }
+        for (number, probe) in self.probes().filter(|_| promises::PROBES_ARE_JOBS) {
+            let (upstream, agent) = (&world.ends[probe.end], &world.ends[probe.end ^ 1]);
+            let Some(begins) = reached(&agent.history.written, probe.begins + 1) else { continue };
+            let ends = flight_end(&agent.history, probe);
+            changes.extend(ends.map(|ends| (upstream.process, agent.process, ends, false, number)));
+            changes.push((upstream.process, agent.process, begins, true, number));
+        }
         // Ends before beginnings in the same call.
         changes.sort_by_key(|(upstream, agent, at, begins, exchange)| {
             (*upstream, *agent, *at, *begins, *exchange)
@@ -262,21 +301,6 @@ impl Model {
             let agents = record.attempts.iter().filter_map(|attempt| rules.agent(world, attempt));
             if agents.into_iter().any(|(number, _)| !setting.permits(number, &self.exchanges[exchange])) {
                 self.violate(exchange, "served by an agent whose token does not permit it");
-            }
-        }
-    }
-
-    /// A request whose client the hub knew to have left was not sent.
-    fn check_left(&mut self, world: &World, hub: usize) {
-        for sighting in world.sightings.iter().filter(|it| world.ends[it.end].process == hub) {
-            let Some(client) = self.records.get(sighting.exchange).and_then(|record| record.client) else {
-                continue;
-            };
-            let sent = reached(&world.ends[sighting.end].history.written, sighting.begins + 1);
-            if let (Some(told), Some(sent)) = (world.ends[client ^ 1].history.told_end, sent)
-                && told.turn < sent.turn
-            {
-                self.violate(sighting.exchange, "sent on after its client was known to have left");
             }
         }
     }
@@ -342,8 +366,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) workers: Option<usize>,
     /// How hub and agents are set up, if these they are.
     pub(crate) setting: Option<&'a Setting>,
-    /// The processes of the agents, in the order of their settings.
-    pub(crate) agents: &'a [usize],
+    /// The processes that are or were agents, with the numbers of their settings.
+    pub(crate) agents: &'a [(usize, usize)],
     /// Whether there are agents that answer what they like.
     pub(crate) hostile_agents: bool,
 }
@@ -352,7 +376,7 @@ impl<'a> Rules<'a> {
     /// The agent that made an attempt: its number, and its configuration.
     fn agent(&self, world: &World, attempt: &Attempt) -> Option<(usize, &'a AgentConfig)> {
         let process = world.ends[attempt.end ^ 1].process;
-        let number = self.agents.iter().position(|agent| *agent == process)?;
+        let (_, number) = *self.agents.iter().find(|(agent, _)| *agent == process)?;
         Some((number, &self.setting?.agents.get(number)?.config))
     }
 }

@@ -72,6 +72,12 @@ pub(crate) enum Fault {
     CutResponse(usize, How),
     /// Answers what nobody should.
     Garbage,
+    /// Says nothing, for as long as nobody ends the connection.
+    Mute,
+    /// Drops a connection that it kept after so many bytes of the response. A fresh one it serves.
+    BreakKept(usize),
+    /// Ends for a while, with all its connections, when it gets the request.
+    Crash,
 }
 
 /// One request, its response, and how both sides behave.
@@ -92,6 +98,8 @@ pub(crate) struct Exchange {
     pub(crate) leave: Option<(When, How)>,
     pub(crate) write_pace: Option<Pace>,
     pub(crate) read_pace: Option<Pace>,
+    /// Its application sends so many bytes of it and nothing more, and stays.
+    pub(crate) halt: Option<usize>,
 
     pub(crate) status: u16,
     pub(crate) response: Framing,
@@ -106,6 +114,10 @@ pub(crate) struct Exchange {
     /// And does not read the rest.
     pub(crate) early_close: bool,
     pub(crate) upstream_pace: Option<Pace>,
+    /// The upstream begins to read the body so long after the head.
+    pub(crate) deaf: Micros,
+    /// The upstream knows nothing of `100 Continue`.
+    pub(crate) says_continue: bool,
     pub(crate) fault: Option<Fault>,
     /// After an upgrade: who ends last, and how long after the other one.
     pub(crate) last: Last,
@@ -169,6 +181,7 @@ impl Exchange {
             leave: None,
             write_pace: draw_pace(request_length, mood, rng),
             read_pace: draw_pace(response_length, mood, rng),
+            halt: None,
             status,
             response,
             response_length,
@@ -179,6 +192,8 @@ impl Exchange {
             early: None,
             early_close: false,
             upstream_pace: draw_pace(request_length, mood, rng),
+            deaf: 0,
+            says_continue: true,
             fault: None,
             last: Last::Nobody,
             last_pause: 0,
@@ -226,7 +241,15 @@ impl Exchange {
                 Some(Fault::DropRequest(at, _)) if self.is_until_close() => {
                     self.fault = Some(Fault::DropRequest(at, How::Reset));
                 }
-                Some(Fault::CutResponse(..) | Fault::DropRequest(..) | Fault::Garbage) | None => {}
+                Some(
+                    Fault::CutResponse(..)
+                    | Fault::DropRequest(..)
+                    | Fault::Garbage
+                    | Fault::Mute
+                    | Fault::BreakKept(_)
+                    | Fault::Crash,
+                )
+                | None => {}
             }
         }
     }
@@ -238,7 +261,8 @@ impl Exchange {
 
     /// Whether it is planned that this one does not come to its regular end.
     pub(crate) fn is_troubled(&self) -> bool {
-        self.leave.is_some() || self.fault.is_some()
+        let is_harmful = |fault: Fault| !matches!(fault, Fault::BreakKept(_));
+        self.leave.is_some() || self.fault.is_some_and(is_harmful) || self.halt.is_some()
     }
 
     /// The length of the body that the client gets with a complete response.
@@ -332,6 +356,10 @@ impl Exchange {
         head.into_bytes().into_iter().chain(bytes).collect()
     }
 
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.request == Framing::Upgrade
+    }
+
     pub(crate) fn is_until_close(&self) -> bool {
         self.response_framing(self.http10) == Framing::UntilClose
     }
@@ -349,9 +377,11 @@ pub(crate) fn draw_sessions(
     theme: Theme,
     most: usize,
     rng: &mut Rng,
+    mut change: impl FnMut(&mut Exchange),
 ) -> (Vec<Exchange>, Vec<Session>) {
     let mut exchanges: Vec<_> = ids.map(|id| Exchange::draw(id, mood, most, rng)).collect();
     exchanges.iter_mut().for_each(|exchange| theme.change(mood, exchange, most, rng));
+    exchanges.iter_mut().for_each(&mut change);
     let mut sessions: Vec<Session> = Vec::new();
     let mut open = false;
     for exchange in &mut exchanges {
@@ -374,6 +404,7 @@ pub(crate) fn draw_sessions(
         let last = exchange.http10
             || exchange.request == Framing::Upgrade
             || exchange.leave.is_some()
+            || exchange.halt.is_some()
             || mood == Mood::Calm && exchange.is_troubled();
         open = !last && rng.chance(700);
     }

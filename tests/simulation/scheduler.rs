@@ -52,6 +52,8 @@ pub(crate) struct Simulation {
     /// How often, in a thousand cases, the clock runs ahead, and how far.
     lag: u64,
     most: Micros,
+    /// Whether a process that was stopped finds its poll interrupted.
+    pub(crate) interrupts: bool,
 }
 
 impl Simulation {
@@ -65,6 +67,7 @@ impl Simulation {
             rng,
             lag,
             most,
+            interrupts: false,
         }
     }
 
@@ -87,7 +90,7 @@ impl Simulation {
 
     /// Ends a process as SIGKILL does.
     pub(crate) fn kill(&mut self, number: usize) {
-        self.world.borrow_mut().kill_process(number);
+        self.world.borrow_mut().end_process(number, true);
         self.processes.retain(|it| it.number != number);
     }
 
@@ -95,6 +98,7 @@ impl Simulation {
     pub(crate) fn freeze(&mut self, number: usize, for_time: Micros) {
         let until = self.now() + for_time;
         self.processes.iter_mut().filter(|it| it.number == number).for_each(|it| it.frozen_until = until);
+        self.world.borrow_mut().hosts[number].interrupted = self.interrupts;
     }
 
     pub(crate) fn now(&self) -> Micros {
@@ -136,6 +140,12 @@ impl Simulation {
                 return true;
             }
             let index = self.rng.pick(&runnable);
+            let dozing = self.world.borrow().weather.dozing;
+            if dozing > 0 && self.rng.chance(dozing) {
+                let longest = self.rng.pick(&[MILLI, 5 * MILLI, 100 * MILLI, 400 * MILLI]);
+                self.processes[index].frozen_until = now + self.rng.within(1, longest);
+                return true;
+            }
             self.run(index, now);
             return true;
         }
@@ -185,7 +195,7 @@ impl Simulation {
         );
         drop(world);
         if it.exit.is_some() {
-            self.world.borrow_mut().kill_process(self.processes[index].number);
+            self.world.borrow_mut().end_process(self.processes[index].number, false);
         }
     }
 }

@@ -35,7 +35,7 @@ fn run(seed: u64, mood: Mood, flaw: Flaw, workers: Option<usize>) -> Report {
     for _ in 0..rng.length(1, 5) {
         let first = exchanges.len();
         let (more, these) =
-            draw_sessions(first..first + rng.length(1, 5), mood, Theme::Anything, most, &mut rng);
+            draw_sessions(first..first + rng.length(1, 5), mood, Theme::Anything, most, &mut rng, |_| {});
         exchanges.extend(more);
         sessions.push(these);
     }

@@ -36,6 +36,13 @@ pub(crate) struct AgentSetting {
     pub(crate) is_tls: bool,
 }
 
+impl AgentSetting {
+    /// To be called when the token was changed.
+    pub(crate) fn seal(&mut self) {
+        self.config.token = self.token.seal(token_key(), [7; 12]).unwrap();
+    }
+}
+
 impl Setting {
     /// A third of all runs is as users run slime who set nothing. The others are cramped in one way or another; in calm weather
     /// in none that lets a request fail, and the first agent serves everything.
@@ -104,6 +111,19 @@ impl Setting {
                 exchange.scope = Some(rng.pick(&SCOPES[..known]));
             }
         }
+    }
+
+    /// Gives an agent another token, which permits something else. The number of its setting from then on.
+    pub(crate) fn change_token(&mut self, agent: usize, rng: &mut Rng) -> usize {
+        let number = self.agents.len();
+        let AgentSetting { config, token, is_tls } = &self.agents[agent];
+        let mut new = AgentSetting { token: plain_token(number), config: config.clone(), is_tls: *is_tls };
+        new.token.max_workers = token.max_workers;
+        let scopes = rng.length(0, 2);
+        new.token.scopes = SCOPES[..scopes].iter().map(|scope| (*scope).to_owned()).collect();
+        new.seal();
+        self.agents.push(new);
+        number
     }
 
     /// Whether requests of this kind may go to this agent.

@@ -1,16 +1,17 @@
 //! An upstream: it answers as the plan says, and checks what it is asked.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use slime::net::Net;
 use slime::proto::timer::Mono;
 
-use crate::calls::{Listener, SimNet};
+use crate::calls::{Listener, SimNet, Socket};
 use crate::http::{Head, Part, Reader, Role, Way};
 use crate::model::{Attempt, Shared};
 use crate::plan::{Exchange, Fault, Framing, How, Last};
+use crate::quirk::{Quirk, Quirks};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::setting::PASSWORD;
@@ -38,10 +39,16 @@ pub(crate) struct Upstream {
     idle: Micros,
     connections: Vec<Connection>,
     wake: Option<Micros>,
+    /// How many of a thousand connections it answers at once, without a request, and ends.
+    turns_away: u64,
+    /// Those connections, each with the time at which it is closed.
+    turned_away: Vec<(Socket, Micros)>,
 }
 
 struct Connection {
     wire: Wire,
+    /// Requests that it has answered here.
+    served: usize,
     reader: Reader,
     read: u64,
     written: u64,
@@ -91,9 +98,17 @@ impl Upstream {
             idle,
             connections: Vec::new(),
             wake: Some(0),
+            turns_away: 0,
+            turned_away: Vec::new(),
             rng,
             net,
         }
+    }
+
+    /// The same with what the quirks of a run do to it.
+    pub(crate) fn with(mut self, quirks: &Quirks) -> Self {
+        self.turns_away = if quirks.has(Quirk::TurnsAway) { 300 } else { 0 };
+        self
     }
 
     fn now(&self) -> Micros {
@@ -110,6 +125,7 @@ impl Upstream {
         if let Some((_, until)) = down {
             self.listener = None;
             for connection in self.connections.drain(..) {
+                self.net.world.borrow_mut().ends[connection.wire.socket.end].history.dropped = true;
                 // A FIN would be the regular end of such a body, without TLS.
                 let is_delimited_by_end = connection.serving.as_ref().is_some_and(|it| {
                     let framing = it.plan.as_ref().map(|plan| plan.response_framing(it.http10));
@@ -131,8 +147,13 @@ impl Upstream {
             match self.net.accept(listener) {
                 Ok((mut socket, _)) => {
                     let _ = self.net.register(&mut socket, 1);
+                    if self.tls.is_none() && self.rng.chance(self.turns_away) {
+                        self.turn_away(socket);
+                        continue;
+                    }
                     self.connections.push(Connection {
                         wire: Wire::server(socket, self.tls.as_ref()),
+                        served: 0,
                         reader: Reader::new(Role::Requests),
                         read: 0,
                         written: 0,
@@ -150,6 +171,17 @@ impl Upstream {
                 Err(_) => return self.wake_at(now + 100 * MILLI),
             }
         }
+    }
+
+    /// Says on a new connection that it takes no request, and ends it.
+    fn turn_away(&mut self, mut socket: Socket) {
+        let end = self.rng.chance(500);
+        let length = if end { "" } else { "Content-Length: 4\r\n" };
+        let answer = format!("HTTP/1.1 503 Busy\r\n{length}Connection: close\r\n\r\nbusy");
+        // What the socket does not take at once is never said.
+        let _ = self.net.write(&mut socket, &[IoSlice::new(answer.as_bytes())]);
+        let _ = self.net.shutdown(&mut socket);
+        self.turned_away.push((socket, self.now() + 5 * SECOND));
     }
 
     /// Does with one connection what can be done.
@@ -278,7 +310,14 @@ impl Upstream {
             answered: false,
             request_ended: 0,
         };
-        if head.has_option("expect", "100-continue") {
+        let plan = head.exchange().map(|id| self.model.borrow().exchanges[id].clone());
+        if let Some(plan) = plan.filter(|plan| plan.deaf > 0) {
+            let at = self.now() + plan.deaf;
+            (connection.next_read, connection.taken) = (at, 0);
+            self.wake_at(at);
+        }
+        let says_continue = head.exchange().is_none_or(|id| self.model.borrow().exchanges[id].says_continue);
+        if says_continue && head.has_option("expect", "100-continue") {
             serving.answer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         if let Some(id) = head.exchange() {
@@ -306,6 +345,12 @@ impl Upstream {
             let end = connection.wire.socket.end;
             let begins = connection.wire.received_from(begins);
             attempts.push(Attempt { end, begins, request_ends: None, response_ends: None });
+        } else {
+            let end = connection.wire.socket.end;
+            let begins = connection.wire.received_from(begins);
+            let mut model = self.model.borrow_mut();
+            serving.attempt = model.probes.len();
+            model.probes.push(Attempt { end, begins, request_ends: None, response_ends: None });
         }
         connection.serving = Some(serving);
     }
@@ -315,8 +360,12 @@ impl Upstream {
         serving.request_complete = true;
         serving.request_ended = self.net.world.borrow().clock;
         connection.next_read = 0;
-        let Some(plan) = &serving.plan else { return };
+        let ends = connection.wire.received_to(connection.read - connection.reader.rest() as u64);
         let mut model = self.model.borrow_mut();
+        let Some(plan) = &serving.plan else {
+            model.probes[serving.attempt].request_ends = Some(ends);
+            return;
+        };
         // Before the upgrade a FIN is no end of anything.
         if !serving.is_upgrade() || serving.decided && plan.fault.is_none() {
             model.check_request_end(plan.id, serving.received);
@@ -324,7 +373,6 @@ impl Upstream {
                 model.check_fin(plan.id, Way::Inbound, serving.request_ended);
             }
         }
-        let ends = connection.wire.received_to(connection.read - connection.reader.rest() as u64);
         model.records[plan.id].attempts[serving.attempt].request_ends = Some(ends);
         let expected = plan.request == Framing::Chunked;
         if expected
@@ -347,6 +395,17 @@ impl Upstream {
             return false;
         };
         match plan.fault {
+            Some(Fault::Mute) => {
+                connection.over |= connection.ended;
+                return false;
+            }
+            Some(Fault::Crash) => {
+                let until = now + self.rng.within(5 * SECOND, 60 * SECOND);
+                self.outages.push((now, until));
+                self.wake_at(now);
+                connection.over = true;
+                return false;
+            }
             Some(Fault::DropRequest(after, how)) if serving.received >= after => {
                 self.drop_connection(connection, how);
                 return false;
@@ -357,7 +416,8 @@ impl Upstream {
                 self.wake_at(until);
                 return false;
             }
-            Some(Fault::DropRequest(..) | Fault::CutResponse(..) | Fault::Garbage) | None => {}
+            Some(Fault::DropRequest(..) | Fault::CutResponse(..) | Fault::Garbage | Fault::BreakKept(_))
+            | None => {}
         }
         let early = plan.early.is_some_and(|bytes| serving.received >= bytes);
         let ready = serving.request_complete || early || serving.is_upgrade();
@@ -384,6 +444,9 @@ impl Upstream {
         let cut = match serving.plan.as_ref().and_then(|plan| plan.fault) {
             Some(Fault::CutResponse(at, how)) if serving.decided && at < serving.answer.len() => {
                 Some((at, how))
+            }
+            Some(Fault::BreakKept(at)) if connection.served > 0 && at < serving.answer.len() => {
+                Some((at, How::Close))
             }
             _ => None,
         };
@@ -437,6 +500,10 @@ impl Upstream {
         }
         let first = !std::mem::replace(&mut serving.answered, true);
         let mut close = false;
+        if serving.plan.is_none() && first {
+            self.model.borrow_mut().probes[serving.attempt].response_ends =
+                Some(connection.wire.sent_to(connection.written));
+        }
         if let Some(plan) = &serving.plan {
             let until_close =
                 plan.response_framing(serving.http10) == Framing::UntilClose && plan.method != "HEAD";
@@ -460,6 +527,7 @@ impl Upstream {
             return first;
         }
         connection.serving = None;
+        connection.served += 1;
         connection.idle_since = self.now();
         if close {
             let _ = connection.wire.finish(&mut self.net);
@@ -491,6 +559,11 @@ impl Serving {
 impl Process for Upstream {
     fn turn(&mut self) -> Option<u8> {
         self.wake = None;
+        let now = self.now();
+        self.turned_away.retain(|(_, until)| *until > now);
+        if let Some(next) = self.turned_away.iter().map(|(_, until)| *until).min() {
+            self.wake_at(next);
+        }
         // Readiness is not remembered: everything is tried in every turn, until it would block.
         let _ = self.net.poll(&mut Vec::new(), None);
         self.accept();

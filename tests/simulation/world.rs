@@ -69,6 +69,12 @@ pub(crate) struct Weather {
     pub(crate) wide: bool,
     /// Whether backlogs are short and names are looked up slowly, so that connecting takes seconds.
     pub(crate) sluggish: bool,
+    /// A process that could run is stopped for a moment instead.
+    pub(crate) dozing: u64,
+    /// The most events that a poll tells of, if there is such a number.
+    pub(crate) batch: Option<usize>,
+    /// How long the lookup of a name may take.
+    pub(crate) slow_names: Micros,
 }
 
 impl Weather {
@@ -89,6 +95,9 @@ impl Weather {
             narrow: some(&[0, 1]) == 1,
             wide: false,
             sluggish: some(&[0, 1]) == 1,
+            dozing: 0,
+            batch: None,
+            slow_names: 0,
         }
     }
 
@@ -156,6 +165,8 @@ pub(crate) struct Host {
     pub(crate) ends: Vec<usize>,
     /// Answers of the resolver, and signals.
     pub(crate) told: Vec<Event>,
+    /// It was stopped and goes on: the poll that it is in is interrupted.
+    pub(crate) interrupted: bool,
     /// Grows with every call that had an effect and every event.
     pub(crate) progress: u64,
     /// Calls in this turn.
@@ -225,7 +236,7 @@ impl World {
             names: BTreeMap::new(),
             pipes: BTreeMap::new(),
             last_pipe: 0,
-            moment: Moment { turn: 0, call: 0 },
+            moment: Moment { turn: 0, call: 0, at: 0 },
             sightings: Vec::new(),
             tails: BTreeMap::new(),
             deliveries: BTreeMap::new(),
@@ -244,6 +255,7 @@ impl World {
             address: [10, 0, 0, number].into(),
             ends: Vec::new(),
             told: Vec::new(),
+            interrupted: false,
             progress: 0,
             calls: 0,
             dials: (0, 0),
@@ -274,7 +286,7 @@ impl World {
 
     /// Counts a system call.
     pub(crate) fn enter(&mut self, process: usize) {
-        self.moment.call += 1;
+        (self.moment.call, self.moment.at) = (self.moment.call + 1, self.clock);
         let host = &mut self.hosts[process];
         host.calls += 1;
         assert!(host.calls < MAX_CALLS, "{} calls without end within one turn", host.name);
@@ -483,7 +495,8 @@ impl World {
     /// Whether a poll of this process would find anything.
     pub(crate) fn has_events(&self, process: usize) -> bool {
         let host = &self.hosts[process];
-        !host.told.is_empty()
+        host.interrupted
+            || !host.told.is_empty()
             || self.listeners.iter().any(|it| it.process == process && it.open && it.edge)
             || host.ends.iter().any(|end| self.ends[*end].token.is_some() && self.ends[*end].edge)
     }
@@ -493,10 +506,10 @@ impl World {
         self.hosts[process].ends.iter().map(|end| self.ends[end ^ 1].process).collect()
     }
 
-    /// The process is gone; the kernel closes what it had.
-    pub(crate) fn kill_process(&mut self, process: usize) {
+    /// The process is gone, by a signal that it could do nothing about or by its own doing; the kernel closes what it had.
+    pub(crate) fn end_process(&mut self, process: usize, is_killed: bool) {
         for end in self.hosts[process].ends.clone() {
-            self.ends[end].history.killed = true;
+            self.ends[end].history.killed = is_killed;
             self.close(end);
         }
         for listener in 0..self.listeners.len() {
@@ -505,25 +518,31 @@ impl World {
             }
         }
         self.hosts[process].told.clear();
+        self.hosts[process].interrupted = false;
         self.pipes.retain(|_, (owner, _)| *owner != process);
     }
 }
 
-/// Whether everything is printed that happens, with what the code under test logs.
+/// Whether everything is printed that happens, with what the code under test logs. It logs in any case: its notices have deadlines, and
+/// a run that is looked into must be the same as before.
 fn is_verbose() -> bool {
-    struct Printer;
+    struct Printer {
+        is_verbose: bool,
+    }
     impl log::Log for Printer {
-        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-            true
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.target().starts_with("slime")
         }
         fn log(&self, record: &log::Record<'_>) {
-            println!("{:>12} {}", record.level(), record.args());
+            if self.is_verbose && self.enabled(record.metadata()) {
+                println!("{:>12} {}", record.level(), record.args());
+            }
         }
         fn flush(&self) {}
     }
-    let verbose = std::env::var_os("SLIME_TRACE").is_some();
-    if verbose && log::set_logger(&Printer).is_ok() {
-        log::set_max_level(log::LevelFilter::Trace);
+    let is_verbose = std::env::var_os("SLIME_TRACE").is_some();
+    if log::set_boxed_logger(Box::new(Printer { is_verbose })).is_ok() {
+        log::set_max_level(if is_verbose { log::LevelFilter::Trace } else { log::LevelFilter::Info });
     }
-    verbose
+    is_verbose
 }

@@ -4,13 +4,14 @@ use super::{Cluster, HUB_PORT};
 use crate::client::Client;
 use crate::model::{Outcome, Record};
 use crate::plan::{Exchange, Mood, Session};
+use crate::quirk::Quirk;
 use crate::rng::Rng;
 use crate::world::{Micros, SECOND};
 
 impl Cluster {
     /// One or the other, by chance.
     pub(super) fn fall_silent(&mut self) {
-        if self.rng.chance(500) {
+        if self.rng.chance(500) || self.quirks.has(Quirk::Twins) {
             self.silence_links()
         } else {
             self.freeze_an_agent()
@@ -73,7 +74,7 @@ impl Cluster {
             number != frozen
                 && self.simulation.exit_code(place.net.process).is_none()
                 && agent.borrow().core().census().idle > 0
-                && self.setting.permits(number, &exchange)
+                && self.setting.permits(place.number, &exchange)
         });
         if !is_served {
             return;

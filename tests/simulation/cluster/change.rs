@@ -1,0 +1,217 @@
+//! What happens to processes by their owners' doing: agents are replaced by others of the same name, or by ones
+//! whose token says something else; processes are stopped and go on; agents end, and come late.
+
+use std::time::Duration;
+
+use slime::net::Event;
+use slime::net::shell::Endpoint;
+
+use super::{AgentPlace, Cluster, HUB_PORT, HUB_TLS_PORT, start_agent};
+use crate::calls::SimNet;
+use crate::plan::{Mood, PATIENT};
+use crate::quirk::{Quirk, Quirks};
+use crate::rng::Rng;
+use crate::scheduler::Simulation;
+use crate::setting::Setting;
+use crate::world::{Delivery, MILLI, Micros, SECOND, Weather};
+
+impl Quirks {
+    pub(super) fn change_weather(&self, mood: Mood, weather: &mut Weather, rng: &mut Rng) {
+        // Where every byte is waited for, all would last for ever.
+        if self.has(Quirk::Dozing) && !weather.narrow {
+            weather.dozing = rng.pick(&[50, 200]);
+        }
+        if self.has(Quirk::SmallBatches) {
+            weather.batch = Some(rng.pick(&[1, 2, 5]));
+        }
+        if self.has(Quirk::Names) {
+            let longest = if mood == Mood::Calm { SECOND } else { 20 * SECOND };
+            weather.slow_names = rng.pick(&[0, 100 * MILLI, longest]);
+        }
+    }
+
+    pub(super) fn change_setting(&self, setting: &mut Setting, rng: &mut Rng) {
+        if self.has(Quirk::Stops) {
+            // No agent joins a hub that is stopped.
+            setting.hub.startup_grace = Duration::from_secs(300);
+        }
+        if self.has(Quirk::Drains) || self.has(Quirk::Trickles) {
+            setting.hub.drain_timeout = Duration::from_secs(20_000);
+            setting.agents.iter_mut().for_each(|it| it.config.drain_timeout = Duration::from_secs(20_000));
+        }
+        if self.has(Quirk::Twins) || self.has(Quirk::Rolls) {
+            let most = rng.pick(&[None, Some(1), Some(1), Some(2)]);
+            for agent in setting.agents.iter_mut().filter(|_| most.is_some()) {
+                agent.token.max_workers = most;
+                agent.seal();
+            }
+        }
+    }
+}
+
+/// When an upstream is started anew, from now on: it is back while its agents are still taken for connected.
+pub(super) fn draw_restarts(now: Micros, rng: &mut Rng) -> Vec<(Micros, Micros)> {
+    let begins =
+        (0..rng.within(1, 3)).map(|number| now + number * 30 * SECOND + rng.within(SECOND, 25 * SECOND));
+    let begins: Vec<Micros> = begins.collect();
+    begins.into_iter().map(|begins| (begins, begins + rng.within(MILLI, 1500 * MILLI))).collect()
+}
+
+impl Simulation {
+    /// Gives a host a name that some other addresses have, too. There nobody listens, or in a storm nobody is.
+    pub(super) fn give_name(&self, name: &str, net: &SimNet, mood: Mood, rng: &mut Rng) {
+        let mut addresses = vec![net.address(0).ip()];
+        if rng.chance(700) {
+            addresses.push(self.net("nobody").address(0).ip());
+        }
+        if mood == Mood::Stormy && rng.chance(300) {
+            addresses.push([10, 9, 9, 9].into());
+        }
+        self.world.borrow_mut().names.insert(name.to_owned(), addresses);
+    }
+}
+
+impl AgentPlace {
+    /// A place for one more process of the same name.
+    pub(super) fn twin(&self, simulation: &Simulation) -> Self {
+        Self {
+            net: simulation.net(&format!("agent{}-again", self.number)),
+            number: self.number,
+            targets: self.targets.clone(),
+            upstreams_tls: self.upstreams_tls.clone(),
+        }
+    }
+}
+
+impl Cluster {
+    /// What the quirks of this run do to processes while there is something to do.
+    pub(super) fn change(&mut self) {
+        if self.quirks.has(Quirk::Rolls) {
+            self.model.borrow_mut().is_honest = false;
+            for _ in 0..self.odd.length(1, 3) {
+                self.wait_at_most(10 * SECOND);
+                self.roll();
+            }
+        }
+        if self.quirks.has(Quirk::Drains) && self.agents.len() > 1 {
+            for _ in 0..self.odd.length(1, 3) {
+                self.wait_at_most(20 * SECOND);
+                self.drain_and_restart();
+            }
+        }
+        if self.quirks.has(Quirk::Exodus) {
+            self.wait_at_most(20 * SECOND);
+            self.leave_alone();
+        }
+        if self.quirks.has(Quirk::Stops) {
+            for _ in 0..self.odd.length(1, 3) {
+                self.wait_at_most(20 * SECOND);
+                self.stop();
+            }
+        }
+    }
+
+    fn wait_at_most(&mut self, time: Micros) {
+        let until = self.simulation.now() + self.odd.within(0, time);
+        self.simulation.run_until(until, |_| false);
+    }
+
+    /// An agent ends as it should, though not the one that serves everything, and is started anew. Nothing is lost.
+    fn drain_and_restart(&mut self) {
+        let index = self.odd.length(1, self.agents.len() - 1);
+        let process = self.agents[index].0.net.process;
+        let now = self.simulation.now();
+        let told = Delivery::Told(process, Event::Terminate);
+        self.simulation.world.borrow_mut().deliver_at(now, told);
+        let ended = |it: &Simulation| it.exit_code(process).is_some();
+        self.simulation.run_until(now + 20_000 * SECOND, ended);
+        let exit = self.simulation.exit_code(process);
+        if exit != Some(0) && self.mood == Mood::Calm {
+            let line = format!("an agent ended its drain with {exit:?}");
+            self.model.borrow_mut().violations.push(line);
+        }
+        self.simulation.kill(process);
+        self.restart(index);
+    }
+
+    /// All agents go, and nobody waits for them for long. Then they come back.
+    fn leave_alone(&mut self) {
+        self.model.borrow_mut().is_honest = false;
+        let is_revoked = self.odd.chance(400);
+        if is_revoked {
+            let names: Vec<_> = self.setting.agents.iter().map(|it| it.token.name.clone()).collect();
+            self.revoke(names.join("\n"));
+        } else {
+            for index in 0..self.agents.len() {
+                self.simulation.kill(self.agents[index].0.net.process);
+            }
+        }
+        self.simulation.run_until(self.simulation.now() + 20 * SECOND, |_| false);
+        let waiting = self.hub.borrow().core().census().queued;
+        let patient = {
+            let model = self.model.borrow();
+            let waits = model.exchanges.iter().zip(&model.records);
+            waits.filter(|(it, record)| it.field == PATIENT && record.outcome.is_none()).count()
+        };
+        // Links that have gone silent are taken for agents for longer, and these may belong to others.
+        let is_clear = {
+            let world = self.simulation.world.borrow();
+            world.weather.blackhole + world.weather.ambush == 0
+                && !self.hostile_agents
+                && self.retired.is_empty()
+        };
+        if waiting > patient && is_clear {
+            let line =
+                format!("{waiting} requests, {patient} of them patient, wait for agents that are gone");
+            self.model.borrow_mut().violations.push(line);
+        }
+        if is_revoked {
+            self.revoke(String::new());
+        } else {
+            for index in 0..self.agents.len() {
+                self.restart(index);
+            }
+        }
+    }
+
+    /// Another process takes the place of an agent, which ends then, if it does not go on for a while.
+    fn roll(&mut self) {
+        let index = self.odd.length(0, self.agents.len() - 1);
+        let mut place = self.agents[index].0.twin(&self.simulation);
+        if self.odd.chance(300) {
+            place.number = self.setting.change_token(place.number, &mut self.odd);
+            let is_tls = self.setting.agents[place.number].is_tls;
+            let port = if is_tls { HUB_TLS_PORT } else { HUB_PORT };
+            place.targets.hub = place.targets.hub.take().map(|hub| Endpoint { port, ..hub });
+        }
+        let seed = self.odd.next();
+        let shell = start_agent(&mut self.simulation, &place, &self.setting, &self.model, seed);
+        self.agents_ever.push((place.net.process, place.number));
+        let (old, _) = std::mem::replace(&mut self.agents[index], (place, shell));
+        let old = old.net.process;
+        self.wait_at_most(if self.odd.clone().chance(500) { 20 * SECOND } else { SECOND });
+        if self.odd.chance(300) {
+            self.simulation.kill(old);
+        } else {
+            let told = Delivery::Told(old, Event::Terminate);
+            let now = self.simulation.now();
+            self.simulation.world.borrow_mut().deliver_at(now, told);
+            self.retired.push(old);
+        }
+    }
+
+    /// A process is stopped, and goes on later. In calm weather not for so long that anybody may give it up.
+    fn stop(&mut self) {
+        let heartbeat = u64::try_from(self.setting.hub.limits.heartbeat.as_micros()).unwrap_or(0);
+        let is_calm = self.mood == Mood::Calm;
+        let (process, longest) = if self.odd.chance(500) {
+            (self.hub_net.process, heartbeat * 3)
+        } else {
+            let index = self.odd.length(0, self.agents.len() - 1);
+            (self.agents[index].0.net.process, heartbeat * 9 / 5)
+        };
+        let longest = if is_calm { longest } else { 200 * SECOND };
+        let time = self.odd.within(longest / 2, longest);
+        self.simulation.freeze(process, time);
+    }
+}

@@ -1,0 +1,141 @@
+//! What hub and agents promise beside getting every byte right: who is sent what, and when no more.
+
+use super::{Attempt, Model, Rules, reached};
+use crate::history::{Moment, Sighting};
+use crate::world::{Micros, SECOND, World};
+
+/// The upstreams that a request may reach: the first one, and two more if it may be repeated.
+const MOST_UPSTREAMS: usize = 3;
+/// Each of them on a kept connection and on a fresh one.
+const MOST_ATTEMPTS: usize = 2 * MOST_UPSTREAMS;
+/// What the hub reads of a request that waits, so that it hears of it when its client leaves.
+const HELD: usize = 16 * 1024;
+/// The longest that a client's FIN is on its way, or that the hub notices a deadline late.
+const LATE: Micros = 60 * SECOND;
+/// What `Slime-Max-Wait: 5` and the coarseness of deadlines come to.
+const MAX_WAIT: Micros = 7 * SECOND;
+/// Switches of rules that do not hold yet.
+const REVOCATION_IS_WHOLE: bool = false;
+pub(super) const PROBES_ARE_JOBS: bool = false;
+
+impl Model {
+    /// A request goes to the next upstream only so often.
+    pub(super) fn check_fleet(&mut self, world: &World) {
+        for exchange in 0..self.records.len() {
+            let attempts = &self.records[exchange].attempts;
+            let mut upstreams: Vec<_> = attempts.iter().map(|it| world.ends[it.end].process).collect();
+            let count = upstreams.len();
+            upstreams.sort_unstable();
+            upstreams.dedup();
+            if upstreams.len() > MOST_UPSTREAMS || count > MOST_ATTEMPTS {
+                let upstreams = upstreams.len();
+                self.violate(exchange, format!("reached {upstreams} upstreams in {count} attempts"));
+            }
+        }
+    }
+
+    /// Where upstreams are started anew, only what they had or were being sent may fail.
+    pub(super) fn check_failed(&mut self, world: &World) {
+        for (exchange, outcome) in std::mem::take(&mut self.failed) {
+            let is_lost = |it: &&Sighting| world.ends[it.end ^ 1].history.dropped;
+            let is_excused =
+                world.sightings.iter().filter(|it| it.exchange == exchange).any(|it| is_lost(&it));
+            if !is_excused {
+                self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
+            }
+        }
+    }
+
+    /// A request whose client the hub knew to have left, or must have known, was not sent.
+    pub(super) fn check_left(&mut self, world: &World, hub: usize) {
+        for sighting in world.sightings.iter().filter(|it| world.ends[it.end].process == hub) {
+            let Some(record) = self.records.get(sighting.exchange) else { continue };
+            let (Some(client), Some(sent)) = (record.client, sent(world, sighting)) else { continue };
+            let told = world.ends[client ^ 1].history.told_end;
+            let is_small = self.exchanges[sighting.exchange].request_length <= HELD;
+            let has_left = record.left_at.is_some_and(|at| at + LATE < sent.at);
+            if told.is_some_and(|told| told.turn < sent.turn) {
+                self.violate(sighting.exchange, "sent on after its client was known to have left");
+            } else if has_left && is_small && self.is_honest && !sighting.held_up && !self.is_slow {
+                self.violate(sighting.exchange, "sent on long after its client had left");
+            }
+        }
+    }
+
+    /// An agent starts nothing for a tunnel that it knows to have ended.
+    pub(super) fn check_agents_left(&mut self, world: &World, rules: &Rules<'_>, hub: usize) {
+        for sighting in world.sightings.iter().filter(|it| !it.held_up) {
+            let agent = world.ends[sighting.end].process;
+            if !rules.agents.iter().any(|(process, _)| *process == agent) {
+                continue;
+            }
+            let Some(started) = sent(world, sighting) else { continue };
+            let given = world.sightings.iter().rfind(|it| {
+                it.exchange == sighting.exchange
+                    && world.ends[it.end].process == hub
+                    && world.ends[it.end ^ 1].process == agent
+                    && sent(world, it).is_some_and(|at| at < started)
+            });
+            let told = given.and_then(|it| world.ends[it.end ^ 1].history.told_end);
+            if told.is_some_and(|told| told.turn < started.turn) {
+                self.violate(sighting.exchange, "started by an agent that knew its tunnel to have ended");
+            }
+        }
+    }
+
+    /// An agent whose token was taken back is given nothing more.
+    pub(super) fn check_revoked(&mut self, world: &World, rules: &Rules<'_>, hub: usize) {
+        let Some(setting) = rules.setting.filter(|_| REVOCATION_IS_WHOLE) else { return };
+        let of_hub = |it: &&Sighting| world.ends[it.end].process == hub && !it.held_up;
+        for sighting in world.sightings.iter().filter(of_hub) {
+            let agent = world.ends[sighting.end ^ 1].process;
+            let number =
+                rules.agents.iter().find(|(process, _)| *process == agent).map(|(_, number)| *number);
+            let token = number.and_then(|number| setting.agents.get(number)).map(|agent| &agent.token.name);
+            let (Some(token), Some(sent)) = (token, sent(world, sighting)) else { continue };
+            let rules = self.revocations.iter().rfind(|(_, at)| *at < sent);
+            if rules.is_some_and(|(rules, _)| rules.lines().any(|rule| rule == token)) {
+                self.violate(sighting.exchange, "given to an agent whose token was taken back");
+            }
+        }
+    }
+
+    /// Nobody is served later than it was willing to wait, and no body goes on that exceeds `--max-body`.
+    pub(super) fn check_limits(&mut self, world: &World, rules: &Rules<'_>, hub: usize) {
+        for exchange in 0..self.records.len() {
+            let (record, plan) = (&self.records[exchange], &self.exchanges[exchange]);
+            let most = rules.setting.and_then(|setting| setting.hub.max_body);
+            let is_long = most.is_some_and(|most| plan.request_length as u64 > most);
+            if is_long && record.attempts.iter().any(|it| it.request_ends.is_some()) && !plan.is_upgrade() {
+                self.violate(exchange, "reached an upstream whole, though it is longer than --max-body");
+                continue;
+            }
+            let Some(client) = record.client.filter(|_| record.head_ends > 0 && self.is_honest) else {
+                continue;
+            };
+            let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends);
+            let of_hub =
+                |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub && !it.held_up;
+            let last = world.sightings.iter().filter(of_hub).filter_map(|it| sent(world, it)).max();
+            let waits = plan.field.starts_with("Slime-Max-Wait") && !record.is_tls;
+            if let (true, Some(arrived), Some(last)) = (waits, arrived, last)
+                && last.at > arrived.at + MAX_WAIT
+            {
+                self.violate(
+                    exchange,
+                    format!("given to an agent {} us after it came", last.at - arrived.at),
+                );
+            }
+        }
+    }
+
+    /// What was in flight at upstreams beside requests of scripts.
+    pub(super) fn probes(&self) -> impl Iterator<Item = (usize, &Attempt)> {
+        (0..).map(|number| usize::MAX - number).zip(&self.probes)
+    }
+}
+
+/// When the beginning of a request was written.
+fn sent(world: &World, sighting: &Sighting) -> Option<Moment> {
+    reached(&world.ends[sighting.end].history.written, sighting.begins + 1)
+}

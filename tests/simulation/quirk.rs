@@ -1,0 +1,135 @@
+//! What a run has beside its theme and its weather: what machines, networks and their owners do now and then,
+//! each by its own chance. They are drawn apart from everything else, so that a run without any is as it was
+//! before there were any.
+//!
+//! `SLIME_QUIRKS=Twins,Stops` gives every run these and no others.
+
+use crate::plan::{Exchange, Fault, Framing, How, Mood, Pace, When};
+use crate::rng::Rng;
+use crate::world::SECOND;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quirk {
+    /// Processes run late, so that what happened meanwhile is one event: a connection, what came on it, its end.
+    Dozing,
+    /// A poll tells of a few events at most and leaves the others to the next one.
+    SmallBatches,
+    /// Processes are stopped for a while, and the poll that they are in is interrupted when they go on.
+    Stops,
+    /// Names have several addresses, not all of which are of use, and are looked up slowly.
+    Names,
+    /// Two processes are one agent.
+    Twins,
+    /// Agents are replaced by new processes of the same name while they serve, or by ones with another token.
+    Rolls,
+    /// Applications stop in the middle of a request and stay.
+    Halts,
+    /// Upstreams say nothing for ever, or nothing of `100 Continue`.
+    Mutes,
+    /// Kept upstream connections break in the middle of a head.
+    Breaks,
+    /// Upstreams answer connections before a request has come on them.
+    TurnsAway,
+    /// Upstreams are killed by requests.
+    Crashes,
+    /// Upstreams begin to read late.
+    Deaf,
+    /// Applications take very little at a time, and seldom.
+    Trickles,
+    /// Upstreams think for longer than anybody's time limit for bytes.
+    Thinks,
+    /// Upstreams are started anew, and are back before their agents are forgotten.
+    Restarts,
+    /// Agents end as they should, and are started anew.
+    Drains,
+    /// All agents go while requests wait.
+    Exodus,
+    /// Agents come late, and all applications that the hub takes wait for them.
+    Waiters,
+}
+
+/// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it off.
+const CHANCES: [(Quirk, u64, u64); 18] = [
+    (Quirk::Dozing, 150, 150),
+    (Quirk::SmallBatches, 150, 150),
+    (Quirk::Stops, 0, 0),
+    (Quirk::Names, 150, 150),
+    (Quirk::Twins, 0, 0),
+    (Quirk::Rolls, 0, 0),
+    (Quirk::Halts, 0, 0),
+    (Quirk::Mutes, 0, 0),
+    (Quirk::Breaks, 0, 0),
+    (Quirk::TurnsAway, 0, 0),
+    (Quirk::Crashes, 0, 40),
+    (Quirk::Deaf, 0, 0),
+    (Quirk::Trickles, 0, 0),
+    (Quirk::Thinks, 80, 40),
+    (Quirk::Restarts, 0, 0),
+    (Quirk::Drains, 80, 0),
+    (Quirk::Exodus, 0, 0),
+    (Quirk::Waiters, 0, 0),
+];
+
+/// Those of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Quirks(Vec<Quirk>);
+
+impl Quirks {
+    pub(crate) fn draw(seed: u64, mood: Mood) -> Self {
+        if let Ok(names) = std::env::var("SLIME_QUIRKS") {
+            let is_named = |quirk: &Quirk| names.split(',').any(|name| name == format!("{quirk:?}"));
+            return Self(CHANCES.iter().map(|(quirk, ..)| *quirk).filter(is_named).collect());
+        }
+        let mut rng = Rng::new(seed, "quirks");
+        let mut drawn = |calm, stormy| rng.chance(if mood == Mood::Calm { calm } else { stormy });
+        let chosen = CHANCES.iter().filter(|(_, calm, stormy)| drawn(*calm, *stormy));
+        Self(chosen.map(|(quirk, ..)| *quirk).collect())
+    }
+
+    /// Makes of an exchange what this run is about.
+    pub(crate) fn change(&self, mood: Mood, it: &mut Exchange, rng: &mut Rng) {
+        let is_whole = it.fault.is_none() && it.leave.is_none();
+        if self.has(Quirk::Halts) && mood == Mood::Stormy && rng.chance(300) {
+            (it.fault, it.leave, it.early) = (None, None, None);
+            it.halt = Some(rng.length(0, it.request_length + 300));
+            if it.request_length > 0 && it.request != Framing::Upgrade && rng.chance(500) {
+                (it.expect, it.says_continue) = (!it.http10, false);
+            }
+        }
+        if self.has(Quirk::Mutes) && mood == Mood::Stormy && is_whole && rng.chance(300) {
+            if it.expect && rng.chance(500) {
+                it.says_continue = false;
+            } else {
+                it.fault = Some(Fault::Mute);
+                it.leave = Some((When::Passed(rng.within(SECOND, 100 * SECOND)), How::Close));
+            }
+        }
+        let is_early = it.interims > 0 || it.early.is_some() || it.request == Framing::Upgrade;
+        if self.has(Quirk::Breaks) && is_whole && it.may_repeat() && !is_early && rng.chance(500) {
+            // Less than any head has.
+            it.fault = Some(Fault::BreakKept(rng.length(0, 30)));
+            (it.close, it.think) = (None, it.think.min(SECOND));
+        }
+        if self.has(Quirk::Crashes) && mood == Mood::Stormy {
+            if rng.chance(300) {
+                it.make_plain();
+                (it.fault, it.leave) = (Some(Fault::Crash), None);
+            }
+            (it.scope, it.field) = (None, "");
+        }
+        if self.has(Quirk::Deaf) && it.request_length > 0 && it.request != Framing::Upgrade {
+            it.deaf = rng.pick(&[0, 90 * SECOND, 200 * SECOND]);
+        }
+        if self.has(Quirk::Trickles) && is_whole && it.request != Framing::Upgrade && rng.chance(500) {
+            it.read_pace =
+                Some(Pace { bytes: (it.response_length + 600) / rng.length(5, 40) + 1, every: 50 * SECOND });
+        }
+        if self.has(Quirk::Thinks) && rng.chance(500) {
+            it.think = rng.pick(&[70 * SECOND, 150 * SECOND]);
+        }
+    }
+
+    pub(crate) fn has(&self, quirk: Quirk) -> bool {
+        self.0.contains(&quirk)
+    }
+}
