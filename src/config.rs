@@ -12,6 +12,13 @@ pub const DEFAULT_WORKERS: u32 = 1;
 /// How long a draining hub or agent waits for what it has: longer than most jobs.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// The memory that bodies of waiting requests may take: sixty-four of the largest that are read before they have a worker.
+pub const DEFAULT_HOLD: u64 = 64 * 1024 * 1024;
+/// The same on a machine with less memory than [`SMALL_MACHINE`].
+pub const SMALL_HOLD: u64 = 4 * 1024 * 1024;
+/// Less memory than this is a router's.
+pub const SMALL_MACHINE: u64 = 256 * 1024 * 1024;
+
 /// What a hub is told.
 #[derive(Clone)]
 pub struct HubConfig {
@@ -21,6 +28,8 @@ pub struct HubConfig {
     pub concurrent: usize,
     /// Exchanges that wait, for a worker or for their body.
     pub queue_depth: usize,
+    /// The memory that bodies of waiting requests may take beyond their first 16 KiB, in bytes.
+    pub hold: u64,
     /// How long an exchange waits when its request says nothing about it.
     pub queue_timeout: Duration,
     /// Connections of applications.
@@ -49,6 +58,7 @@ impl Default for HubConfig {
             name: String::from("slime"),
             concurrent: 1024,
             queue_depth: 1024,
+            hold: DEFAULT_HOLD,
             queue_timeout: Duration::from_secs(600),
             max_clients: 16_384,
             max_tunnels: 4096,

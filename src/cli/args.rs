@@ -130,6 +130,10 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "n", default = "HubConfig::default().queue_depth", from_str_fn(count))]
     pub(super) queue_depth: usize,
 
+    /// most memory for request bodies that wait for a worker (default: 64m; 4m on machines with less than 256m of memory)
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    pub(super) hold: Option<u64>,
+
     /// how long a request waits for a worker (default: 10m)
     #[argh(option, arg_name = "time", default = "HubConfig::default().queue_timeout", from_str_fn(duration))]
     pub(super) queue_timeout: Duration,
@@ -178,7 +182,7 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "time", default = "Limits::default().head", from_str_fn(positive))]
     pub(super) head_timeout: Duration,
 
-    /// how long a small request body may take to arrive (default: 30s)
+    /// how long the first 16 KiB of a request body may take to arrive (default: 30s)
     #[argh(option, arg_name = "time", default = "Limits::default().body", from_str_fn(positive))]
     pub(super) body_timeout: Duration,
 

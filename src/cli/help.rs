@@ -46,7 +46,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--queue-depth",
         ],
     ),
-    ("Limits", &["--max-body", "--max-clients", "--max-tunnels"]),
+    ("Limits", &["--hold", "--max-body", "--max-clients", "--max-tunnels"]),
     (
         "Time limits",
         &[

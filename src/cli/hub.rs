@@ -9,10 +9,11 @@ use super::normalise::{Normalised, help_line};
 use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
 use super::values::{cidr, items, number};
 use super::{Failure, print};
-use crate::config::{HubConfig, Limits};
+use crate::config::{DEFAULT_HOLD, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
 use crate::logging::{Utc, unix_time};
 use crate::net::run::{HubOptions, Listen, TlsFiles, host_name, run_hub};
 use crate::net::self_signed::keep;
+use crate::net::sys::memory::memory;
 use crate::proto::agent_token::{
     AgentToken, ClaimError, TokenError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
@@ -156,6 +157,7 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         name: HubConfig::default().name,
         concurrent: args.concurrent,
         queue_depth: args.queue_depth,
+        hold: args.hold.unwrap_or_else(|| default_hold(memory())),
         queue_timeout: args.queue_timeout,
         max_clients: args.max_clients,
         max_tunnels: args.max_tunnels,
@@ -175,6 +177,11 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         revoked: args.revoked,
         tls,
     })
+}
+
+/// What requests that wait may hold, unless the operator says it.
+fn default_hold(memory: u64) -> u64 {
+    if memory < SMALL_MACHINE { SMALL_HOLD } else { DEFAULT_HOLD }
 }
 
 /// What TLS is to show, if it is to be spoken.
@@ -360,9 +367,15 @@ mod tests {
     }
 
     #[test]
+    fn a_small_machine_holds_less() {
+        assert_eq!([64, 255].map(|megabytes| default_hold(megabytes << 20)), [SMALL_HOLD; 2]);
+        assert_eq!([256, 4096].map(|megabytes| default_hold(megabytes << 20)), [DEFAULT_HOLD; 2]);
+    }
+
+    #[test]
     fn every_flag_arrives() {
         let line = "hub run --secret s --host 127.0.0.1 --host [::1],localhost --port 0 --concurrent 1 --queue-depth 0 \
-                    --queue-timeout 0 --max-clients 2 --max-tunnels 3 --max-body 1k --app-password p \
+                    --queue-timeout 0 --hold 3m --max-clients 2 --max-tunnels 3 --max-body 1k --app-password p \
                     --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --startup-grace 0 --drain-timeout 4 --revoked r \
                     --response-timeout 5 --head-timeout 6 --body-timeout 7 --idle-timeout 8 --stall-timeout 9 --heartbeat 10";
         let HubOptions { listen, config, revoked, .. } = run_options(line, &[]).unwrap();
@@ -370,7 +383,7 @@ mod tests {
         let hosts: Vec<_> = listen.iter().map(|listen| listen.host.as_deref().unwrap()).collect();
         assert_eq!(hosts, ["127.0.0.1", "::1", "localhost"]);
         assert!(listen.iter().all(|listen| listen.port == 0));
-        assert_eq!((config.concurrent, config.queue_depth), (1, 0));
+        assert_eq!((config.concurrent, config.queue_depth, config.hold), (1, 0, 3 << 20));
         assert_eq!((config.max_clients, config.max_tunnels, config.max_body), (2, 3, Some(1024)));
         assert_eq!(config.app_password.as_deref(), Some("p"));
         assert_eq!(config.trusted_proxies.len(), 3);

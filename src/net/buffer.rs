@@ -78,7 +78,8 @@ impl BufferPool {
         self.bytes += class.size();
         // The block used last is the one in the processor's cache.
         self.list(class).pop().unwrap_or_else(|| {
-            Box::new(Block { start: 0, end: 0, class, bytes: vec![0; class.size()].into_boxed_slice() })
+            let bytes = vec![0; class.size()].into_boxed_slice();
+            Box::new(Block { start: 0, end: 0, class, next: Buffer::new(), bytes })
         })
     }
 
@@ -122,10 +123,12 @@ impl fmt::Debug for BufferPool {
 pub struct Buffer(Option<Box<Block>>);
 
 /// The memory of a buffer, and which part of it waits: `start <= end <= bytes.len()`. Free ones have `start == end == 0`.
-struct Block {
+pub(super) struct Block {
     start: u32,
     end: u32,
     class: Class,
+    /// What follows in a chain ([`super::chain`]); empty in any other buffer.
+    next: Buffer,
     bytes: Box<[u8]>,
 }
 
@@ -144,8 +147,7 @@ impl Buffer {
 
     /// The bytes that wait, in order.
     pub fn data(&self) -> &[u8] {
-        let Some(block) = &self.0 else { return &[] };
-        block.bytes.get(block.range()).unwrap_or_default()
+        self.block().map_or(&[], Block::data)
     }
 
     /// The bytes that wait, for those who decrypt in place.
@@ -179,9 +181,10 @@ impl Buffer {
         }
     }
 
-    /// Drops all bytes and gives the block back.
+    /// Drops all bytes, and those that follow in a chain, and gives the blocks back.
     pub fn clear(&mut self, pool: &mut BufferPool) {
-        if let Some(block) = self.0.take() {
+        while let Some(mut block) = self.0.take() {
+            *self = core::mem::take(&mut block.next);
             pool.give_back(block);
         }
     }
@@ -236,6 +239,35 @@ impl Buffer {
         Ok(())
     }
 
+    /// Appends as many bytes as a block of `class` takes, or the present one if that is larger. The rest.
+    pub(super) fn fill<'a>(&mut self, bytes: &'a [u8], class: Class, pool: &mut BufferPool) -> &'a [u8] {
+        let room = class.size().max(self.capacity()).saturating_sub(self.len());
+        let (fits, rest) = bytes.split_at(room.min(bytes.len()));
+        if !fits.is_empty() {
+            if !self.make_room(fits.len()) {
+                self.exchange(class, pool);
+            }
+            // There is room.
+            let _ = self.append(fits, pool);
+        }
+        rest
+    }
+
+    /// What follows in a chain, while this one is not empty.
+    pub(super) fn next(&self) -> Option<&Self> {
+        self.0.as_ref().map(|block| &block.next)
+    }
+
+    /// As [`Buffer::next`].
+    pub(super) fn next_mut(&mut self) -> Option<&mut Self> {
+        self.0.as_mut().map(|block| &mut block.next)
+    }
+
+    /// The block, if there is one.
+    pub(super) fn block(&self) -> Option<&Block> {
+        self.0.as_deref()
+    }
+
     /// Moves what is left to the smallest block that holds it.
     pub fn fit(&mut self, pool: &mut BufferPool) {
         if let Some(class) = Class::holding(self.len())
@@ -288,8 +320,19 @@ impl Buffer {
 }
 
 impl Block {
-    fn len(&self) -> usize {
+    /// How many bytes wait in it.
+    pub(super) fn len(&self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// Those bytes.
+    pub(super) fn data(&self) -> &[u8] {
+        self.bytes.get(self.range()).unwrap_or_default()
+    }
+
+    /// What follows it in a chain.
+    pub(super) fn next(&self) -> &Buffer {
+        &self.next
     }
 
     fn range(&self) -> core::ops::Range<usize> {

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use super::Pipe;
 use super::buffer::{Buffer, BufferPool, offset};
+use super::chain::Chain;
 use super::stream::{Stream, TlsStream};
 use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
@@ -88,7 +89,7 @@ pub(super) enum Role {
 /// The held bytes of a requester.
 #[derive(Default)]
 pub(super) struct Held {
-    pub(super) bytes: Buffer,
+    pub(super) bytes: Chain,
     /// How many of them the present responder has been sent.
     pub(super) sent: u32,
     /// How many of them it may be sent at present, and [`RELEASED`].
@@ -99,10 +100,10 @@ pub(super) struct Held {
 const RELEASED: u32 = 1 << 31;
 
 impl Held {
-    /// What the responder may be sent and has not been sent.
+    /// What the responder may be sent and has not been sent, as far as it lies side by side.
     pub(super) fn unsent(&self) -> &[u8] {
-        let data = self.bytes.data();
-        data.get(self.sent as usize..data.len().min(self.upto())).unwrap_or_default()
+        let data = self.bytes.from(self.sent as usize);
+        data.get(..self.upto().saturating_sub(self.sent as usize)).unwrap_or(data)
     }
 
     const fn upto(&self) -> usize {

@@ -251,9 +251,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(peer) = conn.peer else {
             for slice in slices.iter() {
-                if conn.held.bytes.append(slice, &mut self.buffers).is_err() {
-                    self.failed.push((key, Why::Failed));
-                }
+                conn.held.bytes.append(slice, &mut self.buffers);
             }
             return;
         };

@@ -8,6 +8,7 @@ mod accept;
 mod ahead;
 mod alarm;
 pub mod buffer;
+mod chain;
 mod conn;
 mod dial;
 mod flow;

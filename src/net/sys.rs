@@ -1,8 +1,9 @@
 //! The operating system: sockets, readiness, clocks, randomness, limits.
 //!
-//! This file and its helpers (`alarm.rs`, `pipes.rs`, `resolve.rs`, `signals.rs`) are the only ones that name mio and rustix, and this one
+//! This file and its helpers (`alarm.rs`, `pipes.rs`, `resolve.rs`, `signals.rs`, `sys/*.rs`) are the only ones that name mio and rustix, and this one
 //! is the only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
 
+pub mod memory;
 pub mod process;
 
 use core::fmt;

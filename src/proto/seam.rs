@@ -15,7 +15,8 @@
 //!
 //! **Held bytes.** What the core produces or passes from a requester that has no responder yet is *held* by the shell beside
 //! the requester. `Pair` sends it. It stays until [`Command::DropHeld`], so that another responder can be given the
-//! same bytes.
+//! same bytes. How much may be held is the core's to decide: it says so by what it wants and passes. Beyond a head and 16 KiB of body
+//! the shell keeps it in blocks of [`HELD_BLOCK`] bytes, so that the core can count memory and not only bytes.
 //!
 //! **Back-pressure is the shell's.** The input of a connection is shown to the core only while its peer has nothing left
 //! to be sent (and all released held bytes are sent), and is read only while [`Core::wants_input`] says so.
@@ -24,6 +25,9 @@ use core::net::SocketAddr;
 
 use super::key::Key;
 use super::timer::{Mono, Now};
+
+/// The size of the blocks that held bytes take beyond the first one, which has room for any head and 16 KiB of body.
+pub const HELD_BLOCK: usize = 64 * 1024;
 
 /// The hub or the agent, as the shell sees it.
 pub trait Core {

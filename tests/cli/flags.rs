@@ -38,6 +38,7 @@ const HUB_RUN: &Table = &[
     ("--revoked", "/nonexistent", 1, "cannot read the file of --revoked, /nonexistent: No such file"),
     ("--concurrent", "0", 2, NUMBER),
     ("--queue-depth", "-1", 2, NUMBER),
+    ("--hold", "1x", 2, "a size is a number of bytes"),
     ("--max-body", "1x", 2, "a size is a number of bytes"),
     ("--max-clients", "0", 2, NUMBER),
     ("--max-tunnels", "1048577", 2, NUMBER),
@@ -294,12 +295,13 @@ fn what_container_platforms_make_up_is_ignored_with_one_warning() {
 // ---- Values that can be used, and what they do ----
 
 /// Every flag with a value that is not its default.
-const HUB_FLAGS: [(&str, &str); 18] = [
+const HUB_FLAGS: [(&str, &str); 19] = [
     ("--host", "127.0.0.1"),
     ("--port", "0"),
     ("--trusted-proxy", "127.0.0.0/8,::1"),
     ("--concurrent", "10"),
     ("--queue-depth", "11"),
+    ("--hold", "12m"),
     ("--max-body", "1k"),
     ("--max-clients", "12"),
     ("--max-tunnels", "13"),

@@ -246,3 +246,31 @@ fn leaving_ends_the_tunnel() {
     assert_eq!(respond(&mut tunnel), "/2");
     assert_eq!(client.response().text(), "/2");
 }
+
+#[test]
+fn who_leaves_the_queue_with_a_large_body_is_never_served() {
+    let rig = Rig::raw_with(&["--queue-depth", "1"], &[]);
+    let (mut busy, mut upstream, _) = rig.begin(GET);
+    for size in [300_000, 1 << 20] {
+        let head = format!("POST /left HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n");
+        let mut left = rig.hub.client_sending(head);
+        left.send(vec![b'x'; size]);
+        left.finish();
+        // Its place is free, though the worker is not.
+        let mut next = None;
+        wait_until("there is room in the queue", DEADLINE, || {
+            let mut client = rig.hub.client_sending("GET /next HTTP/1.1\r\nHost: h\r\n\r\n");
+            rig.hub.settle();
+            let waits = client.is_silent();
+            next = Some(client);
+            waits
+        });
+        upstream.send(OK);
+        assert_eq!(busy.response().text(), "ok");
+        assert_eq!(upstream.request().head.target(), "/next");
+        busy = next.unwrap();
+        drop(left);
+    }
+    upstream.send(OK);
+    assert_eq!(busy.response().text(), "ok");
+}

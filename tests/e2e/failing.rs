@@ -92,16 +92,20 @@ fn nothing_is_tried_again_once_a_byte_has_come() {
 #[test]
 fn a_large_upload_is_not_replayed() {
     let (hub, mut first, mut second) = two_tunnels();
-    let mut client = hub.client_sending("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n");
-    client.send(Pattern::new(1).bytes(300_000));
+    let mut client = hub.client_sending("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000000\r\n\r\n");
+    let mut writer = client.writer();
+    let sending = std::thread::spawn(move || {
+        let _ = std::io::Write::write_all(&mut writer, &Pattern::new(1).bytes(2_000_000));
+    });
     let head = first.request_head();
     // The agent says when its upstream can be reached.
     assert_eq!(head.field("slime-expect"), Some("connect"));
     assert_eq!(head.field("expect"), Some("100-continue"));
     first.send("HTTP/1.1 100 Continue\r\n\r\n");
-    first.body_bytes_at_least(200_000);
+    first.body_bytes_at_least(1_500_000);
     drop(first);
     assert_own(&client.response(), 502);
+    sending.join().unwrap();
     assert!(second.is_silent());
 }
 

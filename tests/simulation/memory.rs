@@ -1,6 +1,7 @@
 //! How much memory the README promises that a hub's buffers never exceed, for what there is at a moment and by the caps.
 
 use slime::proto::hub::Census;
+use slime::proto::seam::HELD_BLOCK;
 
 /// What buffers may take for each of something, in KiB.
 pub(crate) struct Promise {
@@ -20,12 +21,13 @@ pub(crate) const TLS: Promise = Promise { outside: 80, waiting: 240, active: 700
 impl Promise {
     /// What is wrong with this many bytes of buffers, if anything is.
     pub(crate) fn exceeded(&self, bytes: usize, census: Census) -> Option<String> {
-        let Census { clients, tunnels, exchanges, active, tails, .. } = census;
+        let Census { clients, tunnels, exchanges, active, tails, held, .. } = census;
         let most = self.outside * clients.saturating_sub(exchanges + tails)
             + self.waiting * exchanges.saturating_sub(active)
             + self.active * active
             + self.tail * tails
-            + self.tunnel * tunnels.saturating_sub(active);
+            + self.tunnel * tunnels.saturating_sub(active)
+            + HELD_BLOCK / 1024 * held;
         (bytes > most * 1024)
             .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
     }
@@ -35,7 +37,7 @@ impl Promise {
         let Self { outside, waiting, active, tunnel, .. } = self;
         let concurrent = active + waiting;
         format!(
-            "{outside} KB x --max-clients + {waiting} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
+            "--hold + {outside} KB x --max-clients + {waiting} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
         )
     }
 }

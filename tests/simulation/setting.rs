@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use slime::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
+use slime::config::{AgentConfig, DEFAULT_HOLD, HubConfig, Limits, OnCancel, Upstream};
 use slime::net::shell::Endpoint;
 use slime::proto::agent_token::{AgentToken, TokenId, TokenKey};
+use slime::proto::seam::HELD_BLOCK;
 
 use crate::plan::{Exchange, How, Mood, PATIENT, When};
 use crate::rng::Rng;
@@ -59,6 +60,7 @@ impl Setting {
             hub.queue_timeout = Duration::from_secs(3600);
             if stormy {
                 hub.queue_depth = rng.pick(&[1024, 1024, 1, 3]);
+                hub.hold = rng.pick(&[HELD_BLOCK as u64, 0, DEFAULT_HOLD, 3 * HELD_BLOCK as u64]);
                 hub.queue_timeout = Duration::from_secs(rng.pick(&[600, 5, 40]));
                 hub.max_clients = rng.pick(&[16_384, 16_384, 2, 4]);
                 hub.max_tunnels = rng.pick(&[4096, 4096, 2, 6]);

@@ -1,6 +1,10 @@
 //! What holds of the hub's tables between two turns, whatever happened before. For tests, which ask after every turn.
 
+use super::hold::Share;
 use super::{ClientState, Exchange, Hub, Phase, Standing, TunnelState};
+
+/// Bytes by which a trailer section may become longer when it is written anew: a space for each field.
+const MOST_ADDED: usize = 100;
 
 impl Hub {
     /// What is wrong with the tables, if anything is: a count that is not what it counts, a reference that is not returned, a
@@ -12,6 +16,7 @@ impl Hub {
             (self.is_pool_wrong(), "the pool holds what takes no work, or not what does"),
             (self.is_anyone_unarmed(), "a deadline has no wake-up"),
             (self.is_beyond_a_cap(), "there is more than a cap allows"),
+            (self.is_budget_wrong(), "what is held of requests is not what the budget says"),
             (self.has_overlooked(), "a request waits, though a worker that could serve it is free"),
         ];
         let fault = faults.into_iter().find(|(is_there, _)| *is_there);
@@ -90,6 +95,30 @@ impl Hub {
             || self.gathering + self.queue.len() > self.config.queue_depth + returned
             || self.clients.len() > self.config.max_clients
             || self.tunnels.len() > self.config.max_tunnels
+    }
+
+    /// Whether an exchange has a share of the budget that is not counted or that it has no use for, or waits for one though it may not.
+    fn is_budget_wrong(&self) -> bool {
+        let shares = self.exchanges.iter().map(|(_, it)| &it.held.share);
+        let starved = self.exchanges.iter().filter(|(_, it)| it.held.share.is_starved());
+        let is_stuck = |exchange: &Exchange| match exchange.phase {
+            // It awaits more than may be held of it.
+            Phase::Gathering { .. } => !exchange.wants_request(),
+            Phase::Queued { .. } => {
+                exchange.held.share.is_starved()
+                    && (exchange.wants_request() || exchange.messages.request.is_done())
+            }
+            Phase::Active { .. } => exchange.held.share.is_starved(),
+        };
+        let has_more = |exchange: &Exchange| {
+            matches!(exchange.phase, Phase::Gathering { .. } | Phase::Queued { .. })
+                && exchange.held.whole
+                && exchange.held.body > (exchange.held.share.room() + MOST_ADDED) as u64
+        };
+        self.budget.is_wrong()
+            || self.budget.taken() != shares.map(Share::blocks).sum::<usize>()
+            || self.budget.starved() != starved.count()
+            || self.exchanges.iter().any(|(_, it)| is_stuck(it) || has_more(it))
     }
 
     /// Whether a request waits although there are a worker that could serve it and a permit.

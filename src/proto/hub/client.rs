@@ -5,20 +5,19 @@ use core::time::Duration;
 use log::{Level, debug, log_enabled};
 
 use super::dispatch::QUEUE_FULL;
+use super::hold::{FREE, Share};
 use super::{
-    Client, ClientState, Direction, Exchange, Expectation, Gate, HOLD, Held, Hub, Patience, Phase, Refusal,
-    SPARE_NEEDS, Transport,
+    Client, ClientState, Exchange, Expectation, Held, Hub, Patience, Phase, Refusal, SPARE_NEEDS, Transport,
 };
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
-use crate::proto::http1::body::Progress;
 use crate::proto::http1::fields;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead, Storage, Version};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ExpectForward, ToAgent, request_to_agent};
-use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey};
+use crate::proto::key::{ClientKey, Key, TableKey};
 use crate::proto::pool::Need;
 use crate::proto::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
@@ -26,8 +25,8 @@ use crate::proto::timer::{Armed, Mono, Now, TimerTable};
 use crate::proto::tunnel::{CHALLENGE, Hello};
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-const TOO_LARGE: Violation =
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(super) const TOO_LARGE: Violation =
     Violation { status: 413, detail: "the request body is larger than this hub allows" };
 const LOOP: Violation = Violation {
     status: 508,
@@ -47,11 +46,7 @@ impl Hub {
             ClientState::Ending { .. } => false,
             ClientState::Exchange(exchange) => {
                 let Some(exchange) = self.exchanges.get(exchange) else { return false };
-                match exchange.phase {
-                    Phase::Gathering { .. } => true,
-                    Phase::Queued { .. } => false,
-                    Phase::Active { gate, .. } => gate == Gate::Open && exchange.messages.wants_request(),
-                }
+                exchange.wants_request()
             }
         }
     }
@@ -70,41 +65,6 @@ impl Hub {
             ClientState::Exchange(exchange) => self.read_body(exchange, input, end, out, now),
             ClientState::Ending { .. } => Step::Wait,
         }
-    }
-
-    pub(super) fn unseen_of_client(&self, key: ClientKey) -> u64 {
-        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
-            return 0;
-        };
-        let Some(exchange) = self.exchanges.get(*exchange) else { return 0 };
-        // A limit on the body is held by looking at it.
-        let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
-        match exchange.phase {
-            Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.unseen_request(),
-            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
-        }
-    }
-
-    pub(super) fn pass_from_client(
-        &mut self,
-        key: ClientKey,
-        n: u64,
-        before: &mut Vec<u8>,
-        now: Now,
-    ) -> &'static [u8] {
-        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
-            return b"";
-        };
-        let Some(exchange) = self.exchanges.get_mut(*exchange) else { return b"" };
-        exchange.held.whole = false;
-        let after = exchange.messages.pass_request(n, before);
-        let wants_more = exchange.messages.wants_request();
-        if let Phase::Active { body_by, .. } = &mut exchange.phase
-            && *body_by != Mono::NEVER
-        {
-            *body_by = if wants_more { now.mono.after_coarse(self.config.limits.stall) } else { Mono::NEVER };
-        }
-        after
     }
 
     /// FIN or a reset during an exchange is leaving; before one it is noticed when the input ends.
@@ -404,7 +364,7 @@ impl Hub {
         }
         let fits = match head.framing {
             Framing::None => true,
-            Framing::Length(length) => length <= HOLD as u64,
+            Framing::Length(length) => length <= FREE as u64,
             Framing::Chunked | Framing::UntilClose => false,
         };
         let expects = head.expect_continue && head.version == Version::Http11;
@@ -437,7 +397,13 @@ impl Hub {
             need,
             arrival: Arrival(self.arrivals),
             patience,
-            held: Held { head: out.len() - start, body: 0, whole: true, expectation },
+            held: Held {
+                head: out.len() - start,
+                body: 0,
+                share: Share::default(),
+                whole: true,
+                expectation,
+            },
             lost: 0,
             armed: Armed::default(),
             // Replaced below, before anybody looks.
@@ -476,89 +442,6 @@ impl Hub {
             let line = format_args!("refused a request of {peer} with {status}: {detail}");
             self.notices.say(Level::Warn, (detail, 0), now.mono, line);
         }
-    }
-
-    fn read_body(
-        &mut self,
-        key: ExchangeKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
-        let gathers = match exchange.phase {
-            Phase::Gathering { .. } => true,
-            Phase::Queued { .. } => return Step::Wait,
-            // Commands under way: the exchange was paired just now, and the shell does not know yet.
-            Phase::Active { gate, .. } if gate != Gate::Open || !self.commands.is_empty() => {
-                return Step::Wait;
-            }
-            Phase::Active { .. } => false,
-        };
-        if !exchange.messages.wants_request() {
-            return Step::Wait;
-        }
-        let shown = if gathers {
-            input.get(..HOLD.saturating_sub(exchange.held.body)).unwrap_or(input)
-        } else {
-            input
-        };
-        let end = end.filter(|_| shown.len() == input.len());
-        let step = match exchange.messages.advance_request(shown, end, out) {
-            Ok(Progress::Pass(n)) => {
-                exchange.held.body += n;
-                exchange.held.whole &= gathers;
-                Step::Pass(n)
-            }
-            Ok(Progress::Skip(n)) => {
-                exchange.held.whole &= gathers;
-                Step::Skip(n)
-            }
-            Ok(Progress::NeedMore | Progress::Done) => Step::Wait,
-            Ok(Progress::Truncated) => {
-                let client = exchange.client;
-                self.drop_client(client, Close::Now, now);
-                return Step::Wait;
-            }
-            Err(violation) => {
-                self.fail(key, violation.into(), now);
-                return Step::Wait;
-            }
-        };
-        if exchange.messages.is_upgraded() {
-            if let Phase::Active { body_by, .. } = &mut exchange.phase
-                && *body_by != Mono::NEVER
-            {
-                *body_by = now.mono.after_coarse(self.config.limits.stall);
-            }
-            if step == Step::Wait && !exchange.messages.wants_request() {
-                self.end_direction(key, Direction::Inbound, now);
-            }
-            return step;
-        }
-        let taken = exchange.held.body as u64;
-        let enough = exchange.messages.request.is_done() || exchange.held.body >= HOLD;
-        if self.config.max_body.is_some_and(|most| taken > most) {
-            self.fail(key, TOO_LARGE.into(), now);
-            return Step::Wait;
-        }
-        if gathers {
-            if enough {
-                self.admit(key, now);
-            }
-        } else if step != Step::Wait
-            && let Phase::Active { body_by, .. } = &mut exchange.phase
-        {
-            let done = exchange.messages.request.is_done();
-            // A client that expected a 100 and did not wait for it: it was under no deadline so far.
-            let is_first = *body_by == Mono::NEVER;
-            *body_by = if done { Mono::NEVER } else { now.mono.after_coarse(self.config.limits.stall) };
-            if is_first {
-                self.arm_exchange(key);
-            }
-        }
-        step
     }
 
     pub(super) fn recycle(&mut self, mut need: Need) {

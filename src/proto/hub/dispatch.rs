@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use log::{Level, debug};
 
+use super::client::CONTINUE;
 use super::{
     ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
 };
@@ -41,6 +42,8 @@ const BODY_LATE: Refusal = Refusal::new(408, "http_request_error", "the request 
 
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
 const MAX_LOST: u8 = 2;
+/// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one that never does.
+const EXPECT_WAIT: Duration = Duration::from_secs(5);
 /// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
 const ASKED_GRACE: Duration = Duration::from_secs(1);
 
@@ -137,16 +140,16 @@ impl Hub {
         if let Phase::Queued { place: Some(place), .. } = exchange.phase {
             self.queue.leave(place);
         }
-        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        let stall = self.config.limits.stall;
         let (gate, body_by) = match exchange.held.expectation {
             Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Mono::NEVER),
-            Expectation::None => (Gate::Open, stalled_by),
-            // The client is not late as long as it may wait.
-            Expectation::OfClient => (Gate::Open, Mono::NEVER),
+            Expectation::None => (Gate::Open, now.mono.after_coarse(stall)),
+            Expectation::OfClient => (Gate::Open, now.mono.after_coarse(stall.min(EXPECT_WAIT))),
+            // The agent is not late as long as it gives signs of life.
             Expectation::Ours => (Gate::AwaitsConnect, Mono::NEVER),
         };
-        let response_by = self.config.limits.response.map_or(Mono::NEVER, |limit| now.mono.after(limit));
-        exchange.phase = Phase::Active { tunnel: tunnel_key, gate, body_by, response_by, keep: false };
+        exchange.phase =
+            Phase::Active { tunnel: tunnel_key, gate, body_by, response_by: Mono::NEVER, keep: false };
         self.active += 1;
         let upto = (gate == Gate::AwaitsConnect).then_some(exchange.held.head);
         self.commands.push(Command::Pair {
@@ -158,9 +161,24 @@ impl Hub {
             // Its body may have come while nobody wanted it.
             self.commands.push(Command::Resume(exchange.client.into()));
         }
+        self.stop_holding(key);
+        self.await_response(key, now);
         self.arm_exchange(key);
         self.arm_tunnel(tunnel_key);
         true
+    }
+
+    /// The request is on its way to the tunnel as far as there is any. If that is all of it, the response is awaited.
+    pub(super) fn await_response(&mut self, key: ExchangeKey, now: Now) {
+        let Some(limit) = self.config.limits.response else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let is_awaited = exchange.messages.request.is_done() && !exchange.messages.is_answered();
+        if let Phase::Active { gate: Gate::Open, response_by, .. } = &mut exchange.phase
+            && is_awaited
+        {
+            *response_by = now.mono.after(limit);
+            self.arm_exchange(key);
+        }
     }
 
     fn enqueue(&mut self, key: ExchangeKey, now: Now) -> Result<(), Refusal> {
@@ -192,6 +210,10 @@ impl Hub {
         let place = self.queue.enter(key, exchange.arrival, class);
         exchange.phase = Phase::Queued { place, until };
         self.arm_exchange(key);
+        if self.makes_room(key) && returning {
+            // Its body was not wanted just now.
+            self.commands.extend(self.exchanges.get(key).map(|it| Command::Resume(it.client.into())));
+        }
         Ok(())
     }
 
@@ -228,7 +250,14 @@ impl Hub {
             return;
         }
         match &mut exchange.phase {
-            Phase::Gathering { until } if *until <= now.mono => self.fail(key, BODY_LATE, now),
+            Phase::Gathering { until } if *until <= now.mono => {
+                let later = exchange.gathered_by(self.config.limits.body);
+                if later <= now.mono {
+                    self.fail(key, BODY_LATE, now);
+                } else {
+                    exchange.phase = Phase::Gathering { until: later };
+                }
+            }
             Phase::Queued { until, .. } if *until <= now.mono => {
                 let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
                 let last = exchange.began.after(longest);
@@ -248,7 +277,23 @@ impl Hub {
                     None | Some(true) => self.fail(key, WAITED, now),
                 }
             }
-            Phase::Active { response_by, .. } if *response_by <= now.mono => self.fail(key, NO_RESPONSE, now),
+            Phase::Active { response_by, tunnel, .. } if *response_by <= now.mono => {
+                if self.tunnels.get(*tunnel).is_some_and(|it| it.send_by != Mono::NEVER) {
+                    // It has not even been sent the request. Its time begins when it has.
+                    *response_by = Mono::NEVER;
+                } else {
+                    self.fail(key, NO_RESPONSE, now);
+                }
+            }
+            Phase::Active { body_by, .. }
+                if *body_by <= now.mono && exchange.held.expectation == Expectation::OfClient =>
+            {
+                // Many upstreams know nothing of expectations, all of HTTP/1.0 among them (RFC 9110 section 10.1.1).
+                exchange.held.expectation = Expectation::None;
+                *body_by = now.mono.after_coarse(self.config.limits.stall);
+                let key = exchange.client.into();
+                self.commands.push(Command::Send { key, bytes: CONTINUE.to_vec() });
+            }
             Phase::Active { body_by, tunnel, .. } if *body_by <= now.mono => {
                 let is_upgraded = exchange.messages.is_upgraded();
                 let tunnel_waits = self.tunnels.get(*tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
@@ -269,12 +314,13 @@ impl Hub {
     /// The response is complete. The tunnel and the client go on, if they may.
     pub(super) fn complete(&mut self, key: ExchangeKey, tunnel_is_clean: bool, now: Now) {
         let Some(exchange) = self.take(key, "complete", now) else { return };
-        let Phase::Active { tunnel, keep, .. } = exchange.phase else { return };
+        let Phase::Active { tunnel, keep, gate, .. } = exchange.phase else { return };
         let client = exchange.client;
         self.change_client(client, |client| client.was_served = true);
         self.commands.push(Command::Unpair(client.into()));
         // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken for them.
-        let all_sent = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
+        let all_sent = gate == Gate::Open
+            && self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
         if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
             self.free_tunnel(tunnel, now);
         } else {
@@ -416,7 +462,8 @@ impl Hub {
     /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is in no state then and must
     /// be given one.
     fn take(&mut self, key: ExchangeKey, why: &str, now: Now) -> Option<Exchange> {
-        let exchange = self.exchanges.remove(key)?;
+        let mut exchange = self.exchanges.remove(key)?;
+        self.give_back(&mut exchange.held.share);
         match exchange.phase {
             Phase::Gathering { .. } => self.gathering -= 1,
             Phase::Queued { place, .. } => {

@@ -14,8 +14,10 @@
 mod audit;
 mod client;
 mod dispatch;
+mod hold;
 mod join;
 mod tunnel;
+mod upload;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -23,6 +25,7 @@ use core::time::Duration;
 use log::{Level, debug, info, warn};
 use ring::hmac;
 
+use self::hold::{Budget, Share};
 use super::agent_token::TokenKey;
 use super::error::Violation;
 use super::exchange::Messages;
@@ -39,9 +42,6 @@ use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
 use crate::proto::http1::head::HeadScan;
 
-/// The bytes of a request body that are held beside its head, so that a sender is not given a worker before it has shown
-/// them, and the request can be sent again. One buffer of the shell.
-const HOLD: usize = 16 * 1024;
 /// Recycled [`Need`]s, so that a request allocates nothing once the hub is warm.
 const SPARE_NEEDS: usize = 64;
 
@@ -70,6 +70,8 @@ pub struct Hub {
     tails: usize,
     /// Exchanges in [`Phase::Gathering`].
     gathering: usize,
+    /// What may be held of requests that wait.
+    budget: Budget,
     arrivals: u64,
     spare_needs: Vec<Need>,
     /// Until then every agent is taken for connected.
@@ -217,9 +219,11 @@ struct Patience {
 struct Held {
     /// The forwarded head, in bytes.
     head: usize,
-    /// The body after it, in bytes.
-    body: usize,
-    /// Whether nothing has been sent beyond it, so that the request can be sent again.
+    /// The body, in bytes: what is held of it, and what has been sent beyond that.
+    body: u64,
+    /// What it takes of the budget.
+    share: Share,
+    /// Whether nothing has been sent beyond it, so that the request can be sent again. It is dropped as soon as it cannot.
     whole: bool,
     /// Who said, if anyone, that the body is awaited before it is sent.
     expectation: Expectation,
@@ -242,6 +246,16 @@ enum Gate {
     Open,
     /// The body waits until the agent's upstream connection stands.
     AwaitsConnect,
+}
+
+impl Expectation {
+    /// What is left of it once the body has begun to come.
+    fn begun(self) -> Self {
+        match self {
+            Self::None | Self::OfClient => Self::None,
+            Self::Ours => Self::Ours,
+        }
+    }
 }
 
 /// An error response of the hub's own.
@@ -322,6 +336,7 @@ impl Hub {
             app_password: config.app_password.as_deref().map(AppPassword::new),
             revocations: Revocations::default(),
             grace_ends: now.mono.after(config.startup_grace),
+            budget: Budget::new(config.hold),
             config,
             token_key,
             clients: Table::new(),
@@ -355,6 +370,7 @@ impl Hub {
             tails: self.tails,
             gathering: self.gathering,
             queued: self.queue.len(),
+            held: self.budget.taken(),
         }
     }
 
@@ -429,6 +445,8 @@ pub struct Census {
     pub gathering: usize,
     /// Exchanges that wait for a worker.
     pub queued: usize,
+    /// Blocks that are taken for what is held of requests.
+    pub held: usize,
 }
 
 impl Core for Hub {
@@ -537,7 +555,15 @@ impl Core for Hub {
             && let Some(tunnel) = self.tunnels.get_mut(key)
         {
             tunnel.send_by = send_by(stall * IN_BETWEEN);
+            let busy = match tunnel.state {
+                TunnelState::Busy { exchange, .. } => Some(exchange),
+                TunnelState::Free { .. } | TunnelState::Ending { .. } => None,
+            };
             self.arm_tunnel(key);
+            if let Some(exchange) = busy.filter(|_| !waiting) {
+                self.note_taken(exchange, key);
+                self.await_response(exchange, now);
+            }
         }
     }
 
@@ -603,6 +629,7 @@ impl Core for Hub {
         self.exchanges.end_batch();
         self.pool.end_batch(|class| self.queue.has_waiters(class));
         self.queue.end_batch();
+        self.budget.end_batch();
     }
 
     fn commands(&mut self) -> &mut Vec<Command> {

@@ -65,12 +65,7 @@ impl Hub {
             return b"";
         };
         let Some(exchange) = self.exchanges.get_mut(*exchange) else { return b"" };
-        if exchange.messages.is_upgraded()
-            && let Phase::Active { body_by, .. } = &mut exchange.phase
-            && *body_by != Mono::NEVER
-        {
-            *body_by = now.mono.after_coarse(self.config.limits.stall);
-        }
+        exchange.note_progress(now.mono.after_coarse(self.config.limits.stall));
         exchange.messages.pass_response(n, before)
     }
 
@@ -348,12 +343,9 @@ impl Hub {
         if !exchange.messages.is_answered() {
             return self.read_response_head(key, exchange_key, input, end, out, now);
         }
-        if exchange.messages.is_upgraded()
-            && let Phase::Active { body_by, .. } = &mut exchange.phase
-            && *body_by != Mono::NEVER
-        {
-            // One side has ended, and the other one is still at it.
-            *body_by = now.mono.after_coarse(self.config.limits.stall);
+        if !input.is_empty() {
+            // A request that is quiet does not stand still while its response comes.
+            exchange.note_progress(now.mono.after_coarse(self.config.limits.stall));
         }
         self.note_progress(key, now);
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
@@ -428,10 +420,13 @@ impl Hub {
         }
         if head.status == 100 && *gate == Gate::AwaitsConnect {
             *gate = Gate::Open;
-            *body_by = now.mono.after_coarse(self.config.limits.stall);
+            if !exchange.messages.request.is_done() {
+                *body_by = now.mono.after_coarse(self.config.limits.stall);
+            }
             exchange.messages.await_another_head();
             self.commands.push(Command::SendHeld(client.into()));
             self.commands.push(Command::Resume(client.into()));
+            self.await_response(exchange_key, now);
             self.arm_exchange(exchange_key);
             return Step::Skip(head.length);
         }
@@ -444,10 +439,7 @@ impl Hub {
         let (version, persistent) = (facts.version, facts.persistent && framing != Framing::UntilClose);
         // RFC 9110 section 10.1.1: a client whose expectation was not met will not send the body, and must not take its
         // connection, which is in the middle of a request then, for one that carries another.
-        let unmet = head.status >= 200
-            && exchange.held.expectation == Expectation::OfClient
-            && *body_by == Mono::NEVER
-            && !exchange.messages.request.is_done();
+        let unmet = head.status >= 200 && exchange.held.expectation == Expectation::OfClient;
         let persistent = persistent && self.draining.is_none() && !unmet;
         let turn = match exchange.messages.on_head(&head, framing) {
             Ok(turn) => turn,
@@ -461,11 +453,12 @@ impl Hub {
             let agent_id = self.pool.agent_id(tunnel.agent);
             let name = &self.config.name;
             response_to_client(&head, &ToClient { name, agent_id, version, framing, persistent }, out);
-            self.commands.push(Command::DropHeld(client.into()));
         }
+        let may_be_repeated = turn == Turn::Interim && version == Version::Http10;
         match turn {
             Turn::Interim => {
                 if head.status == 100 && !exchange.messages.request.is_done() {
+                    exchange.held.expectation = exchange.held.expectation.begun();
                     *body_by = now.mono.after_coarse(self.config.limits.stall);
                     self.arm_exchange(exchange_key);
                 }
@@ -474,14 +467,20 @@ impl Hub {
                 *keep = persistent;
                 *response_by = Mono::NEVER;
                 *sign_by = Mono::NEVER;
-                if turn == Turn::Upgraded {
+                if turn == Turn::Upgraded || unmet {
+                    // The rest of the request is not awaited.
                     *body_by = Mono::NEVER;
+                }
+                if turn == Turn::Upgraded {
                     self.commands.push(Command::Resume(client.into()));
                 }
                 if let Some(label) = &exchange.label {
                     debug!("{label}: {} from {}", head.status, self.pool.describe(tunnel.agent));
                 }
             }
+        }
+        if !may_be_repeated {
+            self.let_go(exchange_key);
         }
         Step::Skip(head.length)
     }

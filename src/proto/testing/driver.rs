@@ -9,6 +9,8 @@ use crate::proto::timer::Now;
 
 /// The largest block of the real shell's buffers; what does not fit there is a connection lost.
 const BUFFER: usize = 64 * 1024;
+/// The largest head and body that a core may let the shell hold, with the body's first 16 KiB.
+const HELD: usize = BUFFER + 1024 * 1024;
 /// What a lingering connection may still send us.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -262,7 +264,7 @@ impl<C: Core> Driver<C> {
             Some(Peer::Requester(peer) | Peer::Responder { requester: peer, .. }) => peer,
             None => {
                 conn.held.bytes.extend(bytes);
-                assert!(conn.held.bytes.len() <= BUFFER, "more is held of {key:?} than there is room for");
+                assert!(conn.held.bytes.len() <= HELD, "more is held of {key:?} than there is room for");
                 return;
             }
         };

@@ -93,9 +93,9 @@ fn who_leaves_while_the_body_is_awaited_costs_no_worker() {
 }
 
 #[test]
-fn a_large_body_gets_a_worker_once_the_buffer_is_full_and_goes_when_the_agent_is_ready_for_it() {
+fn a_large_body_gets_a_worker_once_as_much_is_held_as_may_be_and_goes_when_the_agent_is_ready_for_it() {
     let body = bytes(40_000);
-    let mut pair = Setup::hub_only().start();
+    let mut pair = Setup::hub_only().hub(|hub| hub.hold = 0).start();
     let agent = pair.raw_agent(&token(1), 0);
     pair.got(agent);
     let client = pair.client();
@@ -161,8 +161,8 @@ fn an_expectation_beyond_the_buffer_is_the_upstreams_to_meet() {
             format!("PUT /x HTTP/1.1\r\nHost: up.test\r\n{FORWARDED}Content-Length: 20000\r\n{EXPECT}\r\n");
         assert_eq!(pair.got(upstream).len(), head.len());
         assert_eq!(pair.got(client), "");
-        // The client may wait for as long as the upstream lets it.
-        pair.advance(seconds(120));
+        // The upstream has some time to say it.
+        pair.advance(seconds(4));
         pair.send(upstream, CONTINUE);
         let interim = "HTTP/1.1 100 Continue\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n\r\n";
         assert_eq!(pair.got(client), interim);
@@ -172,6 +172,31 @@ fn an_expectation_beyond_the_buffer_is_the_upstreams_to_meet() {
         assert_eq!(pair.got(client), WAS_OK);
         pair.assert_quiet(1);
     });
+}
+
+#[test]
+fn an_expectation_that_the_upstream_does_not_know_is_met_by_the_hub() {
+    let body = bytes(20_000);
+    let mut at = Setup::default().at_upstream(&put(body.len(), EXPECT));
+    at.pair.advance(seconds(5) + COARSE);
+    assert_eq!(at.pair.got(at.client), CONTINUE);
+    at.pair.send(at.client, &body);
+    assert_eq!(at.pair.got_bytes(at.upstream), body);
+    at.pair.advance(seconds(3600));
+    at.pair.send(at.upstream, OK);
+    assert_eq!((at.pair.got(at.client).as_str(), at.pair.ended(at.client)), (WAS_OK, None));
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn an_expectation_that_is_met_and_a_body_that_does_not_come_hold_no_worker() {
+    let mut at = Setup::default().at_upstream(&put(1_000_000, EXPECT));
+    at.pair.advance(seconds(5) + COARSE);
+    assert_eq!(at.pair.got(at.client), CONTINUE);
+    at.pair.advance(seconds(60) + COARSE);
+    assert_refused(&mut at.pair, at.client, 408, "body did not arrive in time");
+    assert!(at.pair.ended(at.upstream).is_some());
+    at.pair.assert_quiet(1);
 }
 
 #[test]

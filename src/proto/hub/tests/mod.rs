@@ -3,6 +3,7 @@
 mod admission;
 mod dispatch;
 mod drain;
+mod hold;
 mod respond;
 mod retry;
 mod time;
@@ -12,6 +13,9 @@ mod upgrade;
 use core::time::Duration;
 
 use crate::proto::testing::{Ended, Pair, Raw};
+
+/// Rounding of deadlines that need no precision.
+const COARSE: Duration = Duration::from_millis(500);
 
 #[test]
 fn idle_connections_are_small() {

@@ -211,7 +211,7 @@ fn an_early_response_ends_the_connection_and_the_rest_of_the_request_goes_nowher
     let rest = "GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n".repeat(100);
     for length in [20_000, 100_000] {
         let head = format!("PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: {length}\r\n\r\n");
-        Setup::default().in_every_way(|setup| {
+        Setup::default().hub(|hub| hub.hold = 0).in_every_way(|setup| {
             let mut pair = setup.joined();
             let client = pair.client();
             pair.send(client, &head);
@@ -329,7 +329,7 @@ fn leaving_is_noticed_behind_pipelined_bytes_and_back_pressure() {
 fn an_upload_that_is_cut_short_does_not_look_complete_to_the_upstream() {
     for head in ["Content-Length: 90000", "Transfer-Encoding: chunked"] {
         for leave in [Pair::finish, Pair::close, Pair::reset] {
-            let mut at = Setup::default().joined().at(head);
+            let mut at = Setup::default().hub(|hub| hub.hold = 0).joined().at(head);
             leave(&mut at.pair, at.client);
             let got = at.pair.got(at.upstream);
             assert!(!got.ends_with("0\r\n\r\n"));

@@ -262,8 +262,8 @@ fn nothing_is_sent_again_once_the_application_has_seen_something() {
 
 #[test]
 fn nothing_is_sent_again_once_more_was_sent_than_is_held() {
-    let body = "x".repeat(40_000);
-    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 40000\r\n\r\n";
+    let body = "x".repeat(1_500_000);
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1500000\r\n\r\n";
     // While the agent has not asked for the body, all that was sent is held, and a refusal costs nothing.
     for (asked, lost) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut pair = Setup::hub_only().start();

@@ -6,9 +6,6 @@ use crate::proto::testing::Setup;
 use crate::proto::testing::pair::token;
 use crate::proto::testing::scenario::*;
 
-/// Rounding of deadlines that need no precision.
-const COARSE: Duration = Duration::from_millis(500);
-
 #[test]
 fn a_head_comes_in_ten_seconds_or_is_408() {
     let mut pair = Setup::default().joined();
@@ -81,7 +78,7 @@ fn a_body_that_began_before_it_was_asked_for_must_not_stall_either() {
     let head =
         "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n";
     let mut at = Setup::default().at_upstream(head);
-    at.pair.advance(seconds(120));
+    at.pair.advance(seconds(4));
     at.pair.send(at.client, "1\r\nx\r\n");
     assert_eq!(at.pair.got(at.upstream), "1\r\nx\r\n");
     at.pair.advance(seconds(60) + COARSE);
@@ -97,6 +94,83 @@ fn a_body_that_stalls_after_the_head_of_the_response_cuts_it() {
     at.pair.advance(seconds(60) + COARSE);
     assert_closed(&mut at.pair, at.client);
     at.pair.assert_quiet(1);
+}
+
+#[test]
+fn a_request_that_is_quiet_while_its_response_streams_is_not_late() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for splices in [false, true] {
+        let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut at = Setup { splices, ..Setup::default() }.streaming(head, response);
+        for _ in 0..20 {
+            at.pair.advance(seconds(50));
+            at.pair.send(at.upstream, "1\r\nx\r\n");
+            assert_eq!(at.pair.got(at.client), "1\r\nx\r\n");
+        }
+        at.pair.send(at.client, "0\r\n\r\n");
+        assert_eq!(at.pair.got(at.upstream), "0\r\n\r\n");
+        at.pair.send(at.upstream, "0\r\n\r\n");
+        assert_eq!((at.pair.got(at.client).as_str(), at.pair.ended(at.client)), ("0\r\n\r\n", None));
+        at.pair.assert_quiet(1);
+    }
+}
+
+#[test]
+fn a_long_job_after_a_body_that_nobody_looked_at_is_not_late() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2000000\r\n\r\n";
+    let mut at = Setup { splices: true, ..Setup::default() }.hub(|hub| hub.hold = 0).joined();
+    let client = at.client();
+    at.send(client, head);
+    at.send(client, "x".repeat(2_000_000));
+    let upstream = at.upstream();
+    assert!(at.got(upstream).ends_with('x'));
+    at.advance(seconds(3600));
+    at.send(upstream, OK);
+    assert_eq!((at.got(client).as_str(), at.ended(client)), (WAS_OK, None));
+    at.assert_quiet(1);
+}
+
+#[test]
+fn the_response_timeout_begins_when_the_request_is_complete() {
+    let setup = || Setup::default().hub(|hub| hub.limits.response = Some(seconds(30)));
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut at = setup().at_upstream(head);
+    for _ in 0..5 {
+        at.pair.advance(seconds(29));
+        at.pair.send(at.client, "1\r\nx\r\n");
+    }
+    at.pair.send(at.client, "0\r\n\r\n");
+    at.pair.advance(seconds(29));
+    assert_eq!(at.pair.got(at.client), "");
+    at.pair.advance(seconds(1) + COARSE);
+    assert_refused(&mut at.pair, at.client, 504, "--response-timeout");
+    at.pair.assert_quiet(1);
+
+    // What a tunnel has not been sent yet no upstream can answer.
+    let mut pair =
+        Setup { room: 1000, ..Setup::hub_only() }.hub(|hub| hub.limits.response = Some(seconds(30))).start();
+    let agent = pair.raw_agent(&token(1), 0);
+    pair.got(agent);
+    let client = pair.client();
+    pair.send(
+        client,
+        format!("PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 90000\r\n\r\n{}", "x".repeat(90_000)),
+    );
+    pair.reads_only(agent, 0);
+    pair.send(agent, "HTTP/1.1 100 Continue\r\n\r\n");
+    for _ in 0..4 {
+        pair.advance(seconds(20));
+        pair.send(agent, "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n");
+        pair.reads_only(agent, 1000);
+    }
+    assert_eq!(pair.got(client), "");
+    pair.reads_only(agent, usize::MAX);
+    assert!(pair.got(agent).ends_with('x'));
+    pair.advance(seconds(29));
+    assert_eq!(pair.got(client), "");
+    pair.advance(seconds(1) + COARSE);
+    assert_refused(&mut pair, client, 504, "--response-timeout");
+    pair.assert_quiet(0);
 }
 
 #[test]

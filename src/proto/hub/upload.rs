@@ -1,0 +1,167 @@
+//! The body of a request, on its way from the client: held while it waits, passed on once it has a worker.
+
+use core::time::Duration;
+
+use super::client::TOO_LARGE;
+use super::hold::FREE;
+use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase};
+use crate::proto::http1::body::Progress;
+use crate::proto::key::{ClientKey, ExchangeKey};
+use crate::proto::seam::{Close, End, Step};
+use crate::proto::timer::{Mono, Now};
+
+/// The rate below which a body that is awaited is late, in bytes a second, once its first [`FREE`] bytes have come: slower than any
+/// line that people send files over, and fast enough that nobody holds a place for long by sending next to nothing.
+const SLOWEST: u64 = 1024;
+
+impl Exchange {
+    /// Whether bytes of its request are wanted at present.
+    pub(super) fn wants_request(&self) -> bool {
+        match self.phase {
+            Phase::Gathering { .. } | Phase::Queued { .. } => {
+                self.room() > 0 && !self.messages.request.is_done()
+            }
+            Phase::Active { gate, .. } => gate == Gate::Open && self.messages.wants_request(),
+        }
+    }
+
+    /// By when the body that it awaits must be there, or fill what is held of it. What has come buys time for more.
+    pub(super) fn gathered_by(&self, limit: Duration) -> Mono {
+        let beyond = self.held.body.saturating_sub(FREE as u64);
+        self.began.after_coarse(limit + Duration::from_secs(beyond / SLOWEST))
+    }
+
+    /// A byte went one way or the other. As long as there are any the exchange does not stand still.
+    pub(super) fn note_progress(&mut self, stalled_by: Mono) {
+        if let Phase::Active { body_by, .. } = &mut self.phase
+            && *body_by != Mono::NEVER
+        {
+            *body_by = stalled_by;
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn unseen_of_client(&self, key: ClientKey) -> u64 {
+        let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
+            return 0;
+        };
+        let Some(exchange) = self.exchanges.get(*exchange) else { return 0 };
+        // A limit on the body is held by looking at it.
+        let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
+        match exchange.phase {
+            Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.unseen_request(),
+            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
+        }
+    }
+
+    pub(super) fn pass_from_client(
+        &mut self,
+        key: ClientKey,
+        n: u64,
+        before: &mut Vec<u8>,
+        now: Now,
+    ) -> &'static [u8] {
+        let Some(Client { state: ClientState::Exchange(key), .. }) = self.clients.get(key) else {
+            return b"";
+        };
+        let key = *key;
+        let Some(exchange) = self.exchanges.get_mut(key) else { return b"" };
+        let after = exchange.messages.pass_request(n, before);
+        self.request_passed(key, now);
+        after
+    }
+
+    /// Bytes of a request, or after an upgrade of anything, went to a tunnel.
+    fn request_passed(&mut self, key: ExchangeKey, now: Now) {
+        self.let_go(key);
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Phase::Active { body_by, .. } = &mut exchange.phase else { return };
+        let stalled_by = now.mono.after_coarse(self.config.limits.stall);
+        if exchange.messages.is_upgraded() {
+            exchange.note_progress(stalled_by);
+            return;
+        }
+        if exchange.messages.request.is_done() {
+            *body_by = Mono::NEVER;
+            self.await_response(key, now);
+            return;
+        }
+        let sooner = stalled_by < *body_by;
+        *body_by = stalled_by;
+        // A client that did not wait for the 100 that it asked for is awaited from now on.
+        exchange.held.expectation = Expectation::None;
+        if sooner {
+            self.arm_exchange(key);
+        }
+    }
+
+    pub(super) fn read_body(
+        &mut self,
+        key: ExchangeKey,
+        input: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Step {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
+        let is_held = match exchange.phase {
+            Phase::Gathering { .. } | Phase::Queued { .. } => true,
+            // Commands under way: the exchange was paired just now, and the shell does not know yet.
+            Phase::Active { gate, .. } if gate != Gate::Open || !self.commands.is_empty() => {
+                return Step::Wait;
+            }
+            Phase::Active { .. } => false,
+        };
+        if !exchange.messages.wants_request() {
+            return Step::Wait;
+        }
+        let shown = if is_held { input.get(..exchange.room()).unwrap_or(input) } else { input };
+        let end = end.filter(|_| shown.len() == input.len());
+        let begin = out.len();
+        let step = match exchange.messages.advance_request(shown, end, out) {
+            Ok(Progress::Pass(n)) => {
+                exchange.held.body += n as u64;
+                Step::Pass(n)
+            }
+            Ok(Progress::Skip(n)) => Step::Skip(n),
+            Ok(Progress::NeedMore | Progress::Done) => Step::Wait,
+            Ok(Progress::Truncated) => {
+                let client = exchange.client;
+                self.drop_client(client, Close::Now, now);
+                return Step::Wait;
+            }
+            Err(violation) => {
+                self.fail(key, violation.into(), now);
+                return Step::Wait;
+            }
+        };
+        exchange.held.body += (out.len() - begin) as u64;
+        if exchange.messages.is_upgraded() {
+            let is_over = step == Step::Wait && !exchange.messages.wants_request();
+            self.request_passed(key, now);
+            if is_over {
+                self.end_direction(key, Direction::Inbound, now);
+            }
+            return step;
+        }
+        if self.config.max_body.is_some_and(|most| exchange.held.body > most) {
+            self.fail(key, TOO_LARGE.into(), now);
+            return Step::Wait;
+        }
+        if !is_held {
+            if step != Step::Wait {
+                self.request_passed(key, now);
+            }
+            return step;
+        }
+        if step != Step::Wait {
+            exchange.held.expectation = exchange.held.expectation.begun();
+        }
+        let is_gathering = matches!(exchange.phase, Phase::Gathering { .. });
+        if !self.makes_room(key) && is_gathering {
+            self.admit(key, now);
+        }
+        step
+    }
+}
