@@ -4,33 +4,68 @@
 //! its log is slow or gone. Lines that do not go through are counted, and the next one that does says how many were
 //! lost. The descriptor may be shared with other processes, so it is never made non-blocking; a line is written only when
 //! poll(2) says that there is room, and is short enough for a pipe with room to take it whole (pipe(7), `PIPE_BUF`).
+//!
+//! The journal of systemd and syslog have a time of their own and want the level as a number, so a line for them has no time
+//! and begins with its priority, as sd-daemon(3) and RFC 3164 say.
 
 use core::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The longest line, in bytes: what a pipe takes in one piece. A longer one is cut.
 const MAX_LINE: usize = 4096;
 
-/// Sends the log lines of this process to the standard error from now on. The journal of systemd has times of its own.
+/// Where syslog listens: logd of OpenWrt, journald, rsyslog, and every other.
+const SYSLOG: &str = "/dev/log";
+
+/// Sends the log lines of this process to the standard error from now on, in the form that the journal of systemd wants if
+/// that is what reads them.
 pub fn to_stderr(level: LevelFilter) {
-    log_to_stderr(level, !is_journal(io::stderr()));
+    log_to_stderr(level, if is_journal(io::stderr()) { Form::Journal } else { Form::Dated });
 }
 
-/// As [`to_stderr`], without the time.
+/// As [`to_stderr`], without time and priority.
 pub fn to_stderr_undated(level: LevelFilter) {
-    log_to_stderr(level, false);
+    log_to_stderr(level, Form::Undated);
 }
 
-fn log_to_stderr(level: LevelFilter, dated: bool) {
-    let logger = Box::leak(Box::new(LineLogger::new(io::stderr(), dated)));
+/// Sends the log lines of this process to syslog from now on.
+///
+/// # Errors
+/// Nothing listens at `/dev/log`. Lines go to the standard error then.
+pub fn to_syslog(level: LevelFilter) -> io::Result<()> {
+    let socket = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        // Whether somebody listens. Each line names the address again, so that it reaches a syslog that was restarted, too.
+        UnixDatagram::unbound()?.connect(SYSLOG)?;
+        Ok(socket)
+    });
+    match socket {
+        Ok(socket) => {
+            let target = Syslog { socket, path: SYSLOG.to_owned(), pid: std::process::id() };
+            install(level, LineLogger::new(target, Form::Syslog));
+            Ok(())
+        }
+        Err(error) => {
+            to_stderr(level);
+            Err(error)
+        }
+    }
+}
+
+fn log_to_stderr(level: LevelFilter, form: Form) {
+    install(level, LineLogger::new(Descriptor(io::stderr()), form));
+}
+
+fn install(level: LevelFilter, logger: LineLogger<impl Target + Send + Sync + 'static>) {
     // The only failure is that there is a logger already, and then lines have somewhere to go.
-    if log::set_logger(logger).is_ok() {
+    if log::set_logger(Box::leak(Box::new(logger))).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -49,7 +84,25 @@ pub struct Utc(pub u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, second) = (self.0 / 86_400, self.0 % 86_400);
+        let UtcParts { year, month, day, hour, minute, second } = UtcParts::of(self.0);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// A time by the Gregorian calendar.
+struct UtcParts {
+    year: u64,
+    month: u64,
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+}
+
+impl UtcParts {
+    /// Of the seconds since 1970.
+    fn of(unix: u64) -> Self {
+        let (days, second) = (unix / 86_400, unix % 86_400);
         // Counts from 1 March of the year 0, so that the leap day is a year's last and the months before it have a
         // regular pattern: 153 days in every five months. An era of 400 years has 146,097 days.
         let days = days + 719_468;
@@ -60,8 +113,7 @@ impl fmt::Display for Utc {
         let day = day - (153 * month + 2) / 5 + 1;
         let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
         let year = era * 400 + year + next;
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        Self { year, month, day, hour: second / 3600, minute: second / 60 % 60, second: second % 60 }
     }
 }
 
@@ -79,9 +131,37 @@ fn is_shown_as_it_is(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
 }
 
-struct LineLogger<F> {
-    target: F,
-    dated: bool,
+/// How a line begins, before its level.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Undated,
+    /// With the time.
+    Dated,
+    /// With its priority: sd-daemon(3).
+    Journal,
+    /// As [`Form::Undated`]: the target puts the priority and more before it.
+    Syslog,
+}
+
+/// The severity of RFC 5424 section 6.2.1.
+fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// What takes lines.
+trait Target {
+    /// Takes a line, or nothing of it, or its beginning, and says whether it was taken whole.
+    fn send(&self, state: &mut State, now: u64, level: Level, line: &str) -> bool;
+}
+
+struct LineLogger<T> {
+    target: T,
+    form: Form,
     state: Mutex<State>,
 }
 
@@ -93,29 +173,37 @@ struct State {
     torn: bool,
 }
 
-impl<F: AsFd> LineLogger<F> {
-    fn new(target: F, dated: bool) -> Self {
-        Self { target, dated, state: Mutex::default() }
+impl<T: Target> LineLogger<T> {
+    fn new(target: T, form: Form) -> Self {
+        Self { target, form, state: Mutex::default() }
     }
 
-    fn write_line(&self, now: u64, level: log::Level, text: &fmt::Arguments<'_>) {
+    fn write_line(&self, now: u64, level: Level, text: &fmt::Arguments<'_>) {
         // Only a panic could have poisoned it, and a count is never wrong enough to lose a line over.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.lost > 0 {
             let report =
                 format_args!("{} log lines were lost because nothing read them", state.lost).to_string();
-            if self.send(&mut state, &self.line(now, log::Level::Warn, &report)) {
+            if self.send(&mut state, now, Level::Warn, &report) {
                 state.lost = 0;
             }
         }
-        if state.lost > 0 || !self.send(&mut state, &self.line(now, level, &text.to_string())) {
+        if state.lost > 0 || !self.send(&mut state, now, level, &text.to_string()) {
             state.lost += 1;
         }
     }
 
+    fn send(&self, state: &mut State, now: u64, level: Level, text: &str) -> bool {
+        self.target.send(state, now, level, &self.line(now, level, text))
+    }
+
     /// A line without its end.
-    fn line(&self, now: u64, level: log::Level, text: &str) -> String {
-        let mut line = if self.dated { format!("{} {level:<5} ", Utc(now)) } else { format!("{level:<5} ") };
+    fn line(&self, now: u64, level: Level, text: &str) -> String {
+        let mut line = match self.form {
+            Form::Undated | Form::Syslog => format!("{level:<5} "),
+            Form::Dated => format!("{} {level:<5} ", Utc(now)),
+            Form::Journal => format!("<{}>{level:<5} ", severity(level)),
+        };
         for character in text.chars() {
             // What peers send ends up in log lines: it must not be able to forge one, or to steer a terminal.
             if !is_shown_as_it_is(character) {
@@ -131,14 +219,18 @@ impl<F: AsFd> LineLogger<F> {
         line.truncate(line.floor_char_boundary(MAX_LINE - 2));
         line
     }
+}
 
-    /// Whether the whole line was taken.
-    fn send(&self, state: &mut State, line: &str) -> bool {
+/// The standard error, or what a test has in its place.
+struct Descriptor<F>(F);
+
+impl<F: AsFd> Target for Descriptor<F> {
+    fn send(&self, state: &mut State, _: u64, _: Level, line: &str) -> bool {
         let start = if state.torn { "\n" } else { "" };
         let bytes = [start, line, "\n"].concat();
         let mut rest = bytes.as_bytes();
         while !rest.is_empty() && self.has_room() {
-            match rustix::io::write(&self.target, rest) {
+            match rustix::io::write(&self.0, rest) {
                 Ok(taken) if taken > 0 => rest = rest.get(taken..).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(_) | Err(_) => break,
@@ -149,17 +241,52 @@ impl<F: AsFd> LineLogger<F> {
         }
         rest.is_empty()
     }
+}
 
+impl<F: AsFd> Descriptor<F> {
     fn has_room(&self) -> bool {
         const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut target = [PollFd::new(&self.target, PollFlags::OUT)];
+        let mut target = [PollFd::new(&self.0, PollFlags::OUT)];
         let ready = poll(&mut target, Some(&AT_ONCE)).is_ok();
         // A pipe without a reader is writable and in error: writing would fail.
         ready && target.iter().all(|target| target.revents() == PollFlags::OUT)
     }
 }
 
-impl<F: AsFd + Send + Sync> Log for LineLogger<F> {
+/// The socket of syslog. A datagram is taken whole or not at all.
+struct Syslog {
+    socket: UnixDatagram,
+    path: String,
+    pid: u32,
+}
+
+impl Target for Syslog {
+    fn send(&self, _: &mut State, now: u64, level: Level, line: &str) -> bool {
+        // logd drops the first 16 characters if the last of them is a space, so there must be a time, which it does not read.
+        let priority = DAEMON | severity(level);
+        let datagram = format!("<{priority}>{} slime[{}]: {line}", Rfc3164(now), self.pid);
+        self.socket.send_to(datagram.as_bytes(), &self.path).is_ok()
+    }
+}
+
+/// The facility of RFC 5424 section 6.2.1 for daemons, as it stands in a priority.
+const DAEMON: u8 = 3 << 3;
+
+/// A time, in seconds since 1970, as `Jan 31 12:00:00`.
+struct Rfc3164(u64);
+
+impl fmt::Display for Rfc3164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let utc = UtcParts::of(self.0);
+        let month = usize::try_from(utc.month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+        let UtcParts { day, hour, minute, second, .. } = utc;
+        write!(f, "{} {day:>2} {hour:02}:{minute:02}:{second:02}", month.unwrap_or(&"Jan"))
+    }
+}
+
+impl<T: Target + Send + Sync> Log for LineLogger<T> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -177,13 +304,11 @@ impl<F: AsFd + Send + Sync> Log for LineLogger<F> {
 mod tests {
     use std::io::{PipeReader, PipeWriter, Read as _};
 
-    use log::Level;
-
     use super::*;
 
-    fn logger() -> (PipeReader, LineLogger<PipeWriter>) {
+    fn logger() -> (PipeReader, LineLogger<Descriptor<PipeWriter>>) {
         let (reader, writer) = io::pipe().unwrap();
-        (reader, LineLogger::new(writer, false))
+        (reader, LineLogger::new(Descriptor(writer), Form::Undated))
     }
 
     fn read(reader: &mut PipeReader) -> String {
@@ -196,7 +321,7 @@ mod tests {
     fn lines() {
         let (mut reader, mut logger) = logger();
         logger.write_line(0, Level::Info, &format_args!("hello {}", "w\u{f6}rld"));
-        logger.dated = true;
+        logger.form = Form::Dated;
         logger.write_line(1_700_000_000, Level::Error, &format_args!("forged\nline\x1b[2J"));
         let expected = "INFO  hello w\u{f6}rld\n2023-11-14T22:13:20Z ERROR forged\\nline\\u{1b}[2J\n";
         assert_eq!(read(&mut reader), expected);
@@ -229,6 +354,48 @@ mod tests {
         let seen = "\"it's\" C:\\x h\u{e9} \u{4e2d}\u{6587} \u{5d0} \u{1f600}";
         logger.write_line(0, Level::Info, &format_args!("{seen}"));
         assert_eq!(read(&mut reader), format!("INFO  {seen}\n"));
+    }
+
+    #[test]
+    fn lines_for_the_journal_begin_with_their_priority() {
+        let (mut reader, mut logger) = logger();
+        logger.form = Form::Journal;
+        for level in [Level::Error, Level::Warn, Level::Info, Level::Debug] {
+            logger.write_line(0, level, &format_args!("x"));
+        }
+        assert_eq!(read(&mut reader), "<3>ERROR x\n<4>WARN  x\n<6>INFO  x\n<7>DEBUG x\n");
+    }
+
+    #[test]
+    fn syslog_is_told_priority_and_time_once() {
+        let folder = std::env::temp_dir().join(format!("slime-syslog-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("log");
+        let bind = || {
+            let _ = std::fs::remove_file(&path);
+            UnixDatagram::bind(&path).unwrap()
+        };
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let target = Syslog { socket, path: path.to_str().unwrap().to_owned(), pid: 7 };
+        let logger = LineLogger::new(target, Form::Syslog);
+        let read = |syslog: &UnixDatagram| {
+            let mut buffer = vec![0; 5000];
+            let n = syslog.recv(&mut buffer).unwrap();
+            String::from_utf8(buffer[..n].to_vec()).unwrap()
+        };
+        let syslog = bind();
+        logger.write_line(1_700_000_000, Level::Warn, &format_args!("no\nway"));
+        assert_eq!(read(&syslog), "<28>Nov 14 22:13:20 slime[7]: WARN  no\\nway");
+        // It ends, and lines are lost, until another one listens there.
+        drop(syslog);
+        logger.write_line(1_701_388_800, Level::Error, &format_args!("lost"));
+        let syslog = bind();
+        logger.write_line(1_701_388_800, Level::Debug, &format_args!("there again"));
+        let said = [read(&syslog), read(&syslog)];
+        let lost = "<28>Dec  1 00:00:00 slime[7]: WARN  1 log lines were lost because nothing read them";
+        assert_eq!(said, [lost, "<31>Dec  1 00:00:00 slime[7]: DEBUG there again"]);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::proxy;
 use super::secret::{hex, random, read_token};
 use super::values::{agent_id, health_path, items};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
-use crate::net::run::{AgentOptions, Destination, run_agent};
+use crate::net::run::{AgentOptions, Destination, check_agent, run_agent};
 use crate::net::tls::{Pin, Trust};
 use crate::proto::key::MAX_SLOTS;
 
@@ -19,7 +19,11 @@ const MAX_UPSTREAMS: usize = 1024;
 
 /// Runs the agents, one for each upstream, until they are told to end.
 pub(super) fn run(args: AgentRun, given: &Normalised) -> Result<u8, Failure> {
+    let check = args.check;
     let options = options(args, |name| std::env::var_os(name), given)?;
+    if check {
+        return check_agent(&options).map(|()| 0).map_err(|error| Failure::Runtime(error.to_string()));
+    }
     run_agent(options).map_err(|error| {
         log::error!("the agent stopped: {error}");
         Failure::Logged

@@ -206,6 +206,14 @@ pub(super) struct HubRun {
     /// error, warn, info or debug (default: info)
     #[argh(option, arg_name = "level", default = "LevelFilter::Info", from_str_fn(level))]
     pub(super) log_level: LevelFilter,
+
+    /// send the log to syslog at /dev/log, each line with its priority, instead of to the standard error
+    #[argh(switch)]
+    pub(super) syslog: bool,
+
+    /// check flags and files, then exit: with 0 if they can be used
+    #[argh(switch)]
+    pub(super) check: bool,
 }
 
 /// make a token for an agent and print it
@@ -379,6 +387,14 @@ pub(super) struct AgentRun {
     /// error, warn, info or debug (default: info)
     #[argh(option, arg_name = "level", default = "LevelFilter::Info", from_str_fn(level))]
     pub(super) log_level: LevelFilter,
+
+    /// send the log to syslog at /dev/log, each line with its priority, instead of to the standard error
+    #[argh(switch)]
+    pub(super) syslog: bool,
+
+    /// check flags and files, then exit: with 0 if they can be used
+    #[argh(switch)]
+    pub(super) check: bool,
 }
 
 /// try it: run a hub and an agent on this machine and send a request through them

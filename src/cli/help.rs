@@ -62,7 +62,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--drain-timeout",
         ],
     ),
-    ("Configuration and log", &["--env-file", "--log-level", "--help"]),
+    ("Configuration and log", &["--env-file", "--log-level", "--syslog", "--check", "--help"]),
 ];
 /// Where descriptions begin, and the width of all.
 const COLUMN: usize = 30;

@@ -11,7 +11,7 @@ use super::values::{cidr, items, number};
 use super::{Failure, print};
 use crate::config::{DEFAULT_HOLD, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
 use crate::logging::{Utc, unix_time};
-use crate::net::run::{HubOptions, Listen, TlsFiles, host_name, run_hub};
+use crate::net::run::{HubOptions, Listen, TlsFiles, check_hub, host_name, run_hub};
 use crate::net::self_signed::keep;
 use crate::net::sys::memory::memory;
 use crate::proto::agent_token::{
@@ -21,7 +21,13 @@ use crate::proto::agent_token::{
 /// Runs a hub until it is told to end.
 pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
     let folder = args.tls_self_signed.clone();
+    let check = args.check;
     let mut options = options(args, given)?;
+    if check {
+        return check_hub(&options, unix_time())
+            .map(|()| 0)
+            .map_err(|error| Failure::Runtime(error.to_string()));
+    }
     let made = match &folder {
         Some(folder) => keep(folder.as_ref(), names(&options.listen)).map(|files| options.tls = Some(files)),
         None => Ok(()),

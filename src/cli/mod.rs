@@ -110,9 +110,13 @@ fn wrong_value(output: &str, given: &Normalised) -> Option<String> {
 
 fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
     match &command {
-        Command::Hub(Hub { command: HubCommand::Run(HubRun { log_level, .. }) })
-        | Command::Agent(Agent { command: AgentCommand::Run(AgentRun { log_level, .. }) }) => {
-            logging::to_stderr(*log_level);
+        Command::Hub(Hub { command: HubCommand::Run(HubRun { log_level, syslog, .. }) })
+        | Command::Agent(Agent { command: AgentCommand::Run(AgentRun { log_level, syslog, .. }) }) => {
+            if !syslog {
+                logging::to_stderr(*log_level);
+            } else if let Err(error) = logging::to_syslog(*log_level) {
+                warn!("nothing listens at /dev/log, so the log goes to the standard error: {error}");
+            }
         }
         // Whoever calls these reads their lines at once, and knows the time.
         Command::Hub(_) | Command::Version(_) => logging::to_stderr_undated(LevelFilter::Info),

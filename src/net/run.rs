@@ -179,6 +179,13 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
             Some(Err(error)) => error!("{error}; the previous certificate stays in force"),
             None => {}
         }
+        let read = match (revoked.is_some(), tls.is_some()) {
+            (true, true) => "revocations and the certificate",
+            (true, false) => "revocations",
+            (false, true) => "the certificate",
+            (false, false) => "nothing here, as there is neither --revoked nor TLS",
+        };
+        info!("SIGHUP reloads {read}; new flags, secrets and passwords need a restart");
     }));
     run(shell)
 }
@@ -204,7 +211,28 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
         tls.is_later = target == Target::Hub && has_proxy;
         shell.dial_by_tls(target, tls);
     }
+    shell.on_reload(Box::new(|_, _, _| {
+        info!("SIGHUP reloads nothing in an agent: new flags, tokens and certificates need a restart");
+    }));
     run(shell)
+}
+
+/// Reads what [`run_hub`] would read, and does nothing else.
+///
+/// # Errors
+/// The certificate or the revocations cannot be read.
+pub fn check_hub(options: &HubOptions, unix: u64) -> io::Result<()> {
+    options.revoked.as_deref().map(read_revocations).transpose()?;
+    options.tls.as_ref().map(|files| files.load(unix)).transpose()?;
+    Ok(())
+}
+
+/// As [`check_hub`], for an agent.
+///
+/// # Errors
+/// An authority's file cannot be read.
+pub fn check_agent(options: &AgentOptions) -> io::Result<()> {
+    dial_tls(&options.hub, &options.upstreams).map(drop)
 }
 
 fn run(mut shell: Shell<Node, Sys>) -> io::Result<u8> {

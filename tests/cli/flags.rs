@@ -53,6 +53,8 @@ const HUB_RUN: &Table = &[
     ("--drain-timeout", "-1", 2, TIME),
     ("--env-file", "/nonexistent", 1, NO_FILE),
     ("--log-level", "loud", 2, "error, warn, info or debug"),
+    ("--syslog", "maybe", 2, "true or false"),
+    ("--check", "maybe", 2, "true or false"),
 ];
 const HUB_REGISTER: &Table = &[
     ("--secret", "a\tb", 2, ONE_LINE),
@@ -91,6 +93,8 @@ const AGENT_RUN: &Table = &[
     ("--drain-timeout", "x", 2, TIME),
     ("--env-file", "/nonexistent", 1, NO_FILE),
     ("--log-level", "trace", 2, "error, warn, info or debug"),
+    ("--syslog", "maybe", 2, "true or false"),
+    ("--check", "maybe", 2, "true or false"),
 ];
 const DEMO: &Table = &[
     ("--upstream", "ftp://u", 2, "the address must begin with http://"),
@@ -294,6 +298,43 @@ fn what_container_platforms_make_up_is_ignored_with_one_warning() {
 
 // ---- Values that can be used, and what they do ----
 
+/// Before a service is started again with other flags: would it start?
+#[test]
+fn flags_and_files_are_checked_without_a_hub_or_an_agent() {
+    let folder = Folder::new("check");
+    let (rules, wrong) = (folder.file("revoked", "nobody\n"), folder.file("wrong", "not a rule\n"));
+    let token = register(SECRET, &[]);
+    // It is in use: nothing is bound.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let hub = format!("hub --check --host 127.0.0.1 --port {taken} --revoked");
+    let secret = format!("SLIME_SECRET={SECRET}");
+    let token = format!("SLIME_TOKEN={token}");
+    let agent = "agent --check --upstream u";
+    for (line, environment, wanted) in [
+        (format!("{hub} {rules}"), &secret, 0),
+        (format!("{hub} {wrong}"), &secret, 1),
+        (format!("{hub} {rules} --queue-timeout soon"), &secret, 2),
+        (format!("{hub} {rules} --tls-cert {rules} --tls-key {rules}"), &secret, 1),
+        (format!("{agent} --hub h"), &token, 0),
+        (agent.to_owned(), &token, 2),
+        (format!("{agent} --hub https://h --hub-ca {rules}"), &token, 1),
+    ] {
+        let (code, out, err) = run(&words(&line), &[environment]);
+        assert!(code == wanted && out.is_empty() && err.is_empty() == (wanted == 0), "{line}: {code} {err}");
+    }
+}
+
+/// Where nothing listens at `/dev/log`, as in most containers, nothing is lost.
+#[test]
+fn a_log_that_no_syslog_takes_goes_to_the_standard_error() {
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    if socket.connect("/dev/log").is_err() {
+        let hub = Hub::start(&["--syslog"], &[&format!("SLIME_SECRET={SECRET}")]);
+        assert!(hub.log().contains("WARN  nothing listens at /dev/log"), "{}", hub.log());
+        assert_eq!(hub.stop(), 0);
+    }
+}
+
 /// Every flag with a value that is not its default.
 const HUB_FLAGS: [(&str, &str); 19] = [
     ("--host", "127.0.0.1"),
@@ -464,6 +505,8 @@ fn hubs_and_agents(starter: &mut Starter) {
         ("--tls-key", &key),
         ("--tls-port", &port),
         ("--tls-redirect", "true"),
+        ("--syslog", "false"),
+        ("--check", "false"),
     ];
     let both = Hub::of(starter.start("hub run", &[&on_loopback, &files]));
     both.wait_line(&format!("listening on 127.0.0.1:{port} with TLS"));
@@ -475,6 +518,8 @@ fn hubs_and_agents(starter: &mut Starter) {
         ("--proxy", &proxy),
         ("--token", &token),
         ("--upstream", &upstream),
+        ("--syslog", "false"),
+        ("--check", "false"),
     ];
     let proxied = starter.start("agent run", &[&proxied]);
     proxied.wait_line("joined the hub at");

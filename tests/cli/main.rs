@@ -363,8 +363,10 @@ fn revoked_tokens_are_read_at_the_start_and_on_sighup() {
     fs::remove_file(&file).unwrap();
     hub.signal(Signal::HUP);
     hub.wait_line("No such file or directory (os error 2); the previous rules stay in force");
-    // Without rules to read again a signal changes nothing.
+    hub.wait_line("SIGHUP reloads revocations; new flags, secrets and passwords need a restart");
+    // An agent has nothing that it could read again, and says so.
     other.signal(Signal::HUP);
+    other.wait_line("SIGHUP reloads nothing in an agent: new flags, tokens and certificates need a restart");
     assert!(get(&hub.address, "").starts_with("HTTP/1.1 200"));
 }
 
@@ -655,9 +657,9 @@ fn log_levels() {
     }
 }
 
-/// The journal of systemd writes times of its own.
+/// The journal of systemd writes times of its own, and takes the level from the priority.
 #[test]
-fn lines_for_the_journal_have_no_time() {
+fn lines_for_the_journal_have_a_priority_and_no_time() {
     use std::os::unix::fs::MetadataExt as _;
 
     let folder = Folder::new("journal");
@@ -665,7 +667,7 @@ fn lines_for_the_journal_have_no_time() {
     let log = fs::File::options().append(true).open(&path).unwrap();
     let file = log.metadata().unwrap();
     for (journal, begins) in [
-        (format!("JOURNAL_STREAM={}:{}", file.dev(), file.ino()), "ERROR the hub stopped: "),
+        (format!("JOURNAL_STREAM={}:{}", file.dev(), file.ino()), "<3>ERROR the hub stopped: "),
         (format!("JOURNAL_STREAM={}:{}", file.dev(), file.ino() + 1), "20"),
     ] {
         let environment = ["SLIME_SECRET=s", "SLIME_MAX_CLIENTS=9", "SLIME_MAX_TUNNELS=9", &journal];
