@@ -20,11 +20,11 @@ step() {
 # All names of the table.
 names() { sed '/^#/d' "$root/cross/targets" | awk '{ print $1 }'; }
 
-# column NAME N: the table's Nth column of a target; from the 6th on, all that follow.
+# column NAME N: the table's Nth column of a target; from the 7th on, all that follow.
 column() {
 	awk -v name="$1" -v n="$2" '
 		/^#/ || $1 != name { next }
-		{ found = 1; if (n < 6) print $n; else for (i = 6; i <= NF; i++) print $i }
+		{ found = 1; if (n < 7) print $n; else for (i = 7; i <= NF; i++) print $i }
 		END { exit !found }' "$root/cross/targets" || die "unknown target '$1'; there are: $(names | tr '\n' ' ')"
 }
 
@@ -38,4 +38,20 @@ venv() {
 		"$venv_path/bin/pip" install -q --disable-pip-version-check "$@"
 		echo "$*" >"$venv_path/packages"
 	fi
+}
+
+# debian PACKAGE...: installs what is missing of Debian's packages.
+debian() {
+	missing=
+	for package; do
+		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing="$missing $package"
+	done
+	[ -n "$missing" ] || return 0
+	[ "$(id -u)" = 0 ] || die "these packages are missing: apt-get install --no-install-recommends$missing"
+	# shellcheck disable=SC2086
+	DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing || {
+		# The list of packages may be old, or not there at all.
+		apt-get -q -o APT::Architectures="$(dpkg --print-architecture)" update
+		DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing
+	}
 }
