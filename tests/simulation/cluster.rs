@@ -211,7 +211,7 @@ impl Cluster {
             // What goes there under TLS could not be told from what does not.
             let tls = (has_tls && !restarts).then(|| Arc::clone(&tls().0));
             endpoints_tls.push(tls.is_some());
-            simulation.start(net.process, Upstream::new(net, &model, tls, idle, outages, rng).with(&quirks));
+            simulation.start(net.process, Upstream::new(net, &model, tls, idle, outages, rng));
         }
         let revoked = Rc::default();
         let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);

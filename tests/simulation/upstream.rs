@@ -11,7 +11,6 @@ use crate::calls::{Listener, SimNet, Socket};
 use crate::http::{Head, Part, Reader, Role, Way};
 use crate::model::{Attempt, Shared};
 use crate::plan::{Exchange, Fault, Framing, How, Last};
-use crate::quirk::{Quirk, Quirks};
 use crate::rng::Rng;
 use crate::scheduler::Process;
 use crate::setting::PASSWORD;
@@ -39,9 +38,7 @@ pub(crate) struct Upstream {
     idle: Micros,
     connections: Vec<Connection>,
     wake: Option<Micros>,
-    /// How many of a thousand connections it answers at once, without a request, and ends.
-    turns_away: u64,
-    /// Those connections, each with the time at which it is closed.
+    /// Connections that it has turned away, each with the time at which it is closed.
     turned_away: Vec<(Socket, Micros)>,
 }
 
@@ -98,17 +95,10 @@ impl Upstream {
             idle,
             connections: Vec::new(),
             wake: Some(0),
-            turns_away: 0,
             turned_away: Vec::new(),
             rng,
             net,
         }
-    }
-
-    /// The same with what the quirks of a run do to it.
-    pub(crate) fn with(mut self, quirks: &Quirks) -> Self {
-        self.turns_away = if quirks.has(Quirk::TurnsAway) { 300 } else { 0 };
-        self
     }
 
     fn now(&self) -> Micros {
@@ -147,7 +137,8 @@ impl Upstream {
             match self.net.accept(listener) {
                 Ok((mut socket, _)) => {
                     let _ = self.net.register(&mut socket, 1);
-                    if self.tls.is_none() && self.rng.chance(self.turns_away) {
+                    let turns_away = self.net.world.borrow().weather.turns_away;
+                    if turns_away > 0 && self.tls.is_none() && self.rng.chance(turns_away) {
                         self.turn_away(socket);
                         continue;
                     }

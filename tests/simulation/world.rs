@@ -75,6 +75,8 @@ pub(crate) struct Weather {
     pub(crate) batch: Option<usize>,
     /// How long the lookup of a name may take.
     pub(crate) slow_names: Micros,
+    /// An upstream answers a connection at once, without a request, and ends it.
+    pub(crate) turns_away: u64,
 }
 
 impl Weather {
@@ -98,6 +100,7 @@ impl Weather {
             dozing: 0,
             batch: None,
             slow_names: 0,
+            turns_away: 0,
         }
     }
 

@@ -21,6 +21,9 @@ impl Quirks {
         if self.has(Quirk::Dozing) && !weather.narrow {
             weather.dozing = rng.pick(&[50, 200]);
         }
+        if self.has(Quirk::TurnsAway) {
+            weather.turns_away = 300;
+        }
         if self.has(Quirk::SmallBatches) {
             weather.batch = Some(rng.pick(&[1, 2, 5]));
         }
@@ -103,7 +106,9 @@ impl Cluster {
             self.wait_at_most(20 * SECOND);
             self.leave_alone();
         }
-        if self.quirks.has(Quirk::Stops) {
+        // Where every byte is waited for, heads take as long as that.
+        let is_narrow = self.simulation.world.borrow().weather.narrow;
+        if self.quirks.has(Quirk::Stops) && !(is_narrow && self.mood == Mood::Calm) {
             for _ in 0..self.odd.length(1, 3) {
                 self.wait_at_most(20 * SECOND);
                 self.stop();
@@ -205,7 +210,7 @@ impl Cluster {
         let heartbeat = u64::try_from(self.setting.hub.limits.heartbeat.as_micros()).unwrap_or(0);
         let is_calm = self.mood == Mood::Calm;
         let (process, longest) = if self.odd.chance(500) {
-            (self.hub_net.process, heartbeat * 3)
+            (self.hub_net.process, heartbeat * 2)
         } else {
             let index = self.odd.length(0, self.agents.len() - 1);
             (self.agents[index].0.net.process, heartbeat * 9 / 5)
@@ -213,5 +218,10 @@ impl Cluster {
         let longest = if is_calm { longest } else { 200 * SECOND };
         let time = self.odd.within(longest / 2, longest);
         self.simulation.freeze(process, time);
+        self.model.borrow_mut().is_honest &= is_calm;
+        if is_calm {
+            let until = self.simulation.now() + time + 2 * heartbeat;
+            self.simulation.run_until(until, |_| false);
+        }
     }
 }

@@ -117,7 +117,9 @@ impl Model {
             let of_hub =
                 |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub && !it.held_up;
             let last = world.sightings.iter().filter(of_hub).filter_map(|it| sent(world, it)).max();
-            let waits = plan.field.starts_with("Slime-Max-Wait") && !record.is_tls;
+            // It begins to wait when the requests before it on its connection are done.
+            let is_first = self.records.iter().position(|it| it.client == Some(client)) == Some(exchange);
+            let waits = plan.field.starts_with("Slime-Max-Wait") && is_first && !record.is_tls;
             if let (true, Some(arrived), Some(last)) = (waits, arrived, last)
                 && last.at > arrived.at + MAX_WAIT
             {
