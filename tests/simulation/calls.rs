@@ -276,7 +276,9 @@ impl World {
         for address in [Some(SocketAddr::new(ours, port)), None] {
             let narrowest = if self.weather.wide { 40_000 } else { narrowest };
             let capacity = self.rng.pick(&[1, 2, 13, 100, 1000, 4096, 65_536, 200_000]).max(narrowest);
-            self.ends.push(Endpoint { process, address, latency, capacity, ..Endpoint::default() });
+            let window =
+                if self.weather.windows { Some(self.rng.pick(&[2000, 20_000, 100_000])) } else { None };
+            self.ends.push(Endpoint { process, address, latency, capacity, window, ..Endpoint::default() });
         }
         self.hosts[process].ends.push(end);
         self.note("connect", process, end, latency);
@@ -364,6 +366,11 @@ impl World {
         }
         let at = self.clock + self.delay(end);
         self.deliver_at(at, Delivery::Room(end ^ 1, n));
+        let it = &mut self.ends[end];
+        if it.fin_waits && it.window.is_none_or(|window| it.queue.len() <= window) {
+            it.fin_waits = false;
+            self.send_in_order(end, Delivery::Fin(end));
+        }
         Ok(n)
     }
 

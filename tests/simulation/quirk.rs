@@ -46,10 +46,12 @@ pub(crate) enum Quirk {
     Exodus,
     /// Agents come late, and all applications that the hub takes wait for them.
     Waiters,
+    /// Applications leave while their uploads wait, and their FIN cannot arrive before the hub has read on.
+    Deserters,
 }
 
 /// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it off.
-const CHANCES: [(Quirk, u64, u64); 18] = [
+const CHANCES: [(Quirk, u64, u64); 19] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),
     (Quirk::Stops, 100, 60),
@@ -68,6 +70,7 @@ const CHANCES: [(Quirk, u64, u64); 18] = [
     (Quirk::Drains, 80, 0),
     (Quirk::Exodus, 0, 0),
     (Quirk::Waiters, 0, 0),
+    (Quirk::Deserters, 0, 80),
 ];
 
 /// Those of one run.
@@ -123,6 +126,14 @@ impl Quirks {
         if self.has(Quirk::Trickles) && is_whole && it.request != Framing::Upgrade && rng.chance(500) {
             it.read_pace =
                 Some(Pace { bytes: (it.response_length + 600) / rng.length(5, 40) + 1, every: 50 * SECOND });
+        }
+        if self.has(Quirk::Deserters) && mood == Mood::Stormy {
+            if rng.chance(600) {
+                it.make_upload(rng.pick(&["PUT", "POST"]), rng.length(1000, 150_000), rng);
+                it.fault = None;
+                it.leave = Some((When::Passed(rng.within(SECOND, 20 * SECOND)), How::Close));
+            }
+            it.think = rng.pick(&[0, 5 * SECOND, 40 * SECOND]);
         }
         if self.has(Quirk::Thinks) && rng.chance(500) {
             it.think = rng.pick(&[70 * SECOND, 150 * SECOND]);

@@ -193,7 +193,7 @@ impl Exchange {
         (self.interims, self.think, self.close, self.early) = (0, 0, None, None);
     }
 
-    fn make_upload(&mut self, method: &'static str, length: usize, rng: &mut Rng) {
+    pub(crate) fn make_upload(&mut self, method: &'static str, length: usize, rng: &mut Rng) {
         if self.request == Framing::Upgrade {
             self.status = 200;
             self.response = Framing::Length;

@@ -77,6 +77,8 @@ pub(crate) struct Weather {
     pub(crate) slow_names: Micros,
     /// An upstream answers a connection at once, without a request, and ends it.
     pub(crate) turns_away: u64,
+    /// Windows close: FIN arrives only when most of what was sent before it has been read.
+    pub(crate) windows: bool,
 }
 
 impl Weather {
@@ -101,6 +103,7 @@ impl Weather {
             batch: None,
             slow_names: 0,
             turns_away: 0,
+            windows: false,
         }
     }
 
@@ -127,6 +130,9 @@ pub(crate) struct Endpoint {
     /// Reset, timed out, or never made.
     pub(crate) dead: bool,
     pub(crate) fin_received: bool,
+    /// FIN waits behind more unread bytes than the window has room for, if it has an end.
+    pub(crate) fin_waits: bool,
+    pub(crate) window: Option<usize>,
     pub(crate) fin_sent: bool,
     /// The application has closed it.
     pub(crate) closed: bool,
@@ -366,7 +372,9 @@ impl World {
             Delivery::Bytes(end, n) => self.arrive_bytes(end, n),
             Delivery::Fin(end) => {
                 let it = &mut self.ends[end];
-                if !it.dead && !it.silent {
+                if it.window.is_some_and(|window| it.queue.len() > window) {
+                    it.fin_waits = true;
+                } else if !it.dead && !it.silent {
                     (it.fin_received, it.edge) = (true, true);
                     self.note("fin", self.ends[end].process, end, 0);
                 }

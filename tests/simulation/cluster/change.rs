@@ -24,6 +24,9 @@ impl Quirks {
         if self.has(Quirk::TurnsAway) {
             weather.turns_away = 300;
         }
+        if self.has(Quirk::Deserters) {
+            (weather.windows, weather.wide, weather.narrow) = (true, true, false);
+        }
         if self.has(Quirk::SmallBatches) {
             weather.batch = Some(rng.pick(&[1, 2, 5]));
         }
@@ -37,6 +40,9 @@ impl Quirks {
         if self.has(Quirk::Stops) {
             // No agent joins a hub that is stopped.
             setting.hub.startup_grace = Duration::from_secs(300);
+        }
+        if self.has(Quirk::Deserters) {
+            setting.agents.iter_mut().for_each(|it| it.config.workers = 1);
         }
         if self.has(Quirk::Drains) || self.has(Quirk::Trickles) {
             setting.hub.drain_timeout = Duration::from_secs(20_000);

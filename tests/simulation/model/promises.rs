@@ -9,7 +9,7 @@ const MOST_UPSTREAMS: usize = 3;
 /// Each of them on a kept connection and on a fresh one.
 const MOST_ATTEMPTS: usize = 2 * MOST_UPSTREAMS;
 /// What the hub reads of a request that waits, so that it hears of it when its client leaves.
-const HELD: usize = 16 * 1024;
+const HELD: usize = 1 << 20;
 /// The longest that a client's FIN is on its way, or that the hub notices a deadline late.
 const LATE: Micros = 60 * SECOND;
 /// What `Slime-Max-Wait: 5` and the coarseness of deadlines come to.
