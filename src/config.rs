@@ -26,7 +26,7 @@ pub struct HubConfig {
     pub name: String,
     /// Exchanges that are active at once.
     pub concurrent: usize,
-    /// Exchanges that wait, for a worker or for their body.
+    /// Exchanges that wait for a worker.
     pub queue_depth: usize,
     /// The memory that bodies of waiting requests may take beyond their first 16 KiB, in bytes.
     pub hold: u64,
@@ -70,6 +70,19 @@ impl Default for HubConfig {
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             limits: Limits::default(),
         }
+    }
+}
+
+impl HubConfig {
+    /// How many connections a hub takes beyond `max_clients`, as long as they have asked for nothing: agents come as clients do, and
+    /// must be let in where every client waits for them.
+    pub fn newcomers(&self) -> usize {
+        (self.max_clients / 16).max(4)
+    }
+
+    /// How many requests may await their body at once. They are not in the queue yet, and keep nobody out of it.
+    pub fn max_gathering(&self) -> usize {
+        self.queue_depth + 64
     }
 }
 

@@ -284,7 +284,7 @@ fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Tar
 /// Lowers the caps to what the process has descriptors for. What is to be said then.
 fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) -> Option<(Level, String)> {
     let HubConfig { max_clients, max_tunnels, .. } = *config;
-    let wanted = max_clients + max_tunnels + RESERVE;
+    let wanted = max_clients + config.newcomers() + max_tunnels + RESERVE;
     let (got, left) = fall_short(wanted, raise)?;
     // Who asked for more than there is should hear of it; the defaults are only meant to be enough.
     let default = HubConfig::default();
@@ -292,7 +292,9 @@ fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) -> Option<(Le
     let level = if is_asked { Level::Warn } else { Level::Info };
     // Each keeps its share.
     config.max_tunnels = (left * max_tunnels / (max_clients + max_tunnels)).clamp(1, max_tunnels);
-    config.max_clients = left.saturating_sub(config.max_tunnels).clamp(1, max_clients);
+    let left = left.saturating_sub(config.max_tunnels);
+    // The newcomers' share is a sixteenth of the others'.
+    config.max_clients = (left * 16 / 17).min(left.saturating_sub(4)).clamp(1, max_clients);
     let line = format!(
         "only {got} files can be open, and --max-clients {max_clients} with --max-tunnels {max_tunnels} needs {wanted}: the limits \
          are now {} clients and {} tunnels; {}",
@@ -402,9 +404,10 @@ mod tests {
         assert_eq!(fit_hub(&mut config, |wanted| wanted), None);
         assert_eq!((config.max_clients, config.max_tunnels), (16_384, 4096));
         assert!(fit_hub(&mut config, |_| 1024).is_some());
-        assert_eq!((config.max_clients, config.max_tunnels), (717, 179));
+        assert_eq!((config.max_clients, config.max_tunnels), (674, 179));
+        assert!(config.max_clients + config.newcomers() + config.max_tunnels + RESERVE <= 1024);
         assert!(fit_hub(&mut config, |_| 10).is_some());
-        assert_eq!((config.max_clients, config.max_tunnels), (7, 1));
+        assert_eq!((config.max_clients, config.max_tunnels), (3, 1));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Shell<C: Core, N: Net> {
     pub(super) failed: Vec<(Key, Why)>,
     /// Connections to be served in this turn.
     pub(super) ready: Vec<Key>,
+    /// An edge said of some of them that the remote side has closed or reset.
+    has_hangups: bool,
     /// The room of the ready list that is being gone through, while none is.
     spare: Vec<Key>,
     /// Connections that used up their share of this turn.
@@ -83,6 +85,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             scratch: Vec::new(),
             failed: Vec::new(),
             ready: Vec::new(),
+            has_hangups: false,
             spare: Vec::new(),
             later: Vec::new(),
             events: Vec::new(),
@@ -245,6 +248,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                         }
                         conn.writable |= writable;
                         conn.hangup |= hangup;
+                        self.has_hangups |= hangup;
                         if !conn.is_listed {
                             conn.is_listed = true;
                             self.ready.push(key);
@@ -308,6 +312,13 @@ impl<C: Core, N: Net> Shell<C, N> {
             let spare = core::mem::take(&mut self.spare);
             let mut batch = core::mem::replace(&mut self.ready, spare);
             batch.sort_by_key(|key| core::cmp::Reverse(key.kind()));
+            if core::mem::take(&mut self.has_hangups) {
+                // Before anything is read: what has been left must not be begun.
+                for key in &batch {
+                    self.tell_hangup(*key);
+                }
+                self.obey();
+            }
             for key in batch.drain(..) {
                 if let Some(conn) = self.conns.get_mut(key)
                     && !conn.is_put_off
@@ -333,13 +344,19 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.later.shrink_to(KEPT);
     }
 
-    fn serve(&mut self, key: Key) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.hangup && !conn.hangup_told {
+    fn tell_hangup(&mut self, key: Key) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.hangup
+            && !conn.hangup_told
+        {
             conn.hangup_told = true;
             self.core.handle_hangup(key, self.now);
-            self.obey();
         }
+    }
+
+    fn serve(&mut self, key: Key) {
+        self.tell_hangup(key);
+        self.obey();
         self.flush(key);
         self.obey();
         self.pump(key);

@@ -271,9 +271,8 @@ fn time_limits_of_the_hub() {
 #[test]
 fn limits_are_logged_when_they_are_hit() {
     let secret = format!("SLIME_SECRET={SECRET}");
-    let hub = Hub::start(&["--max-clients=1"], &[&secret]);
-    let first = TcpStream::connect(&hub.address).unwrap();
-    let second = TcpStream::connect(&hub.address).unwrap();
+    let hub = Hub::start(&["--max-clients=1", "--startup-grace=1h"], &[&secret]);
+    let [first, second] = [(); 2].map(|()| send(&hub.address, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
     hub.wait_line("the limit of --max-clients");
     drop((first, second));
 
@@ -313,8 +312,8 @@ fn descriptors_are_raised_or_the_line_says_how() {
     let hub = started(&["hub", "--host=127.0.0.1", "--port=0", "--max-clients=400", "--max-tunnels=100"]);
     hub.wait_line("listening on");
     if limit(&hub) < 500 {
-        hub.wait_line("only 256 files can be open, and --max-clients 400 with --max-tunnels 100 needs 628: the limits are now 154 clients and 38 tunnels");
-        hub.wait_line("`ulimit -n 628`, or LimitNOFILE=628");
+        hub.wait_line("only 256 files can be open, and --max-clients 400 with --max-tunnels 100 needs 653: the limits are now 144 clients and 38 tunnels");
+        hub.wait_line("`ulimit -n 653`, or LimitNOFILE=653");
     }
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();

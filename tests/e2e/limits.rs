@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::framing::assert_own;
-use crate::harness::{Cut, DEADLINE, Hub, Rig, Wire, assert_quiet, reply, respond, secure_hub, wait_until};
+use crate::harness::{
+    Cut, DEADLINE, Hub, Rig, Wire, assert_quiet, join, reply, respond, secure_hub, shared_token, wait_until,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -90,6 +92,26 @@ fn bodies_over_the_limit_are_413() {
     let (request, response) =
         rig.exchange(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n{body}"), OK);
     assert_eq!((request.body.len(), response.text().as_str()), (1000, "ok"));
+}
+
+/// In chunks so large that they could go from socket to socket without being looked at.
+#[test]
+fn a_large_body_over_the_limit_is_413() {
+    let rig = Rig::raw_with(&["--max-body", "1m"], &[]);
+    let mut client =
+        rig.hub.client_sending("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1400000\r\n");
+    let mut writer = client.writer();
+    let sending = std::thread::spawn(move || {
+        let piece = vec![b'x'; 1 << 20];
+        (0..20).all(|_| std::io::Write::write_all(&mut writer, &piece).is_ok())
+    });
+    let mut upstream = rig.upstream.accept();
+    upstream.request_head();
+    let (body, cut) = upstream.rest();
+    assert!(cut.is_some() && body.len() <= 1 << 20, "{} bytes passed", body.len());
+    assert_own(&client.response(), 413);
+    drop(client);
+    let _ = sending.join().unwrap();
 }
 
 #[test]
@@ -252,4 +274,31 @@ fn resets_in_every_state_leave_nothing_behind() {
     rig.assert_at_rest(hub_fds, agent_fds);
     let (_, response) = rig.exchange(GET, OK);
     assert_eq!(response.text(), "ok");
+}
+
+#[test]
+fn agents_are_let_in_where_all_clients_wait_for_one() {
+    let hub = Hub::start(&["--max-clients", "3"]);
+    let mut waiting: Vec<Wire> =
+        (0..3).map(|_| hub.client_sending("GET / HTTP/1.1\r\nHost: h\r\nSlime-Block: 1\r\n\r\n")).collect();
+    hub.settle();
+    assert_own(&hub.client_sending(GET).response(), 503);
+    let mut tunnel = join(&hub, shared_token(), "a", 0);
+    for client in &mut waiting {
+        respond(&mut tunnel);
+        assert_eq!(client.response().status(), 200);
+    }
+}
+
+#[test]
+fn heads_without_their_bodies_keep_nobody_out() {
+    let rig = Rig::raw_with(&["--queue-depth", "0"], &[]);
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n";
+    let crowd: Vec<Wire> = (0..200).map(|_| rig.hub.client_sending(post)).collect();
+    rig.hub.settle();
+    for _ in 0..3 {
+        let (request, response) = rig.exchange(format!("{post}x"), OK);
+        assert_eq!((request.text().as_str(), response.text().as_str()), ("x", "ok"));
+    }
+    drop(crowd);
 }

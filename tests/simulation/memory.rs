@@ -32,12 +32,14 @@ impl Promise {
             .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
     }
 
-    /// The same by the caps, as the README says it. Who comes back from a lost tunnel waits beside those of the queue.
+    /// The same by the caps, as the README says it: there are a sixteenth more of clients, four at least; what awaits its
+    /// body has as many places as the queue, and 64 more; and who comes back from a lost tunnel waits beside those of the queue.
     fn formula(&self) -> String {
         let Self { outside, waiting, active, tunnel, .. } = self;
-        let concurrent = active + waiting;
+        let fixed = (4 * outside + 64 * waiting).div_ceil(1024);
+        let (outside, queued, concurrent) = ((outside * 17).div_ceil(16), 2 * waiting, active + waiting);
         format!(
-            "--hold + {outside} KB x --max-clients + {waiting} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
+            "--hold + {fixed} MB + {outside} KB x --max-clients + {queued} KB x --queue-depth + {concurrent} KB x --concurrent + {tunnel} KB x --max-tunnels"
         )
     }
 }

@@ -10,9 +10,10 @@ use slime::net::Net;
 use slime::net::shell::{LISTENER_TOKENS, Shell, Targets};
 use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
+use slime::proto::tunnel::Hello;
 
 use crate::calls::{SimNet, Socket};
-use crate::setting::token_key;
+use crate::setting::{plain_token, token_key};
 use crate::world::{SECOND, Weather, World};
 
 const PORT: u16 = 80;
@@ -165,4 +166,41 @@ fn deadlines_pass_though_batches_are_always_full() {
         late += bench.answers(&mut slow).1;
     }
     assert_eq!(late, 1);
+}
+
+/// The end of a request that waits lies in the same batch of events as the response before it.
+#[test]
+fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
+    let mut bench = Bench::new(Weather::default());
+    let mut sockets = bench.clients(3).into_iter();
+    let (mut left, mut busy, mut agent) =
+        (sockets.next().unwrap(), sockets.next().unwrap(), sockets.next().unwrap());
+    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
+    let mut hello = Vec::new();
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None }.write("hub", "", None, &mut hello);
+    for (socket, bytes) in [
+        (&mut agent, hello.as_slice()),
+        (&mut busy, b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n"),
+        (&mut left, b"GET /left HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ] {
+        bench.send(socket, bytes);
+        bench.pass(SECOND);
+        bench.turns(40);
+    }
+    let census = bench.hub.core().census();
+    assert_eq!((census.active, census.queued), (1, 1));
+    bench.clients.shutdown(&mut left).unwrap();
+    bench.send(&mut agent, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    bench.pass(SECOND);
+    bench.turns(40);
+    bench.pass(SECOND);
+    let mut buffer = vec![0; 100_000];
+    let mut seen = Vec::new();
+    while let Ok(n @ 1..) = bench.clients.read(&mut agent, &mut buffer) {
+        seen.extend_from_slice(&buffer[..n]);
+    }
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(seen.contains("GET /busy ") && !seen.contains("/left"), "{seen}");
+    let census = bench.hub.core().census();
+    assert_eq!((census.active, census.queued, census.tunnels), (0, 0, 1));
 }

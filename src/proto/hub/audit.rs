@@ -1,7 +1,9 @@
 //! What holds of the hub's tables between two turns, whatever happened before. For tests, which ask after every turn.
 
 use super::hold::Share;
-use super::{ClientState, Exchange, Hub, Phase, Standing, TunnelState};
+use super::{Client, ClientState, Exchange, Expectation, Gate, Hub, Phase, Standing, Tunnel, TunnelState};
+use crate::proto::exchange::Response;
+use crate::proto::timer::Mono;
 
 /// Bytes by which a trailer section may become longer when it is written anew: a space for each field.
 const MOST_ADDED: usize = 100;
@@ -15,6 +17,8 @@ impl Hub {
             (self.are_pairs_broken(), "an exchange and its client or tunnel are not one another's"),
             (self.is_pool_wrong(), "the pool holds what takes no work, or not what does"),
             (self.is_anyone_unarmed(), "a deadline has no wake-up"),
+            (self.waits_for_ever(), "something waits without a limit that the table of states does not name"),
+            (self.has_left_and_waits(), "a request waits whose client has left"),
             (self.is_beyond_a_cap(), "there is more than a cap allows"),
             (self.is_budget_wrong(), "what is held of requests is not what the budget says"),
             (self.has_overlooked(), "a request waits, though a worker that could serve it is free"),
@@ -33,7 +37,7 @@ impl Hub {
         };
         self.tails != self.clients.iter().filter(|(_, client)| client.takes_tail()).count()
             || self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
-            || self.gathering != self.phases(|it| matches!(it, Phase::Gathering { .. }))
+            || self.gathering.len() != self.phases(|it| matches!(it, Phase::Gathering { .. }))
             || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
             || self.phases(|it| matches!(it, Phase::Queued { place: None, .. })) > 0
             || self.idle.len() != clients(|it| matches!(it, ClientState::Waiting { .. }))
@@ -84,6 +88,58 @@ impl Hub {
             || !self.exchanges.iter().all(|(_, it)| it.armed.covers(it.deadline()))
     }
 
+    /// Whether something waits without a limit, though the table of the module's page has one for it.
+    fn waits_for_ever(&self) -> bool {
+        let client = |client: &Client| {
+            matches!(client.state, ClientState::Exchange(_)) || client.deadline() != Mono::NEVER
+        };
+        let tunnel = |tunnel: &Tunnel| match tunnel.state {
+            // Once it has answered, there is no limit but that of its exchange.
+            TunnelState::Busy { exchange, .. } => {
+                let is_answered = |it: &Exchange| it.messages.is_answered();
+                self.exchanges.get(exchange).is_some_and(is_answered) || tunnel.deadline() != Mono::NEVER
+            }
+            TunnelState::Free { .. } | TunnelState::Ending { .. } => tunnel.deadline() != Mono::NEVER,
+        };
+        !self.clients.iter().all(|(_, it)| client(it))
+            || !self.tunnels.iter().all(|(_, it)| tunnel(it))
+            || !self.exchanges.iter().all(|(_, it)| self.has_limit(it))
+    }
+
+    fn has_limit(&self, exchange: &Exchange) -> bool {
+        let messages = &exchange.messages;
+        match exchange.phase {
+            Phase::Gathering { until, .. } => until != Mono::NEVER,
+            Phase::Queued { until, .. } => {
+                let is_patient =
+                    exchange.patience.block == Some(true) && exchange.patience.max_wait.is_none();
+                until != Mono::NEVER || is_patient
+            }
+            Phase::Active { gate, body_by, .. } => match messages.response {
+                // The client waits for a tunnel that gives signs of life, and the hub for the rest of the request.
+                Response::Head { .. } => {
+                    messages.request.is_done() || gate == Gate::AwaitsConnect || body_by != Mono::NEVER
+                }
+                // A request of which no more is expected is none that is awaited.
+                Response::Body { .. } => {
+                    messages.request.is_done()
+                        || gate == Gate::AwaitsConnect
+                        || exchange.held.expectation == Expectation::OfClient
+                        || body_by != Mono::NEVER
+                }
+                Response::Upgraded { inbound_ended, outbound_ended } => {
+                    inbound_ended == outbound_ended || body_by != Mono::NEVER
+                }
+            },
+        }
+    }
+
+    fn has_left_and_waits(&self) -> bool {
+        let has_left = |exchange: &Exchange| self.clients.get(exchange.client).is_some_and(|it| it.left);
+        let waits = |exchange: &Exchange| !matches!(exchange.phase, Phase::Active { .. });
+        self.exchanges.iter().any(|(_, it)| waits(it) && has_left(it))
+    }
+
     fn is_beyond_a_cap(&self) -> bool {
         // Who comes back from a tunnel keeps the place that it had, however full the queue has become.
         let has_returned = |exchange: &Exchange| {
@@ -92,8 +148,10 @@ impl Hub {
         };
         let returned = self.exchanges.iter().filter(|(_, it)| has_returned(it)).count();
         self.active > self.config.concurrent
-            || self.gathering + self.queue.len() > self.config.queue_depth + returned
-            || self.clients.len() > self.config.max_clients
+            || self.queue.len() > self.config.queue_depth + returned
+            || self.gathering.len() > self.config.max_gathering()
+            || self.exchanges.len() > self.config.max_clients
+            || self.clients.len() > self.config.max_clients + self.config.newcomers()
             || self.tunnels.len() > self.config.max_tunnels
     }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use log::{Level, debug, log_enabled};
 
-use super::dispatch::QUEUE_FULL;
+use super::dispatch::CLIENTS_FULL;
 use super::hold::{FREE, Share};
 use super::{
     Client, ClientState, Exchange, Expectation, Held, Hub, Patience, Phase, Refusal, SPARE_NEEDS, Transport,
@@ -214,7 +214,7 @@ impl Hub {
             self.abandon(exchange, "the client left", now);
         } else if client.takes_tail() {
             self.tails -= 1;
-            self.dispatch(now);
+            self.is_dispatch_due = true;
         }
         true
     }
@@ -327,6 +327,10 @@ impl Hub {
             self.refuse(key, refusal, head.method.is_head(), true, now);
             return Ok(());
         }
+        if !self.has_place(now) {
+            self.refuse(key, CLIENTS_FULL, head.method.is_head(), true, now);
+            return Ok(());
+        }
         let by_bearer = match &self.app_password {
             None => false,
             Some(password) => {
@@ -406,8 +410,8 @@ impl Hub {
             },
             lost: 0,
             armed: Armed::default(),
-            // Replaced below, before anybody looks.
-            phase: Phase::Gathering { until: Mono::NEVER },
+            // It gets a place, or a worker, or an answer below, before anybody looks.
+            phase: Phase::Queued { place: None, until: Mono::NEVER },
             label,
             began: now.mono,
         };
@@ -416,22 +420,16 @@ impl Hub {
         };
         self.leave_list(key);
         self.change_client(key, |client| client.state = ClientState::Exchange(exchange));
-        self.gathering += 1;
         let awaits_body =
             matches!(head.framing, Framing::Length(1..)) && expectation != Expectation::OfClient;
         if !awaits_body {
             self.admit(exchange, now);
-        } else if self.gathering + self.queue.len() > self.config.queue_depth {
-            self.fail(exchange, QUEUE_FULL, now);
-        } else {
-            if expects {
-                self.commands.push(Command::Send { key: key.into(), bytes: CONTINUE.to_vec() });
-            }
-            if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                exchange.phase = Phase::Gathering { until: now.mono.after_coarse(self.config.limits.body) };
-            }
-            self.arm_exchange(exchange);
+            return Ok(());
         }
+        if expects {
+            self.commands.push(Command::Send { key: key.into(), bytes: CONTINUE.to_vec() });
+        }
+        self.gather(exchange, now);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use core::time::Duration;
 use log::{Level, debug};
 
 use super::client::CONTINUE;
+use super::upload::gathered_by;
 use super::{
     ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
 };
@@ -17,8 +18,15 @@ use crate::proto::seam::{Close, Command};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::CloseReason;
 
-pub(super) const QUEUE_FULL: Refusal =
+const QUEUE_FULL: Refusal =
     Refusal::new(503, "connection_limit_reached", "the hub's queue is full; try again later");
+pub(super) const CLIENTS_FULL: Refusal =
+    Refusal::new(503, "connection_limit_reached", "the hub has too many clients; try again later");
+pub(super) const GATHERING_FULL: Refusal = Refusal::new(
+    503,
+    "connection_limit_reached",
+    "too many requests wait for their bodies, and this one waited longest; try again later",
+);
 const NO_AGENT: Refusal = Refusal::new(
     503,
     "destination_unavailable",
@@ -50,9 +58,13 @@ const ASKED_GRACE: Duration = Duration::from_secs(1);
 impl Hub {
     /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
     pub(super) fn admit(&mut self, key: ExchangeKey, now: Now) {
+        if self.is_dispatch_due {
+            // Those that wait already come first.
+            self.dispatch(now);
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if let Phase::Gathering { .. } = exchange.phase {
-            self.gathering -= 1;
+        if let Phase::Gathering { place, .. } = exchange.phase {
+            self.gathering.remove(&mut self.exchange_nodes, place);
             // Waiting is what it does until it is matched or refused below; nobody looks in between.
             exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
         }
@@ -78,6 +90,7 @@ impl Hub {
 
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
+        self.is_dispatch_due = false;
         while self.has_permit() && !self.queue.is_empty() {
             while let Some(class) = self.pool.pop_changed().or_else(|| self.queue.pop_changed()) {
                 let first = self.first_served_of(class).map(|(waiter, _)| waiter.arrival);
@@ -184,7 +197,7 @@ impl Hub {
     fn enqueue(&mut self, key: ExchangeKey, now: Now) -> Result<(), Refusal> {
         let Some(exchange) = self.exchanges.get(key) else { return Ok(()) };
         let returning = exchange.lost > 0 || !exchange.need.refused.is_empty();
-        if !returning && self.gathering + self.queue.len() >= self.config.queue_depth {
+        if !returning && self.queue.len() >= self.config.queue_depth {
             return Err(QUEUE_FULL);
         }
         let need = &exchange.need;
@@ -250,12 +263,11 @@ impl Hub {
             return;
         }
         match &mut exchange.phase {
-            Phase::Gathering { until } if *until <= now.mono => {
-                let later = exchange.gathered_by(self.config.limits.body);
-                if later <= now.mono {
+            Phase::Gathering { until, .. } if *until <= now.mono => {
+                let began = exchange.began;
+                *until = gathered_by(began, exchange.held.body, self.config.limits.body);
+                if *until <= now.mono {
                     self.fail(key, BODY_LATE, now);
-                } else {
-                    exchange.phase = Phase::Gathering { until: later };
                 }
             }
             Phase::Queued { until, .. } if *until <= now.mono => {
@@ -391,7 +403,8 @@ impl Hub {
             self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), why, now);
         }
         self.recycle(exchange.need);
-        self.dispatch(now);
+        // Not before all who left are known to have: one of them might be given what another one had.
+        self.is_dispatch_due = true;
     }
 
     /// The tunnel under an exchange is gone (and out of all tables). The exchange gets another one, if that is permitted.
@@ -465,7 +478,9 @@ impl Hub {
         let mut exchange = self.exchanges.remove(key)?;
         self.give_back(&mut exchange.held.share);
         match exchange.phase {
-            Phase::Gathering { .. } => self.gathering -= 1,
+            Phase::Gathering { place, .. } => {
+                self.gathering.remove(&mut self.exchange_nodes, place);
+            }
             Phase::Queued { place, .. } => {
                 if let Some(place) = place {
                     self.queue.leave(place);

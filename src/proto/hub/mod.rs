@@ -8,6 +8,33 @@
 //!
 //! This module owns the tables and hands events to its parts: `client` reads requests and admits them, `dispatch` matches
 //! waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
+//! `upload` takes bodies in, and `hold` knows how much of them may be kept.
+//!
+//! # Who has to act, and which limit ends it
+//!
+//! No state waits for ever, but for those that are marked: `audit` holds the tables to this after every turn of the tests.
+//!
+//! | State | Who has to act | What ends it |
+//! |---|---|---|
+//! | client, waiting for its first head, or within a head | the client | `--head-timeout` (408 within a head) |
+//! | client, between two requests | the client | `--idle-timeout` |
+//! | client, ending | the client, by FIN | [`Limits::linger`](crate::config::Limits::linger) |
+//! | client, any of these, while bytes wait for it | the client, by taking some | `--stall-timeout` |
+//! | exchange, gathering | the client, by sending its body | `--body-timeout`, and a second for each kilobyte beyond 16 KiB (408) |
+//! | exchange, queued | an agent | `--queue-timeout`, `Slime-Max-Wait`; **none** with `Slime-Block: 1`: the client's leaving |
+//! | exchange, its body waits for the agent's connection | the agent | the tunnel's signs of life |
+//! | exchange, the client waits for a 100 | the upstream | five seconds: then the hub says it |
+//! | exchange, its body is on its way | the client | `--stall-timeout` without a byte of request or response (408) |
+//! | exchange, its body waits in the tunnel | the agent, by taking some | ten times `--stall-timeout` for the tunnel |
+//! | exchange, no response head | the upstream | the tunnel's signs of life; `--response-timeout`, if set (504) |
+//! | exchange, its response is on its way | the upstream | **none**: a job takes as long as it takes; the client's leaving, the tunnel's end (TCP keep-alive) |
+//! | exchange, upgraded | either side | **none** until one side has ended, then `--stall-timeout` without a byte |
+//! | tunnel, free | the agent, by signs of life | three times `--heartbeat` without one |
+//! | tunnel, busy, no response head | the agent, by signs of life | three and a half times `--heartbeat` |
+//! | tunnel, busy, replaced by another one | the agent | [`Limits::linger`](crate::config::Limits::linger) without a byte |
+//! | tunnel, busy, answered | the agent | **none** of its own: that of the exchange |
+//! | tunnel, ending | the agent, by FIN | [`Limits::linger`](crate::config::Limits::linger) |
+//!
 //! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
 //! [`super::queue`].
 
@@ -68,8 +95,12 @@ pub struct Hub {
     active: usize,
     /// Clients that take the rest of a response whose exchange is over: they have its permit still.
     tails: usize,
-    /// Exchanges in [`Phase::Gathering`].
-    gathering: usize,
+    /// Exchanges in [`Phase::Gathering`], the first of them first.
+    gathering: List,
+    /// Of `gathering`.
+    exchange_nodes: Arena<ExchangeKey>,
+    /// A permit has become free, or a tunnel, and nobody has looked yet whether anyone waits for it.
+    is_dispatch_due: bool,
     /// What may be held of requests that wait.
     budget: Budget,
     arrivals: u64,
@@ -188,7 +219,7 @@ struct Exchange {
 
 enum Phase {
     /// Its body is awaited, until it is complete or fills what is held of it.
-    Gathering { until: Mono },
+    Gathering { place: NodeId, until: Mono },
     /// It waits for a worker.
     /// It has no place only for a moment, between two attempts to find it one.
     Queued { place: Option<Place>, until: Mono },
@@ -323,7 +354,7 @@ impl Exchange {
     /// As [`Client::deadline`].
     fn deadline(&self) -> Mono {
         match self.phase {
-            Phase::Gathering { until } | Phase::Queued { until, .. } => until,
+            Phase::Gathering { until, .. } | Phase::Queued { until, .. } => until,
             Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
         }
     }
@@ -351,7 +382,9 @@ impl Hub {
             client_nodes: Arena::default(),
             active: 0,
             tails: 0,
-            gathering: 0,
+            gathering: List::default(),
+            exchange_nodes: Arena::default(),
+            is_dispatch_due: false,
             arrivals: 0,
             spare_needs: Vec::new(),
             sweep_at: Mono::NEVER,
@@ -368,7 +401,7 @@ impl Hub {
             exchanges: self.exchanges.len(),
             active: self.active,
             tails: self.tails,
-            gathering: self.gathering,
+            gathering: self.gathering.len(),
             queued: self.queue.len(),
             held: self.budget.taken(),
         }
@@ -451,15 +484,8 @@ pub struct Census {
 
 impl Core for Hub {
     fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key> {
-        if self.clients.len() >= self.config.max_clients {
-            let line = format_args!(
-                "there are {} client connections, the limit of --max-clients: closing idle ones, or new ones if none is idle",
-                self.clients.len()
-            );
-            self.notices.say(Level::Warn, ("clients", 0), now.mono, line);
-            if !self.make_room(now) {
-                return None;
-            }
+        if self.clients.len() >= self.config.max_clients && !self.lets_newcomer_in(now) {
+            return None;
         }
         let key = self.clients.insert(Client {
             peer: peer.ip().to_canonical(),
@@ -615,6 +641,9 @@ impl Core for Hub {
     }
 
     fn handle_batch_end(&mut self, now: Now) {
+        if self.is_dispatch_due {
+            self.dispatch(now);
+        }
         self.check_drained(now);
         let entries = self.clients.len() + self.tunnels.len() + self.exchanges.len();
         self.timers.prune(entries, |key| match key.kind() {
@@ -629,6 +658,7 @@ impl Core for Hub {
         self.exchanges.end_batch();
         self.pool.end_batch(|class| self.queue.has_waiters(class));
         self.queue.end_batch();
+        self.exchange_nodes.end_batch();
         self.budget.end_batch();
     }
 
@@ -638,6 +668,41 @@ impl Core for Hub {
 }
 
 impl Hub {
+    /// All clients that there may be are there. Whether one more may be let in, at the cost of one that can be spared or because it
+    /// may be an agent that they wait for.
+    fn lets_newcomer_in(&mut self, now: Now) -> bool {
+        let newcomers = self.config.newcomers();
+        let is_full = self.clients.len() >= self.config.max_clients + newcomers;
+        if self.idle.len() < newcomers && !is_full {
+            return true;
+        }
+        self.note_full(now);
+        if self.idle.len() < newcomers && self.evict(|hub| &hub.ending, now) {
+            return true;
+        }
+        self.make_room(now)
+    }
+
+    /// Whether one more client may begin an exchange.
+    fn has_place(&mut self, now: Now) -> bool {
+        let others = |hub: &Self| hub.clients.len().saturating_sub(hub.idle.len());
+        while others(self) >= self.config.max_clients {
+            if !self.evict(|hub| &hub.ending, now) {
+                self.note_full(now);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn note_full(&mut self, now: Now) {
+        let line = format_args!(
+            "there are {} client connections, the limit of --max-clients: idle ones are closed, else new ones",
+            self.clients.len()
+        );
+        self.notices.say(Level::Warn, ("clients", 0), now.mono, line);
+    }
+
     /// Closes the client that can be spared best: the one that has been idle the longest, else one that has its last response and
     /// is only waited for. False if all the others want something.
     fn make_room(&mut self, now: Now) -> bool {

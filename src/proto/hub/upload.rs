@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::client::TOO_LARGE;
+use super::dispatch::GATHERING_FULL;
 use super::hold::FREE;
 use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase};
 use crate::proto::http1::body::Progress;
@@ -25,12 +26,6 @@ impl Exchange {
         }
     }
 
-    /// By when the body that it awaits must be there, or fill what is held of it. What has come buys time for more.
-    pub(super) fn gathered_by(&self, limit: Duration) -> Mono {
-        let beyond = self.held.body.saturating_sub(FREE as u64);
-        self.began.after_coarse(limit + Duration::from_secs(beyond / SLOWEST))
-    }
-
     /// A byte went one way or the other. As long as there are any the exchange does not stand still.
     pub(super) fn note_progress(&mut self, stalled_by: Mono) {
         if let Phase::Active { body_by, .. } = &mut self.phase
@@ -41,7 +36,32 @@ impl Exchange {
     }
 }
 
+/// By when the body of a request that came then must be there, or fill what is held of it. What has come buys time for more.
+pub(super) fn gathered_by(began: Mono, body: u64, limit: Duration) -> Mono {
+    let beyond = body.saturating_sub(FREE as u64);
+    began.after_coarse(limit + Duration::from_secs(beyond / SLOWEST))
+}
+
 impl Hub {
+    /// An exchange waits for its body. Where too many do, the one that has for the longest goes on with what it has, or must go.
+    pub(super) fn gather(&mut self, key: ExchangeKey, now: Now) {
+        if self.gathering.len() >= self.config.max_gathering()
+            && let Some(oldest) = self.gathering.front(&self.exchange_nodes).copied()
+        {
+            if self.exchanges.get(oldest).is_some_and(|exchange| exchange.held.body >= FREE as u64) {
+                self.admit(oldest, now);
+            } else {
+                self.fail(oldest, GATHERING_FULL, now);
+            }
+        }
+        let place = self.gathering.push_back(&mut self.exchange_nodes, key);
+        let until = gathered_by(now.mono, 0, self.config.limits.body);
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.phase = Phase::Gathering { place, until };
+        }
+        self.arm_exchange(key);
+    }
+
     pub(super) fn unseen_of_client(&self, key: ClientKey) -> u64 {
         let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
             return 0;

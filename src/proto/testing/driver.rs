@@ -136,6 +136,10 @@ impl<C: Core> Driver<C> {
         }
         let mut keys: Vec<Key> = self.conns.keys().copied().collect();
         keys.sort_by_key(|key| core::cmp::Reverse(key.kind()));
+        for key in &keys {
+            self.tell_hangup(*key, wires, now);
+        }
+        self.obey(wires, now);
         for key in keys {
             let waits = self.waits(key);
             let Some(conn) = self.conns.get_mut(&key) else { continue };
@@ -159,14 +163,20 @@ impl<C: Core> Driver<C> {
         self.dials.clear();
     }
 
-    fn serve(&mut self, key: Key, wires: &mut Wires, now: Now) {
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        if !conn.hangup_told && wires.hung_up(conn.wire) {
+    fn tell_hangup(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        if let Some(conn) = self.conns.get_mut(&key)
+            && !conn.hangup_told
+            && wires.hung_up(conn.wire)
+        {
             conn.hangup_told = true;
             wires.moves += 1;
             self.core.handle_hangup(key, now);
-            self.obey(wires, now);
         }
+    }
+
+    fn serve(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        self.tell_hangup(key, wires, now);
+        self.obey(wires, now);
         self.flush(key, wires, now);
         self.obey(wires, now);
         self.pump(key, wires, now);

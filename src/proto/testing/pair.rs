@@ -322,6 +322,12 @@ impl Pair {
         self.settle();
     }
 
+    /// As [`Pair::close`], together with what is done next.
+    pub(crate) fn close_quietly(&mut self, raw: Raw) {
+        self.raws[raw.0].closed = true;
+        self.wires.close(self.raws[raw.0].wire);
+    }
+
     pub(crate) fn reset(&mut self, raw: Raw) {
         self.raws[raw.0].closed = true;
         self.wires.reset(self.raws[raw.0].wire);

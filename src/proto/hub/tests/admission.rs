@@ -277,6 +277,36 @@ fn a_body_beyond_the_limit_is_413() {
 }
 
 #[test]
+fn a_body_beyond_the_limit_is_413_though_nobody_would_have_to_look_at_it() {
+    for queued in [false, true] {
+        let setup = Setup { splices: true, ..Setup::default() }.hub(|hub| hub.max_body = Some(1_000_000));
+        let (mut pair, busy) = if queued {
+            let at = setup.at_upstream(GET);
+            (at.pair, Some(at.upstream))
+        } else {
+            (setup.joined(), None)
+        };
+        let client = pair.client();
+        pair.send(client, put_chunked(""));
+        // One chunk of 20 MB, of which no more comes.
+        pair.send(client, format!("1312d00\r\n{}", "x".repeat(900_000)));
+        let upstream = match busy {
+            Some(upstream) => {
+                pair.send(upstream, OK);
+                upstream
+            }
+            None => pair.upstream(),
+        };
+        assert!(pair.got(upstream).ends_with('x'), "it goes on as it comes");
+        pair.send(client, "x".repeat(200_000));
+        assert_refused(&mut pair, client, 413, "larger than this hub");
+        assert!(pair.got(upstream).len() < 100_001);
+        assert!(pair.ended(upstream).is_some());
+        pair.assert_quiet(1);
+    }
+}
+
+#[test]
 fn the_app_password_comes_first_and_goes_no_further() {
     let setup = || Setup::default().hub(|hub| hub.app_password = Some("geheim".to_owned()));
     for wrong in [

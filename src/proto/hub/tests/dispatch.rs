@@ -349,25 +349,104 @@ fn a_tunnel_whose_heartbeat_is_under_way_counts_as_free_for_a_second() {
 }
 
 #[test]
-fn the_queue_has_an_end_and_those_that_await_their_body_count() {
+fn the_queue_has_an_end() {
     let (mut at, second) = Setup::default().hub(|hub| hub.queue_depth = 3).queued(GET);
     let post = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1\r\n\r\n";
-    let third = ask(&mut at.pair, post);
-    let fourth = ask(&mut at.pair, post);
-    assert_eq!((at.pair.hub.core.census().queued, at.pair.hub.core.census().gathering), (1, 2));
-    let fifth = ask(&mut at.pair, GET);
-    assert_refused(&mut at.pair, fifth, 503, "queue is full");
-    let sixth = ask(&mut at.pair, post);
-    assert_refused(&mut at.pair, sixth, 503, "queue is full");
-    assert_closed(&mut at.pair, sixth);
-    // Who had a place keeps it once its body is there.
+    // They wait elsewhere until their body is there.
+    let [third, fourth, late] = [(); 3].map(|()| ask(&mut at.pair, post));
+    assert_eq!((at.pair.hub.core.census().queued, at.pair.hub.core.census().gathering), (1, 3));
     at.pair.send(third, "x");
     at.pair.send(fourth, "x");
     assert_eq!(at.pair.hub.core.census().queued, 3);
+    let fifth = ask(&mut at.pair, GET);
+    assert_refused(&mut at.pair, fifth, 503, "queue is full");
+    at.pair.send(late, "x");
+    assert_refused(&mut at.pair, late, 503, "queue is full");
     at.pair.close(second);
     at.pair.send(fifth, GET);
     assert_eq!((at.pair.got(fifth).as_str(), at.pair.hub.core.census().queued), ("", 3));
     at.pair.assert_quiet(1);
+}
+
+#[test]
+fn heads_whose_bodies_do_not_come_keep_nobody_out() {
+    let post = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 30000\r\n\r\n";
+    for queue_depth in [0, 3] {
+        let mut pair = Setup::default().hub(|hub| hub.queue_depth = queue_depth).joined();
+        let most = queue_depth + 64;
+        let mut waiting: Vec<Raw> = (0..most).map(|_| ask(&mut pair, post)).collect();
+        assert_eq!(pair.hub.core.census().gathering, most);
+        // Another one is served all the same, at the cost of the one that has waited the longest.
+        let other = ask(&mut pair, "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1\r\n\r\nx");
+        assert_refused(&mut pair, waiting.remove(0), 503, "wait for their bodies");
+        let upstream = pair.upstream();
+        assert!(pair.got(upstream).ends_with("\r\n\r\nx"));
+        pair.send(upstream, OK);
+        assert_eq!(pair.got(other), WAS_OK);
+        // One that has sent much goes on with that.
+        let body = "y".repeat(30_000);
+        pair.send(waiting[0], &body[..20_000]);
+        let more = [ask(&mut pair, post), ask(&mut pair, post)];
+        assert!(pair.got(upstream).ends_with('y'));
+        pair.send(waiting[0], &body[20_000..]);
+        pair.send(upstream, OK);
+        assert_eq!(pair.got(waiting[0]), WAS_OK);
+        assert_eq!(pair.hub.core.census().gathering, most);
+        for client in more {
+            assert_eq!((pair.got(client).as_str(), pair.ended(client)), ("", None));
+        }
+        pair.assert_quiet(1);
+    }
+}
+
+#[test]
+fn who_left_is_not_given_what_became_free_in_the_same_turn() {
+    // A worker, because its response came.
+    let (mut pair, agents) = with_agents(Setup::hub_only(), 1);
+    let first = ask(&mut pair, &get("/first", ""));
+    assert_eq!(path_at(&mut pair, agents[0]), "/first");
+    let left = ask(&mut pair, &get("/left", ""));
+    let stays = ask(&mut pair, &get("/stays", ""));
+    pair.send_quietly(agents[0], OK);
+    pair.close(left);
+    assert!(pair.got(first).starts_with("HTTP/1.1 200 "));
+    assert_eq!(path_at(&mut pair, agents[0]), "/stays");
+    pair.close(stays);
+    pair.assert_quiet(0);
+
+    // A permit, because its client left, too.
+    let (mut pair, agents) = with_agents(Setup::hub_only().hub(|hub| hub.concurrent = 1), 2);
+    let [first, left, stays] = ["/first", "/left", "/stays"].map(|path| ask(&mut pair, &get(path, "")));
+    assert_eq!(path_at(&mut pair, agents[0]), "/first");
+    pair.close_quietly(first);
+    pair.close(left);
+    assert_eq!(path_at(&mut pair, agents[1]), "/stays");
+    pair.close(stays);
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn agents_are_let_in_where_all_clients_wait_for_one() {
+    let mut pair = Setup::hub_only().hub(|hub| hub.max_clients = 3).start();
+    let waiting: Vec<Raw> =
+        (0..3).map(|at| ask(&mut pair, &get(&format!("/{at}"), "Slime-Block: 1\r\n"))).collect();
+    // There is no place for one more request.
+    let more = ask(&mut pair, &get("/more", "Slime-Block: 1\r\n"));
+    assert_refused(&mut pair, more, 503, "too many clients");
+    // Nor do others that say nothing keep an agent out.
+    let silent: Vec<Raw> = (0..20).map(|_| pair.client()).collect();
+    let agent = pair.raw_agent(&token(1), 0);
+    assert!(pair.got(agent).contains("GET /0 "));
+    for (at, client) in waiting.iter().enumerate() {
+        pair.send(agent, OK);
+        assert!(pair.got(*client).starts_with("HTTP/1.1 200 "), "{at}");
+    }
+    // Those that were let in early are clients like others now.
+    let last = *silent.last().unwrap();
+    pair.send(last, get("/last", ""));
+    assert_eq!(pair.hub.core.census().exchanges, 1);
+    assert!(pair.got(agent).contains("GET /last "));
+    pair.assert_quiet(0);
 }
 
 #[test]

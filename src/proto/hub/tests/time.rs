@@ -288,29 +288,29 @@ fn an_early_response_reaches_those_who_take_it_slowly() {
 
 #[test]
 fn the_longest_idle_client_makes_room_for_a_new_one() {
+    // Four more are let in who have asked for nothing.
     let mut pair = Setup::default().hub(|hub| hub.max_clients = 3).joined();
     let busy = pair.client();
     pair.send(busy, GET);
-    let first = pair.client();
-    let second = pair.client();
-    let third = pair.client();
-    assert_closed(&mut pair, first);
-    assert_eq!((pair.ended(second), pair.ended(third), pair.ended(busy)), (None, None, None));
+    let idle: Vec<Raw> = (0..4).map(|_| pair.client()).collect();
+    assert!(idle.iter().all(|client| pair.ended(*client).is_none()));
+    let newest = pair.client();
+    assert_closed(&mut pair, idle[0]);
     // A connection that was used is younger than one that waited all the time.
     let upstream = pair.upstream();
     pair.send(upstream, OK);
     assert_eq!(pair.got(busy), WAS_OK);
-    let fourth = pair.client();
-    assert_closed(&mut pair, second);
-    pair.send(third, GET);
-    pair.send(fourth, GET);
-    let fifth = pair.client();
-    assert_closed(&mut pair, busy);
-    pair.send(fifth, GET);
-    // All are busy now: a newcomer is turned away.
-    let sixth = pair.client();
-    assert_closed(&mut pair, sixth);
-    assert_eq!(pair.hub.core.census().clients, 3);
+    let other = pair.client();
+    assert_closed(&mut pair, idle[1]);
+    for client in [idle[2], newest, other] {
+        pair.send(client, GET);
+    }
+    assert_eq!((pair.hub.core.census().clients, pair.hub.core.census().exchanges), (5, 3));
+    // All that may ask do so now: another request is turned away.
+    pair.send(idle[3], GET);
+    assert_refused(&mut pair, idle[3], 503, "too many clients");
+    assert_closed(&mut pair, idle[3]);
+    assert_eq!(pair.ended(busy), None);
     pair.assert_quiet(1);
 }
 
@@ -325,28 +325,24 @@ fn one_that_cannot_be_accepted_costs_an_idle_one() {
 }
 
 #[test]
-fn clients_that_are_waited_for_make_room_after_the_idle_ones() {
+fn clients_that_are_waited_for_make_room_for_those_that_ask() {
     let mut pair = Setup::default().hub(|hub| hub.max_clients = 3).joined();
-    let [first, second] = [(); 2].map(|()| {
+    let ending = [(); 3].map(|()| {
         let client = pair.client();
         pair.send(client, "GARBAGE\r\n\r\n");
         assert!(pair.got(client).starts_with("HTTP/1.1 400 "));
         client
     });
-    let idle = pair.client();
-    let third = pair.client();
-    assert_closed(&mut pair, idle);
-    pair.send(third, GET);
-    let fourth = pair.client();
-    pair.send(fourth, GET);
-    let fifth = pair.client();
-    pair.send(fifth, GET);
     assert_eq!(pair.hub.core.census().clients, 3);
-    assert_eq!((pair.ended(third), pair.ended(fourth), pair.ended(fifth)), (None, None, None));
-    assert!(pair.ended(first).is_some() && pair.ended(second).is_some());
-    // They are busy, all of them.
-    let sixth = pair.client();
-    assert_closed(&mut pair, sixth);
+    for _ in 0..3 {
+        let client = pair.client();
+        pair.send(client, GET);
+        assert_eq!(pair.ended(client), None);
+    }
+    let census = pair.hub.core.census();
+    assert_eq!((census.clients, census.exchanges), (3, 3));
+    assert!(ending.iter().all(|client| pair.ended(*client).is_some()));
+    pair.assert_quiet(1);
 }
 
 #[test]
