@@ -28,7 +28,7 @@ impl Agent {
         match &mut worker.state {
             WorkerState::Finishing(_) => self.next(key, now),
             WorkerState::Serving(serving) => match serving.leg {
-                Leg::Dialling { .. } => self.refuse(key, index, describe(reason), now),
+                Leg::Dialling { seen, .. } => self.not_reached(key, index, seen, describe(reason), now),
                 // Dead since it was last used: the upstream has not seen this request, or may see it twice.
                 Leg::Paired { reused: true, .. }
                     if !serving.messages.is_answered()
@@ -36,8 +36,10 @@ impl Agent {
                         && (!reason.written && serving.whole || serving.is_repeatable()) =>
                 {
                     let tunnel = serving.tunnel;
+                    // What came of a head on the old connection is not a part of the one to come.
+                    serving.messages.await_another_head();
                     self.commands.push(Command::Unpair(tunnel.into()));
-                    self.dial_upstream(key, now);
+                    self.dial_upstream(key, reason.written, now);
                 }
                 Leg::Paired { .. } if serving.messages.is_answered() => {
                     self.cut(key, "the upstream broke off its response", now)
@@ -84,11 +86,11 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return };
         let (index, pace) = (worker.upstream, worker.backoff.pace());
         let WorkerState::Serving(serving) = &mut worker.state else { return };
-        if let Leg::Dialling { upstream, until } = serving.leg
+        if let Leg::Dialling { upstream, until, seen } = serving.leg
             && until <= now.mono
         {
             self.drop_upstream(upstream);
-            self.refuse(key, index, "it does not answer", now);
+            self.not_reached(key, index, seen, "it does not answer", now);
             return;
         }
         // Who takes nothing of what waits for it has a deadline of its own for that.
@@ -142,6 +144,16 @@ impl Agent {
                 self.break_upstream(upstream, is_fed);
                 self.next(key, now);
             }
+        }
+    }
+
+    /// No connection could be made. A refusal promises that the upstream has seen nothing of the request.
+    fn not_reached(&mut self, key: WorkerKey, index: u16, seen: bool, why: &'static str, now: Now) {
+        if seen {
+            self.upstream_is_down(index, why, now);
+            self.fail(key, BROKE, now);
+        } else {
+            self.refuse(key, index, why, now);
         }
     }
 

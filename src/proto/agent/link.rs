@@ -347,6 +347,8 @@ impl Agent {
                 self.commands.push(Command::Send { key: tunnel.into(), bytes: write_refusal(why, true) });
                 self.arm_worker(key);
             }
+            // The hub may have taken it in and sent a request already: it withdraws as soon as it has joined.
+            WorkerState::Joining { ready: true, .. } => {}
             WorkerState::Joined { tunnel, .. }
             | WorkerState::Joining { tunnel, .. }
             | WorkerState::Passing { tunnel, .. }

@@ -95,8 +95,8 @@ pub(super) enum Leg {
     Gathering(usize),
     /// A probe occupies the worker.
     Waiting,
-    /// A connection is being made.
-    Dialling { upstream: UpstreamKey, until: Mono },
+    /// A connection is being made. The upstream may have `seen` the request on a kept connection that broke under it.
+    Dialling { upstream: UpstreamKey, until: Mono, seen: bool },
     /// The request is on its way. A connection that was used before may turn out to be dead.
     Paired { upstream: UpstreamKey, reused: bool },
 }
@@ -342,9 +342,9 @@ impl Agent {
             }
             Some(kept) => {
                 self.drop_upstream(kept.connection);
-                self.dial_upstream(key, now);
+                self.dial_upstream(key, false, now);
             }
-            None => self.dial_upstream(key, now),
+            None => self.dial_upstream(key, false, now),
         }
     }
 
@@ -362,14 +362,14 @@ impl Agent {
         }
     }
 
-    pub(super) fn dial_upstream(&mut self, key: WorkerKey, now: Now) {
+    pub(super) fn dial_upstream(&mut self, key: WorkerKey, seen: bool, now: Now) {
         let limit = self.config.limits.connect;
         let of = UpstreamOf::Worker(key);
         let upstream = self.upstreams.insert(Upstream { armed: Armed::default(), send_by: Mono::NEVER, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let index = worker.upstream;
         let (Some(upstream), WorkerState::Serving(serving)) = (upstream, &mut worker.state) else { return };
-        serving.leg = Leg::Dialling { upstream, until: now.mono.after(limit) };
+        serving.leg = Leg::Dialling { upstream, until: now.mono.after(limit), seen };
         self.commands.push(Command::Dial { key: upstream.into(), target: Target::Upstream(index) });
         self.arm_worker(key);
     }

@@ -346,6 +346,11 @@ fn a_draining_agent_ends_whatever_it_is_doing() {
         pair.to_hub = reach;
         pair.settle();
         pair.drain_agent();
+        if reach == Reach::Raw {
+            // The hub may have sent a request behind an answer that is on its way.
+            assert_eq!(pair.agents[0].exit, None);
+            pair.advance(seconds(5));
+        }
         assert_eq!(pair.agents[0].exit, Some(0), "{reach:?}");
     }
     // Withdrawn.
@@ -363,4 +368,38 @@ fn a_draining_agent_ends_whatever_it_is_doing() {
     at.pair.finish(at.client);
     at.pair.finish(at.upstream);
     assert_eq!(at.pair.agents[0].exit, Some(0));
+}
+
+#[test]
+fn a_request_that_crosses_the_end_of_a_handshake_is_refused() {
+    let refusal = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: draining\r\n\r\n";
+    let request = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab";
+    let all = format!("{WELCOME}{request}");
+    for at in 0..=all.len() {
+        let (mut pair, hub) = dialled(Setup::default());
+        assert_eq!(pair.got(hub), hello("?1"));
+        pair.drain_agent();
+        assert_eq!(pair.ended(hub), None, "the hub would take the request for lost");
+        pair.send(hub, &all[..at]);
+        pair.send(hub, &all[at..]);
+        assert_eq!((pair.got(hub).as_str(), pair.arrivals()), (refusal, 0), "split at {at}");
+        pair.close(hub);
+        assert_eq!(pair.agents[0].exit, Some(0));
+    }
+}
+
+#[test]
+fn a_request_whose_sender_has_left_is_not_started() {
+    let finish = |pair: &mut Pair, hub: Raw| {
+        let wire = pair.wire(hub);
+        pair.wires.shutdown(wire);
+        pair.settle();
+    };
+    for leave in [Pair::close, Pair::reset, finish] {
+        let (mut pair, hub) = joined(Setup::default());
+        pair.send_quietly(hub, GET);
+        leave(&mut pair, hub);
+        assert_eq!(pair.arrivals_of(Target::Upstream(0)), 0, "it was sent to the upstream");
+        joins_again(&mut pair, "?1");
+    }
 }

@@ -216,6 +216,44 @@ fn a_kept_connection_that_dies_under_a_request_is_replaced_once_if_that_is_harml
 }
 
 #[test]
+fn a_request_that_the_upstream_may_have_seen_is_never_refused() {
+    for end in [Pair::close, Pair::reset, Pair::finish] {
+        for partial in ["", "HTTP/1.1 20"] {
+            for reach in [Reach::Fails(Unreachable::Refused), Reach::Silent] {
+                let (mut pair, hub, upstream) = kept();
+                pair.to_upstream = reach;
+                pair.send(hub, GET);
+                assert_eq!(pair.got(upstream), TO_UPSTREAM);
+                pair.send(upstream, partial);
+                end(&mut pair, upstream);
+                pair.advance(seconds(5));
+                let got = pair.got(hub);
+                assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+                // No other request comes to an upstream that is gone.
+                let reason =
+                    if reach == Reach::Silent { "it does not answer" } else { "nobody listens there" };
+                assert!(got.ends_with(&refusal(reason)), "{got}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_head_of_an_answer_on_a_fresh_connection_is_its_own() {
+    for partial in 0..200 {
+        let (mut pair, hub, upstream) = kept();
+        pair.send(hub, GET);
+        let head = format!("HTTP/1.1 200 OK\r\nX-Long: {}", "x".repeat(200));
+        pair.send(upstream, &head[..partial]);
+        pair.close(upstream);
+        let fresh = pair.upstream();
+        assert_eq!(pair.got(fresh), TO_UPSTREAM);
+        pair.send(fresh, OK);
+        assert_eq!(pair.got(hub), OK, "after {partial} bytes of another head");
+    }
+}
+
+#[test]
 fn a_kept_connection_that_dies_after_an_interim_response_is_not_replaced() {
     // What was held is gone by then, and the application has seen something.
     let (mut pair, hub, upstream) = kept();
