@@ -18,6 +18,9 @@ pub const DEFAULT_HOLD: u64 = 64 * 1024 * 1024;
 pub const SMALL_HOLD: u64 = 4 * 1024 * 1024;
 /// Less memory than this is a router's.
 pub const SMALL_MACHINE: u64 = 256 * 1024 * 1024;
+/// How long a draining hub or agent waits for upgraded connections: they are idle as a rule, have no end that would come by itself, and
+/// whoever has one opens another.
+pub const DEFAULT_UPGRADE_DRAIN: Duration = Duration::from_secs(5);
 
 /// What a hub is told.
 #[derive(Clone)]
@@ -48,6 +51,8 @@ pub struct HubConfig {
     pub startup_grace: Duration,
     /// How long a draining hub waits for what it has.
     pub drain_timeout: Duration,
+    /// How long a draining hub or agent waits for upgraded connections.
+    pub upgrade_drain: Duration,
     /// Time limits.
     pub limits: Limits,
 }
@@ -68,6 +73,7 @@ impl Default for HubConfig {
             redirect: None,
             startup_grace: Duration::from_secs(3),
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
+            upgrade_drain: DEFAULT_UPGRADE_DRAIN,
             limits: Limits::default(),
         }
     }
@@ -140,6 +146,8 @@ pub struct AgentConfig {
     pub health_path: Option<String>,
     /// How long a draining agent waits for what it has.
     pub drain_timeout: Duration,
+    /// How long a draining hub or agent waits for upgraded connections.
+    pub upgrade_drain: Duration,
     /// Time limits.
     pub limits: Limits,
 }

@@ -105,6 +105,7 @@ fn options(
         on_cancel: args.on_cancel,
         health_path,
         drain_timeout: args.drain_timeout,
+        upgrade_drain: args.upgrade_drain,
         limits,
     };
     Ok(AgentOptions {
@@ -219,7 +220,7 @@ mod tests {
     fn every_flag_arrives() {
         let line = "agent run --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
                     --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
-                    --connect-timeout 2 --head-timeout 4 --stall-timeout 5";
+                    --connect-timeout 2 --head-timeout 4 --stall-timeout 5 --upgrade-drain 6";
         let AgentOptions { hub, upstreams, config, proxy: _ } = agent(line).unwrap();
         assert_eq!(hub.endpoint, Endpoint { host: "h".into(), port: 80 });
         assert_eq!(config.hub_path, "/x");
@@ -233,8 +234,8 @@ mod tests {
         assert_eq!(config.on_cancel, OnCancel::Drain);
         assert_eq!(config.health_path.as_deref(), Some("/ok"));
         let limits = config.limits;
-        let times = [config.drain_timeout, limits.connect, limits.head, limits.stall];
-        assert_eq!(times, [1, 2, 4, 5].map(Duration::from_secs));
+        let times = [config.drain_timeout, limits.connect, limits.head, limits.stall, config.upgrade_drain];
+        assert_eq!(times, [1, 2, 4, 5, 6].map(Duration::from_secs));
     }
 
     const PIN: &str = "sha256:000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F";

@@ -10,7 +10,9 @@ use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use super::values::{age, connections, count, duration, level, on_cancel, port, positive, size, workers};
-use crate::config::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_WORKERS, HubConfig, Limits, OnCancel};
+use crate::config::{
+    DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_UPGRADE_DRAIN, DEFAULT_WORKERS, HubConfig, Limits, OnCancel,
+};
 
 /// One address for many machines behind NAT: a hub takes HTTP requests and gives each to a free machine whose agent dialled out to it.
 #[derive(FromArgs, ArgsInfo)]
@@ -173,6 +175,10 @@ pub(super) struct HubRun {
     /// how long requests in progress may take to finish after SIGTERM (default: 10m)
     #[argh(option, arg_name = "time", default = "HubConfig::default().drain_timeout", from_str_fn(duration))]
     pub(super) drain_timeout: Duration,
+
+    /// how long upgraded connections (WebSockets) may take to end after SIGTERM (default: 5s)
+    #[argh(option, arg_name = "time", default = "DEFAULT_UPGRADE_DRAIN", from_str_fn(duration))]
+    pub(super) upgrade_drain: Duration,
 
     /// how long an upstream may take to begin its response (default: no limit)
     #[argh(option, arg_name = "time", from_str_fn(positive))]
@@ -367,11 +373,15 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "time", default = "DEFAULT_DRAIN_TIMEOUT", from_str_fn(duration))]
     pub(super) drain_timeout: Duration,
 
+    /// how long upgraded connections (WebSockets) may take to end after SIGTERM (default: 5s)
+    #[argh(option, arg_name = "time", default = "DEFAULT_UPGRADE_DRAIN", from_str_fn(duration))]
+    pub(super) upgrade_drain: Duration,
+
     /// how long connecting to the hub or an upstream may take (default: 5s)
     #[argh(option, arg_name = "time", default = "Limits::default().connect", from_str_fn(positive))]
     pub(super) connect_timeout: Duration,
 
-    /// how long a request head may take to arrive (default: 10s)
+    /// how long the head of a response may take to arrive, once it has begun (default: 10s)
     #[argh(option, arg_name = "time", default = "Limits::default().head", from_str_fn(positive))]
     pub(super) head_timeout: Duration,
 

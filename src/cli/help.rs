@@ -60,6 +60,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--heartbeat",
             "--startup-grace",
             "--drain-timeout",
+            "--upgrade-drain",
         ],
     ),
     ("Configuration and log", &["--env-file", "--log-level", "--syslog", "--check", "--help"]),

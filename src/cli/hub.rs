@@ -173,6 +173,7 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         redirect: args.tls_port.filter(|_| args.tls_redirect),
         startup_grace: args.startup_grace,
         drain_timeout: args.drain_timeout,
+        upgrade_drain: args.upgrade_drain,
         limits,
     };
     Ok(HubOptions {
@@ -383,7 +384,7 @@ mod tests {
         let line = "hub run --secret s --host 127.0.0.1 --host [::1],localhost --port 0 --concurrent 1 --queue-depth 0 \
                     --queue-timeout 0 --hold 3m --max-clients 2 --max-tunnels 3 --max-body 1k --app-password p \
                     --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --startup-grace 0 --drain-timeout 4 --revoked r \
-                    --response-timeout 5 --head-timeout 6 --body-timeout 7 --idle-timeout 8 --stall-timeout 9 --heartbeat 10";
+                    --response-timeout 5 --head-timeout 6 --body-timeout 7 --idle-timeout 8 --stall-timeout 9 --heartbeat 10 --upgrade-drain 11";
         let HubOptions { listen, config, revoked, .. } = run_options(line, &[]).unwrap();
         assert_eq!(revoked.as_deref(), Some("r"));
         let hosts: Vec<_> = listen.iter().map(|listen| listen.host.as_deref().unwrap()).collect();
@@ -403,9 +404,10 @@ mod tests {
             config.limits.idle,
             config.limits.stall,
             config.limits.heartbeat,
+            config.upgrade_drain,
         ]
         .map(|time| time.as_secs());
-        assert_eq!(seconds, [0, 0, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(seconds, [0, 0, 4, 5, 6, 7, 8, 9, 10, 11]);
     }
 
     #[test]

@@ -207,6 +207,7 @@ mod tests {
             ("10m", config.queue_timeout),
             ("3s", config.startup_grace),
             ("10m", config.drain_timeout),
+            ("5s", config.upgrade_drain),
             ("10s", config.limits.head),
             ("30s", config.limits.body),
             ("75s", config.limits.idle),

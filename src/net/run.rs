@@ -431,6 +431,7 @@ mod tests {
             on_cancel: OnCancel::Close,
             health_path: None,
             drain_timeout: crate::config::DEFAULT_DRAIN_TIMEOUT,
+            upgrade_drain: crate::config::DEFAULT_UPGRADE_DRAIN,
             limits: Limits::default(),
         };
         fit_agent(&mut config, |wanted| {

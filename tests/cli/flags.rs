@@ -51,6 +51,7 @@ const HUB_RUN: &Table = &[
     ("--heartbeat", "0", 2, NOT_ZERO),
     ("--startup-grace", "1h1h", 2, TIME),
     ("--drain-timeout", "-1", 2, TIME),
+    ("--upgrade-drain", "-1", 2, TIME),
     ("--env-file", "/nonexistent", 1, NO_FILE),
     ("--log-level", "loud", 2, "error, warn, info or debug"),
     ("--syslog", "maybe", 2, "true or false"),
@@ -91,6 +92,7 @@ const AGENT_RUN: &Table = &[
     ("--head-timeout", "x", 2, TIME),
     ("--stall-timeout", "x", 2, TIME),
     ("--drain-timeout", "x", 2, TIME),
+    ("--upgrade-drain", "x", 2, TIME),
     ("--env-file", "/nonexistent", 1, NO_FILE),
     ("--log-level", "trace", 2, "error, warn, info or debug"),
     ("--syslog", "maybe", 2, "true or false"),
@@ -336,7 +338,7 @@ fn a_log_that_no_syslog_takes_goes_to_the_standard_error() {
 }
 
 /// Every flag with a value that is not its default.
-const HUB_FLAGS: [(&str, &str); 19] = [
+const HUB_FLAGS: [(&str, &str); 20] = [
     ("--host", "127.0.0.1"),
     ("--port", "0"),
     ("--trusted-proxy", "127.0.0.0/8,::1"),
@@ -355,9 +357,10 @@ const HUB_FLAGS: [(&str, &str); 19] = [
     ("--heartbeat", "7s"),
     ("--startup-grace", "0"),
     ("--drain-timeout", "1h"),
+    ("--upgrade-drain", "6s"),
     ("--log-level", "debug"),
 ];
-const AGENT_FLAGS: [(&str, &str); 11] = [
+const AGENT_FLAGS: [(&str, &str); 12] = [
     ("--num-worker", "2"),
     ("--extra-upgrades", "1"),
     ("--on-cancel", "drain"),
@@ -368,6 +371,7 @@ const AGENT_FLAGS: [(&str, &str); 11] = [
     ("--head-timeout", "8s"),
     ("--stall-timeout", "70s"),
     ("--drain-timeout", "5m"),
+    ("--upgrade-drain", "6s"),
     ("--log-level", "debug"),
 ];
 

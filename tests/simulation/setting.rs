@@ -185,6 +185,7 @@ fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentCon
         on_cancel: OnCancel::Close,
         health_path: None,
         drain_timeout: Duration::from_secs(600),
+        upgrade_drain: Duration::from_secs(5),
         limits: Limits::default(),
     }
 }

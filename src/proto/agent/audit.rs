@@ -2,6 +2,7 @@
 
 use super::{Agent, TunnelOf, UpstreamOf, Worker, WorkerState};
 use crate::proto::key::{TunnelKey, UpstreamKey};
+use crate::proto::timer::Mono;
 
 impl Agent {
     /// What is wrong with the tables, if anything is: a connection that nobody knows of any more, or a worker whose connection is
@@ -32,8 +33,53 @@ impl Agent {
         if !upstreams.iter().all(is_own) || upstreams.len() != of_workers.count() {
             return Some(format!("an agent has lost sight of an upstream connection: {:?}", self.census()));
         }
+        let places = |index: u16| {
+            let is_probed = self.health_of(index).is_some_and(super::Health::is_probed);
+            self.at_upstream(index) + u32::from(is_probed)
+        };
+        let count = u16::try_from(self.health.len()).unwrap_or(u16::MAX);
+        if let Some(index) = (0..count).find(|index| places(*index) > self.config.workers) {
+            return Some(format!("requests and probes at upstream {index} are more than its workers"));
+        }
+        if let Some((key, _)) = self.workers.iter().find(|(_, worker)| !self.is_limited(worker)) {
+            return Some(format!("{} waits without a limit: {:?}", self.describe(key), self.census()));
+        }
+        if self.upstreams.iter().any(|(_, upstream)| !upstream.armed.covers(upstream.sending.by()))
+            || self.tunnels.iter().any(|(_, tunnel)| !tunnel.armed.covers(tunnel.send_by))
+        {
+            return Some(format!("a connection that takes nothing has no wake-up: {:?}", self.census()));
+        }
         let is_armed = self.workers.iter().all(|(_, worker)| worker.armed.covers(worker.deadline()));
         (!is_armed).then(|| format!("a deadline of an agent has no wake-up: {:?}", self.census()))
+    }
+
+    /// Whether somebody sees to it that a worker's state ends. Either it has a deadline, or it is one of those that the table in the
+    /// documentation of the module says somebody else ends, who must be there then.
+    fn is_limited(&self, worker: &Worker) -> bool {
+        if worker.deadline() != Mono::NEVER {
+            return true;
+        }
+        let has = |upstream| self.upstreams.get(upstream).is_some();
+        match &worker.state {
+            // It begins once its upstream's first probe is over.
+            WorkerState::Resting { .. } => {
+                self.health_of(worker.upstream).is_some_and(|health| health.deadline() != Mono::NEVER)
+            }
+            // The kernel watches the connection until the hub is heard of again.
+            WorkerState::Joined { tunnel, .. } => self.tunnels.get(*tunnel).is_some(),
+            // The head has come; a body has the limits of what is sent, and the kernel watches both connections.
+            WorkerState::Serving(serving) => {
+                serving.messages.is_answered() && serving.connection().is_some_and(has)
+            }
+            WorkerState::Spare => true,
+            WorkerState::Stopped => self.draining.is_some() || !self.accepted,
+            WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_) => false,
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::proto::seam::{Close, Closed, Command};
 use crate::proto::timer::{Mono, Now};
 use crate::proto::tunnel::{WORKING, write_refusal};
 
+const SLOW_HEAD: Violation =
+    Violation::new(502, "the upstream did not complete the head of its response in time");
 const STALLED: Violation = Violation::new(502, "the upstream takes nothing of the request");
 
 impl Agent {
@@ -38,6 +40,7 @@ impl Agent {
                     let tunnel = serving.tunnel;
                     // What came of a head on the old connection is not a part of the one to come.
                     serving.messages.await_another_head();
+                    serving.rest_by = Mono::NEVER;
                     self.commands.push(Command::Unpair(tunnel.into()));
                     self.dial_upstream(key, reason.written, now);
                 }
@@ -93,24 +96,25 @@ impl Agent {
             self.not_reached(key, index, seen, "it does not answer", now);
             return;
         }
+        if serving.rest_by <= now.mono && !serving.messages.is_upgraded() {
+            self.fail(key, SLOW_HEAD, now);
+            return;
+        }
         // Who takes nothing of what waits for it has a deadline of its own for that.
         let tunnel_waits = self.tunnels.get(serving.tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
         let connection = serving.connection().and_then(|key| self.upstreams.get(key));
-        if serving.other_by <= now.mono
-            && (tunnel_waits || connection.is_some_and(|it| it.send_by != Mono::NEVER))
-        {
-            serving.other_by = now.mono.after_coarse(self.config.limits.stall);
+        if serving.rest_by <= now.mono && (tunnel_waits || connection.is_some_and(|it| it.sending.waits())) {
+            serving.rest_by = now.mono.after_coarse(self.config.limits.stall);
         }
-        if serving.other_by <= now.mono {
+        if serving.rest_by <= now.mono {
             self.cut(key, "the upgraded connection stood still after one side had ended", now);
             return;
         }
         if serving.sign_at <= now.mono {
             serving.sign_at = now.mono.after_coarse(pace);
             let tunnel = serving.tunnel;
-            let has_room = self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
             let answered = serving.messages.is_answered();
-            if has_room && !answered {
+            if !tunnel_waits && !answered {
                 self.commands.push(Command::Send { key: tunnel.into(), bytes: WORKING.to_vec() });
             }
         }
@@ -128,20 +132,26 @@ impl Agent {
             && serving
                 .connection()
                 .and_then(|connection| self.upstreams.get(connection))
-                .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
+                .is_some_and(|upstream| !upstream.sending.waits());
         match (self.config.on_cancel, &serving.leg) {
             (OnCancel::Drain, Leg::Paired { upstream, .. })
                 if has_it_all && !serving.messages.may_be_upgraded() =>
             {
                 let upstream = *upstream;
-                let messages = serving.messages;
-                worker.state = WorkerState::Finishing(Box::new(Finishing { upstream, messages }));
+                let finishing = Finishing::new(upstream, serving.messages, &self.config, now.mono);
+                worker.state = WorkerState::Finishing(Box::new(finishing));
                 self.commands.push(Command::Resume(upstream.into()));
             }
             (OnCancel::Close | OnCancel::Drain, _) => {
                 let (upstream, is_fed) = upstream_of(&serving);
+                let index = worker.upstream;
+                let may_hang = self.config.health_path.is_some() && serving.is_unanswered()
+                    || serving.may_lead_nowhere();
                 self.spare_servings.keep(serving);
                 self.break_upstream(upstream, is_fed);
+                if may_hang {
+                    self.suspect(index, now);
+                }
                 self.next(key, now);
             }
         }
@@ -158,7 +168,7 @@ impl Agent {
     }
 
     /// Nothing was sent to the upstream: the hub may send the request elsewhere. The worker withdraws.
-    fn refuse(&mut self, key: WorkerKey, index: u16, why: &'static str, now: Now) {
+    pub(super) fn refuse(&mut self, key: WorkerKey, index: u16, why: &'static str, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         let tunnel = serving.tunnel;
         self.commands.push(Command::DropHeld(tunnel.into()));
@@ -241,6 +251,7 @@ impl Agent {
         let limit = self.config.limits.linger;
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.of = UpstreamOf::Nobody { until: now.mono.after(limit) };
+        upstream.sending.expect_reading(now.mono, self.config.limits.stall);
         self.commands.push(Command::Close(key.into(), Close::Linger));
         self.arm_upstream(key);
     }
@@ -253,25 +264,50 @@ impl Agent {
             return;
         }
         let index = worker.upstream;
-        let others = self
+        let others: Vec<WorkerKey> = self
             .workers
             .iter()
-            .filter(|(other, worker)| *other != key && worker.upstream == index && worker.counts());
-        let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
-        if others >= self.config.workers
-            && let Some(worker) = self.workers.get_mut(key)
-        {
-            worker.state = WorkerState::Spare;
-            let kept = worker.kept.take();
-            if let Some(kept) = kept {
-                self.drop_upstream(kept.connection);
-            }
-            if self.draining.is_some() {
-                self.stop(key);
-            }
+            .filter(|(other, worker)| *other != key && worker.upstream == index && worker.counts())
+            .map(|(other, _)| other)
+            .collect();
+        if u32::try_from(others.len()).unwrap_or(u32::MAX) < self.config.workers {
+            self.redial(key, now);
             return;
         }
-        self.redial(key, now);
+        // One that the hub did not take, because its token is full, would try again after half a minute only. There is room now: this one
+        // takes its place.
+        let mut stands_aside = key;
+        for other in others {
+            let Some(worker) = self.workers.get_mut(other) else { continue };
+            match worker.state {
+                WorkerState::Resting { .. } => stands_aside = other,
+                WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
+                    worker.backoff.succeed();
+                }
+                WorkerState::Joined { .. }
+                | WorkerState::Serving(_)
+                | WorkerState::Leaving { .. }
+                | WorkerState::Finishing(_)
+                | WorkerState::Discarding(_)
+                | WorkerState::Spare
+                | WorkerState::Stopped => {}
+            }
+        }
+        self.stand_aside(stands_aside);
+        if stands_aside != key {
+            self.redial(key, now);
+        }
+    }
+
+    fn stand_aside(&mut self, key: WorkerKey) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.state = WorkerState::Spare;
+        if let Some(kept) = worker.kept.take() {
+            self.drop_upstream(kept.connection);
+        }
+        if self.draining.is_some() {
+            self.stop(key);
+        }
     }
 
     /// A worker's upstream connection was upgraded: another one, if there is one to spare, takes requests in its stead.

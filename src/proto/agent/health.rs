@@ -2,16 +2,21 @@
 //!
 //! An agent joins only once it knows. While its upstream cannot be reached it stays visible at the hub, withdrawn, and
 //! tries a connection every second, so that it is back within two seconds of its upstream. Without `--health-path` a connection
-//! is all that is asked for; with it, a response below 500. A healthy upstream is probed only with `--health-path`, only on an idle
-//! worker, which takes no request meanwhile: busy is healthy.
+//! is all that is asked for; with it, a response below 500. A healthy upstream is probed with `--health-path`, and when a request
+//! was cancelled before any byte of its answer, since it may hang.
+//!
+//! A probe takes the place of a request at the upstream: it waits until there is one to take, and a request that would be one too
+//! many waits for it. Connections that are kept between two requests are closed before it, because some servers serve only one
+//! connection at a time.
 
 use core::time::Duration;
 
 use log::Level;
 
+use super::sending::Sending;
 use super::{Agent, Upstream, UpstreamOf, WorkerState};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
-use crate::proto::key::{UpstreamKey, WorkerKey};
+use crate::proto::key::UpstreamKey;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Unreachable, Why};
 use crate::proto::timer::{Armed, Mono, Now};
 
@@ -37,7 +42,7 @@ enum Probe {
     /// The next one begins then.
     Due(Mono),
     /// One is under way.
-    Running { connection: UpstreamKey, until: Mono, scan: HeadScan, occupies: Option<WorkerKey> },
+    Running { connection: UpstreamKey, until: Mono, scan: HeadScan },
 }
 
 impl Health {
@@ -61,9 +66,9 @@ impl Health {
         }
     }
 
-    /// Whether a probe occupies this worker.
-    pub(super) fn occupies(&self, worker: WorkerKey) -> bool {
-        matches!(self.probe, Probe::Running { occupies: Some(occupied), .. } if occupied == worker)
+    /// Whether a probe is under way.
+    pub(super) fn is_probed(&self) -> bool {
+        matches!(self.probe, Probe::Running { .. })
     }
 }
 
@@ -89,25 +94,57 @@ impl Agent {
 
     fn begin_probe(&mut self, index: u16, now: Now) {
         let up = self.health_of(index).is_some_and(|health| health.verdict == Verdict::Up);
-        let mut occupies = None;
-        if up {
-            let idle = |state: &WorkerState| matches!(state, WorkerState::Joined { ready: true, .. });
-            let worker =
-                self.workers.iter().find(|(_, worker)| worker.upstream == index && idle(&worker.state));
-            occupies = worker.map(|(key, _)| key);
-            if occupies.is_none() || self.draining.is_some() {
-                self.set_probe(index, Probe::Due(now.mono.after_coarse(CHECK_PAUSE)));
-                return;
-            }
+        if up && self.draining.is_some() || self.at_upstream(index) >= self.config.workers {
+            let pause = if up { CHECK_PAUSE } else { PROBE_PAUSE };
+            self.set_probe(index, Probe::Due(now.mono.after_coarse(pause)));
+            return;
         }
+        self.drop_kept(index);
         let of = UpstreamOf::Probe(index);
-        let Some(key) = self.upstreams.insert(Upstream { armed: Armed::default(), send_by: Mono::NEVER, of })
+        let Some(key) =
+            self.upstreams.insert(Upstream { armed: Armed::default(), sending: Sending::Nothing, of })
         else {
             return;
         };
         let until = now.mono.after(self.config.limits.connect);
-        self.set_probe(index, Probe::Running { connection: key, until, scan: HeadScan::default(), occupies });
+        self.set_probe(index, Probe::Running { connection: key, until, scan: HeadScan::default() });
         self.commands.push(Command::Dial { key: key.into(), target: Target::Upstream(index) });
+    }
+
+    /// How many of the places for requests at an upstream are taken. Upgraded connections have places of their own first.
+    pub(super) fn at_upstream(&self, index: u16) -> u32 {
+        let (mut requests, mut upgraded) = (0_u32, 0_u32);
+        for (_, worker) in self.workers.iter().filter(|(_, worker)| worker.upstream == index) {
+            match &worker.state {
+                WorkerState::Serving(serving) if serving.messages.is_upgraded() => upgraded += 1,
+                WorkerState::Serving(serving) => requests += u32::from(serving.connection().is_some()),
+                WorkerState::Finishing(_) => requests += 1,
+                WorkerState::Resting { .. }
+                | WorkerState::Dialling { .. }
+                | WorkerState::Passing { .. }
+                | WorkerState::Joining { .. }
+                | WorkerState::Joined { .. }
+                | WorkerState::Leaving { .. }
+                | WorkerState::Discarding(_)
+                | WorkerState::Spare
+                | WorkerState::Stopped => {}
+            }
+        }
+        requests + upgraded.saturating_sub(self.config.extra_upgrades)
+    }
+
+    /// Whether a probe has the last place at the upstream: another request would be one too many.
+    pub(super) fn is_occupied(&self, index: u16) -> bool {
+        self.health_of(index).is_some_and(Health::is_probed)
+            && self.at_upstream(index) + 1 >= self.config.workers
+    }
+
+    /// A request was cancelled before any byte of its answer: a probe finds out whether the upstream hangs, before the next request.
+    pub(super) fn suspect(&mut self, index: u16, now: Now) {
+        let Some(health) = self.health.get(usize::from(index)) else { return };
+        if health.verdict == Verdict::Up && !health.is_probed() {
+            self.begin_probe(index, now);
+        }
     }
 
     pub(super) fn probe_connected(&mut self, index: u16, now: Now) {
@@ -160,7 +197,7 @@ impl Agent {
     pub(super) fn probe_failed(&mut self, index: u16, why: &'static str, now: Now) {
         self.set_probe(index, Probe::Due(now.mono.after(PROBE_PAUSE)));
         self.upstream_is_down(index, why, now);
-        self.resume_after_probe(index, now);
+        self.refuse_after_probe(index, why, now);
     }
 
     /// A request showed that the upstream cannot be reached, or a probe did.

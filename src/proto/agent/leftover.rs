@@ -1,6 +1,9 @@
 //! What is left of an exchange that is over for one side: it is read to its end, and dropped.
 
+use log::Level;
+
 use super::{Agent, WorkerState};
+use crate::config::AgentConfig;
 use crate::proto::exchange::{Messages, Turn};
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{Storage, Version};
@@ -12,6 +15,10 @@ use crate::proto::timer::{Mono, Now};
 pub(super) struct Finishing {
     pub(super) upstream: UpstreamKey,
     pub(super) messages: Messages,
+    /// The next byte of it, by then.
+    until: Mono,
+    /// The log hears of it then.
+    told_at: Mono,
 }
 
 /// The rest of a request whose response is complete. The hub may send the next request right behind it, so the tunnel is not closed.
@@ -76,7 +83,50 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Time has come for something while a response is read that nobody waits for.
+    pub(super) fn check_finishing(&mut self, key: WorkerKey, now: Now) {
+        let name = self.describe(key);
+        let limit = self.config.drain_timeout;
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let index = worker.upstream;
+        let WorkerState::Finishing(finishing) = &mut worker.state else { return };
+        if finishing.until <= now.mono {
+            let upstream = finishing.upstream;
+            let line = format_args!(
+                "{name}: its upstream said nothing for {} s of an answer that nobody waits for any more; the answer is given up",
+                limit.as_secs()
+            );
+            self.notices.say(Level::Warn, ("given up", index.into()), now.mono, line);
+            worker.state = WorkerState::Stopped;
+            self.drop_upstream(upstream);
+            self.suspect(index, now);
+            self.next(key, now);
+        } else if finishing.told_at <= now.mono {
+            finishing.told_at = Mono::NEVER;
+            let line = format_args!(
+                "{name} is not free: its application has left, and the upstream's answer is read to its end (--on-cancel drain)"
+            );
+            self.notices.say(Level::Warn, ("finishing", index.into()), now.mono, line);
+        }
+    }
+}
+
 impl Finishing {
+    pub(super) fn new(upstream: UpstreamKey, messages: Messages, config: &AgentConfig, now: Mono) -> Self {
+        let until = now.after_coarse(config.drain_timeout);
+        Self { upstream, messages, until, told_at: now.after_coarse(config.limits.stall) }
+    }
+
+    pub(super) fn deadline(&self) -> Mono {
+        self.until.min(self.told_at)
+    }
+
+    /// Something came of it.
+    pub(super) fn note_progress(&mut self, until: Mono) {
+        self.until = until;
+    }
+
     /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
     pub(super) fn drop_response(
         &mut self,

@@ -5,11 +5,12 @@ use core::time::Duration;
 use log::{Level, debug};
 
 use super::{Agent, Tunnel, TunnelOf, WorkerState};
+use crate::config::Limits;
 use crate::proto::http1::head::{RequestHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
-use crate::proto::tunnel::{Ask, CloseReason, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, write_refusal};
+use crate::proto::tunnel::{Ask, CloseReason, IN_BETWEEN, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, write_refusal};
 
 /// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment, the hub would have to keep a
 /// place for each before the first of them has said a word.
@@ -24,6 +25,10 @@ impl Agent {
         if !TimerTable::disarm(&mut worker.armed, at) {
             return;
         }
+        if let Some(kept) = worker.kept.take_if(|kept| kept.until() <= now.mono) {
+            self.drop_upstream(kept.connection);
+        }
+        let Some(worker) = self.workers.get(key) else { return };
         match &worker.state {
             WorkerState::Resting { until } if *until <= now.mono => self.dial(key, now),
             WorkerState::Dialling { tunnel, until }
@@ -40,17 +45,22 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.tunnel_lost(key, "the hub stopped responding", now);
             }
-            WorkerState::Leaving { tunnel, until } if *until <= now.mono => {
-                let tunnel = *tunnel;
+            WorkerState::Leaving { tunnel, until, served } if *until <= now.mono => {
+                let (tunnel, served) = (*tunnel, *served);
+                if served {
+                    self.note_short();
+                }
                 self.drop_tunnel(tunnel);
                 self.left(key, now);
             }
             WorkerState::Discarding(discarding) if discarding.until <= now.mono => {
+                // The end of the response may still be on its way.
                 let tunnel = discarding.tunnel;
-                self.drop_tunnel(tunnel);
+                self.retire_tunnel(tunnel, now);
                 self.next(key, now);
             }
             WorkerState::Serving(_) => self.check_serving(key, now),
+            WorkerState::Finishing(_) => self.check_finishing(key, now),
             WorkerState::Discarding(_) => {}
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
@@ -58,7 +68,6 @@ impl Agent {
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
             | WorkerState::Leaving { .. }
-            | WorkerState::Finishing(_)
             | WorkerState::Spare
             | WorkerState::Stopped => {}
         }
@@ -124,6 +133,7 @@ impl Agent {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        let head_limit = self.config.limits.head;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let silent_until = worker.backoff.heard_by(now.mono);
         let WorkerState::Joined { scan, heard_by, .. } = &mut worker.state else { return Step::Wait };
@@ -134,6 +144,9 @@ impl Agent {
                 if end.is_some() {
                     self.drop_tunnel(tunnel);
                     self.tunnel_lost(key, "the hub closed the connection", now);
+                } else if !input.is_empty() {
+                    *heard_by = (*heard_by).min(now.mono.after_coarse(head_limit));
+                    self.arm_worker(key);
                 }
                 return Step::Wait;
             }
@@ -339,11 +352,14 @@ impl Agent {
 
     /// Takes a worker out of the hub's pool, without a race: it starts nothing more, and the hub closes the tunnel.
     pub(super) fn withdraw(&mut self, key: WorkerKey, why: &str, now: Now) {
-        let limit = self.config.limits.linger;
+        let Limits { linger, stall, .. } = self.config.limits;
         let Some(worker) = self.workers.get_mut(key) else { return };
         match worker.state {
-            WorkerState::Joined { tunnel, ready: true, .. } => {
-                worker.state = WorkerState::Leaving { tunnel, until: now.mono.after(limit) };
+            WorkerState::Joined { tunnel, ready: true, heard_by, .. } => {
+                // The hub has not been heard of since a response: it closes when the application has taken all of that.
+                let served = heard_by == Mono::NEVER;
+                let limit = if served { stall * IN_BETWEEN } else { linger };
+                worker.state = WorkerState::Leaving { tunnel, until: now.mono.after(limit), served };
                 self.commands.push(Command::Send { key: tunnel.into(), bytes: write_refusal(why, true) });
                 self.arm_worker(key);
             }

@@ -9,7 +9,35 @@
 //! One process serves several upstreams; each is an agent of its own with its own id and its own workers. This module owns the
 //! tables and hands events to its parts: `join` dials and joins, `link` keeps the idle tunnel, `backoff` knows when to try again;
 //! `serve` brings a request to the upstream, `respond` its response back, `conclude` ends what does not end that way, and `leftover`
-//! is what remains; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
+//! is what remains; `sending` is what waits to be sent to an upstream; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
+//!
+//! # Who has to act, and what ends the waiting for it
+//!
+//! | State | Who has to act | Limit |
+//! |---|---|---|
+//! | `Resting` | this agent | the back-off, 30 s at most; at the start the first probe, which has `--connect-timeout` |
+//! | `Dialling`, `Passing`, `Joining` | the hub, or the proxy before it | `--connect-timeout` for all three |
+//! | `Joined` | the hub | four and a half heartbeats; from a response to the next word of the hub the kernel's keep-alive |
+//! | `Joined`, a head has begun | the hub | `--head-timeout` |
+//! | `Serving`, `Gathering` | this agent | what has come is taken in at once |
+//! | `Serving`, `Waiting` | the probe | `--connect-timeout` |
+//! | `Serving`, `Dialling` | the upstream | `--connect-timeout` |
+//! | `Serving`, request not taken | the upstream | `--stall-timeout` once it has begun to read or has answered; before that as for its answer |
+//! | `Serving`, no answer | the upstream | the application's patience, or `--response-timeout` at the hub; the hub gets a sign of life each heartbeat |
+//! | `Serving`, 100 is expected | the upstream | the hub says it after a few seconds |
+//! | `Serving`, a head has begun | the upstream | `--head-timeout` |
+//! | `Serving`, in a body or upgraded | either side | the kernel's keep-alive; for an end that takes nothing `--stall-timeout`, at the hub ten times that |
+//! | `Serving`, one half of an upgraded connection has ended | the other side | `--stall-timeout` from byte to byte; at an end of the process `--upgrade-drain` |
+//! | `Leaving` | the hub | `linger`; with a response on its way ten times `--stall-timeout` |
+//! | `Finishing` | the upstream | `--drain-timeout` from byte to byte |
+//! | `Discarding` | the hub | `--stall-timeout` |
+//! | `Spare`, `Stopped` | nobody | none: they have no connection |
+//! | a kept connection | nobody | five seconds |
+//! | a connection of nobody | its remote side | `linger` from byte to byte |
+//! | a probe | the upstream | `--connect-timeout` |
+//! | the process, once it is told to end | all of these | `--drain-timeout` |
+//!
+//! `audit` holds that each state has its limit.
 
 mod audit;
 mod backoff;
@@ -19,15 +47,18 @@ mod join;
 mod leftover;
 mod link;
 mod respond;
+mod sending;
 mod serve;
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use log::{info, warn};
 
 use self::backoff::Backoff;
 use self::health::Health;
 use self::leftover::{Discarding, Finishing};
+use self::sending::Sending;
 use self::serve::{Serving, SpareServings};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
@@ -52,10 +83,21 @@ pub struct Agent {
     random: Random,
     /// Whether the hub has ever taken the token. Before that, a refusal of it is fatal.
     accepted: bool,
-    draining: Option<Mono>,
+    draining: Option<Draining>,
     notices: Notices,
     /// By index of the configured upstreams: whether the log knows its agent as one that has joined.
     told_joined: Vec<bool>,
+}
+
+/// The process is ending.
+#[derive(Clone, Copy)]
+struct Draining {
+    /// What is still served then is cut off.
+    until: Mono,
+    /// Upgraded connections are cut off then; [`Mono::NEVER`] once they were, until there is another one.
+    upgraded_until: Mono,
+    /// The end of a response may not have come to its application.
+    is_short: bool,
 }
 
 struct Worker {
@@ -75,6 +117,16 @@ struct Kept {
     last_used: Mono,
 }
 
+/// An upstream connection between two requests lasts this long: enough for requests that follow each other, and no more, because some
+/// servers serve nobody else meanwhile.
+const KEPT: Duration = Duration::from_secs(5);
+
+impl Kept {
+    fn until(&self) -> Mono {
+        self.last_used.after_coarse(KEPT)
+    }
+}
+
 /// An idle worker is small: there are many of them, and what only a busy one has is elsewhere.
 enum WorkerState {
     /// Until the next attempt.
@@ -89,8 +141,8 @@ enum WorkerState {
     Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, ready: bool },
     /// A request is being served.
     Serving(Box<Serving>),
-    /// The worker has withdrawn, and waits for the hub to close the tunnel.
-    Leaving { tunnel: TunnelKey, until: Mono },
+    /// The worker has withdrawn, and waits for the hub to close the tunnel. A response before that may be on its way.
+    Leaving { tunnel: TunnelKey, until: Mono, served: bool },
     /// The application has left, and the upstream's answer is read to its end.
     Finishing(Box<Finishing>),
     /// The response is complete, and the rest of the request is dropped as it comes.
@@ -121,7 +173,7 @@ enum TunnelOf {
 
 struct Upstream {
     armed: Armed,
-    send_by: Mono,
+    sending: Sending,
     of: UpstreamOf,
 }
 
@@ -153,7 +205,8 @@ impl Random {
 impl Worker {
     /// When something is to be done about it, though nothing happens.
     fn deadline(&self) -> Mono {
-        match &self.state {
+        let kept_until = self.kept.map_or(Mono::NEVER, |kept| kept.until());
+        let until = match &self.state {
             WorkerState::Resting { until }
             | WorkerState::Dialling { until, .. }
             | WorkerState::Passing { until, .. }
@@ -162,8 +215,10 @@ impl Worker {
             | WorkerState::Leaving { until, .. } => *until,
             WorkerState::Serving(serving) => serving.deadline(),
             WorkerState::Discarding(discarding) => discarding.until,
-            WorkerState::Finishing(_) | WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
-        }
+            WorkerState::Finishing(finishing) => finishing.deadline(),
+            WorkerState::Spare | WorkerState::Stopped => Mono::NEVER,
+        };
+        until.min(kept_until)
     }
 }
 
@@ -236,8 +291,8 @@ impl Agent {
     fn arm_upstream(&mut self, key: UpstreamKey) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let until = match upstream.of {
-            UpstreamOf::Nobody { until } => until.min(upstream.send_by),
-            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) => upstream.send_by,
+            UpstreamOf::Nobody { until } => until.min(upstream.sending.by()),
+            UpstreamOf::Worker(_) | UpstreamOf::Probe(_) => upstream.sending.by(),
         };
         self.timers.arm(&mut upstream.armed, key.into(), until);
     }
@@ -270,17 +325,49 @@ impl Agent {
         }
     }
 
+    /// Closes the connections that are kept between two requests at an upstream.
+    fn drop_kept(&mut self, index: u16) {
+        let of_it = self.workers.iter().filter(|(_, worker)| worker.upstream == index);
+        let kept: Vec<WorkerKey> =
+            of_it.filter(|(_, worker)| worker.kept.is_some()).map(|(key, _)| key).collect();
+        for key in kept {
+            if let Some(kept) = self.workers.get_mut(key).and_then(|worker| worker.kept.take()) {
+                self.drop_upstream(kept.connection);
+            }
+        }
+    }
+
     fn check_drained(&mut self, now: Now) {
-        let Some(until) = self.draining else { return };
+        let Some(draining) = self.draining else { return };
+        let is_sending = |upstream: &Upstream| {
+            matches!(upstream.of, UpstreamOf::Nobody { .. }) && upstream.sending.waits()
+        };
         let done = self.workers.iter().all(|(_, worker)| matches!(worker.state, WorkerState::Stopped))
-            && self.tunnels.is_empty();
-        if done || now.mono >= until {
-            self.draining = None;
+            && self.tunnels.is_empty()
+            && !self.upstreams.iter().any(|(_, upstream)| is_sending(upstream));
+        if done || now.mono >= draining.until {
             if !done {
                 warn!("the drain timeout is over: {} cut off", Count(self.census().serving, "request"));
+                self.reset_upgraded(now);
             }
+            self.draining = None;
             self.notices.handle_end(now.mono);
-            self.commands.push(Command::Exit(u8::from(!done)));
+            self.commands.push(Command::Exit(u8::from(!done || draining.is_short)));
+        }
+    }
+
+    /// Ends upgraded connections: a process that ends would close each with FIN, which is the regular end of a direction.
+    fn reset_upgraded(&mut self, now: Now) {
+        let upgraded: Vec<WorkerKey> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| {
+                matches!(&worker.state, WorkerState::Serving(serving) if serving.messages.is_upgraded())
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in upgraded {
+            self.cut(key, "the agent ends", now);
         }
     }
 }
@@ -376,16 +463,23 @@ impl Core for Agent {
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
         let stall = self.config.limits.stall;
-        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = TunnelKey::from_key(key) {
             if let Some(tunnel) = self.tunnels.get_mut(key) {
-                tunnel.send_by = send_by(stall * IN_BETWEEN);
+                tunnel.send_by =
+                    if waiting { now.mono.after_coarse(stall * IN_BETWEEN) } else { Mono::NEVER };
                 self.arm_tunnel(key);
             }
         } else if let Some(key) = UpstreamKey::from_key(key)
-            && let Some(upstream) = self.upstreams.get_mut(key)
+            && let Some(upstream) = self.upstreams.get(key)
         {
-            upstream.send_by = send_by(stall);
+            let may_be_busy = match upstream.of {
+                UpstreamOf::Worker(worker) => {
+                    self.serving(worker).is_some_and(|serving| !serving.messages.is_answered())
+                }
+                UpstreamOf::Probe(_) | UpstreamOf::Nobody { .. } => false,
+            };
+            let Some(upstream) = self.upstreams.get_mut(key) else { return };
+            upstream.sending.note(waiting, may_be_busy, now.mono, stall);
             self.arm_upstream(key);
         }
     }
@@ -416,12 +510,20 @@ impl Core for Agent {
             }
         }
         self.check_health(now);
+        if let Some(draining) = &mut self.draining
+            && draining.upgraded_until <= now.mono
+        {
+            draining.upgraded_until = Mono::NEVER;
+            self.reset_upgraded(now);
+        }
         self.notices.handle_timeout(now.mono);
     }
 
     fn next_timeout(&self) -> Option<Mono> {
-        let mut next = self.timers.next().unwrap_or(Mono::NEVER).min(self.draining.unwrap_or(Mono::NEVER));
-        next = next.min(self.notices.next_timeout());
+        let mut next = self.timers.next().unwrap_or(Mono::NEVER).min(self.notices.next_timeout());
+        if let Some(draining) = self.draining {
+            next = next.min(draining.until).min(draining.upgraded_until);
+        }
         for health in &self.health {
             next = next.min(health.deadline());
         }
@@ -431,11 +533,17 @@ impl Core for Agent {
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
             warn!("second signal: {} cut off", Count(self.census().serving, "request"));
+            self.reset_upgraded(now);
+            self.draining = None;
             self.commands.push(Command::Exit(1));
             return;
         }
         info!("draining: taking no new requests");
-        self.draining = Some(now.mono.after(self.config.drain_timeout));
+        self.draining = Some(Draining {
+            until: now.mono.after(self.config.drain_timeout),
+            upgraded_until: now.mono.after(self.config.upgrade_drain),
+            is_short: false,
+        });
         let workers: Vec<WorkerKey> = self.workers.iter().map(|(key, _)| key).collect();
         for worker in workers {
             self.withdraw(worker, "draining", now);
@@ -481,9 +589,17 @@ impl Agent {
             TunnelOf::Worker { key: worker, .. } if send_by <= now.mono => {
                 let worker = *worker;
                 self.drop_tunnel(key);
+                self.note_short();
                 self.tunnel_lost(worker, "the hub stopped reading", now);
             }
             TunnelOf::Nobody { .. } | TunnelOf::Worker { .. } => self.arm_tunnel(key),
+        }
+    }
+
+    /// The end of a response may not have come to its application, which counts only if the process is ending.
+    fn note_short(&mut self) {
+        if let Some(draining) = &mut self.draining {
+            draining.is_short = true;
         }
     }
 
@@ -493,8 +609,8 @@ impl Agent {
         if !TimerTable::disarm(&mut upstream.armed, at) {
             return;
         }
-        let is_late = upstream.send_by <= now.mono;
-        let is_sending = !is_late && upstream.send_by != Mono::NEVER;
+        let is_late = upstream.sending.by() <= now.mono;
+        let is_sending = !is_late && upstream.sending.waits();
         match &mut upstream.of {
             UpstreamOf::Worker(worker) if is_late => {
                 let worker = *worker;

@@ -1,6 +1,8 @@
 //! What the upstream sends: its response, on its way to the hub.
 
-use super::{Agent, Kept, UpstreamOf, WorkerState};
+use super::sending::Sending;
+use super::{Agent, Kept, Upstream, UpstreamOf, WorkerState};
+use crate::config::Limits;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, Storage, Version};
@@ -70,7 +72,7 @@ impl Agent {
                     Ok(Progress::Skip(n)) => return Step::Skip(n),
                     Ok(Progress::NeedMore) => {}
                     Ok(Progress::Done) if serving.messages.is_upgraded() => {
-                        serving.other_by = stalled_by;
+                        serving.rest_by = stalled_by;
                         let tunnel = serving.tunnel;
                         self.commands.push(Command::Finish(tunnel.into()));
                         self.arm_worker(key);
@@ -84,6 +86,9 @@ impl Agent {
             }
             WorkerState::Finishing(finishing) => {
                 let begin = out.len();
+                if !input.is_empty() {
+                    finishing.note_progress(now.mono.after_coarse(self.config.drain_timeout));
+                }
                 let step = finishing.drop_response(input, end, out);
                 out.truncate(begin);
                 let is_over = match step {
@@ -118,6 +123,7 @@ impl Agent {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
+        let Limits { head: head_limit, stall, .. } = self.config.limits;
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let mut storage = Storage::new();
         let judged = serving.messages.find_head(input, &mut storage).and_then(|head| {
@@ -129,6 +135,10 @@ impl Agent {
         let (head, framing, turn) = match judged {
             Ok(Some(judged)) => judged,
             Ok(None) => {
+                if !input.is_empty() && serving.rest_by == Mono::NEVER {
+                    serving.rest_by = now.mono.after_coarse(head_limit);
+                    self.arm_worker(key);
+                }
                 if end.is_some() {
                     self.drop_upstream(upstream);
                     let closed = Closed { why: Why::Failed, written: true };
@@ -144,10 +154,27 @@ impl Agent {
         serving.is_private |= head.binds_connection;
         response_to_hub(&head, framing, out);
         let tunnel = serving.tunnel;
+        serving.rest_by = Mono::NEVER;
         self.commands.push(Command::DropHeld(tunnel.into()));
-        if turn == Turn::Upgraded {
-            self.commands.push(Command::Resume(tunnel.into()));
-            self.lend_worker(key, now);
+        match turn {
+            Turn::Interim => {}
+            // Whoever answers is not busy with something else.
+            Turn::Final => {
+                if let Some(upstream_entry) = self.upstreams.get_mut(upstream)
+                    && upstream_entry.sending.waits()
+                {
+                    upstream_entry.sending.expect_reading(now.mono, stall);
+                    self.arm_upstream(upstream);
+                }
+            }
+            Turn::Upgraded => {
+                self.commands.push(Command::Resume(tunnel.into()));
+                self.lend_worker(key, now);
+                if let Some(draining) = &mut self.draining {
+                    let until = now.mono.after(self.config.upgrade_drain);
+                    draining.upgraded_until = draining.upgraded_until.min(until);
+                }
+            }
         }
         Step::Skip(head.length)
     }
@@ -159,10 +186,8 @@ impl Agent {
         let connection = serving.connection();
         let reusable = serving.messages.responder_is_reusable() && upstream_is_clean && !serving.is_private;
         // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
-        let all_sent = connection
-            .and_then(|connection| self.upstreams.get(connection))
-            .is_some_and(|upstream| upstream.send_by == Mono::NEVER);
-        let reusable = reusable && all_sent;
+        let upstream = connection.and_then(|connection| self.upstreams.get_mut(connection));
+        let reusable = reusable && upstream.is_some_and(Upstream::is_reusable);
         self.commands.push(Command::Unpair(tunnel.into()));
         self.commands.push(Command::DropHeld(tunnel.into()));
         if let Some(connection) = connection {
@@ -191,5 +216,14 @@ impl Agent {
         self.commands.push(Command::Resume(tunnel.into()));
         self.arm_worker(key);
         self.check_readiness(key, now);
+    }
+}
+
+impl Upstream {
+    /// Whether all of a request was taken. The next one begins anew.
+    fn is_reusable(&mut self) -> bool {
+        let all_sent = !self.sending.waits();
+        self.sending = if all_sent { Sending::Nothing } else { self.sending };
+        all_sent
     }
 }

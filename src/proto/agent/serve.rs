@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use log::debug;
 
+use super::sending::Sending;
 use super::{Agent, Upstream, UpstreamOf, WorkerState};
 use crate::config;
 use crate::proto::error::Violation;
@@ -59,8 +60,8 @@ pub(super) struct Serving {
     pub(super) whole: bool,
     /// The next sign of life for the hub, while no response head has come.
     pub(super) sign_at: Mono,
-    /// One side of an upgraded connection has ended: the next byte of the other one by then.
-    pub(super) other_by: Mono,
+    /// The rest of a response head that has begun, or the next byte of an upgraded connection one side of which has ended, by then.
+    pub(super) rest_by: Mono,
 }
 
 /// Memory of requests that were served: the next one allocates nothing.
@@ -93,7 +94,7 @@ impl SpareServings {
 pub(super) enum Leg {
     /// What came of the body along with the head is being taken in; so many bytes so far.
     Gathering(usize),
-    /// A probe occupies the worker.
+    /// A probe has its place at the upstream.
     Waiting,
     /// A connection is being made. The upstream may have `seen` the request on a kept connection that broke under it.
     Dialling { upstream: UpstreamKey, until: Mono, seen: bool },
@@ -106,7 +107,8 @@ impl Serving {
         let sign_at = if self.messages.is_answered() { Mono::NEVER } else { self.sign_at };
         match self.leg {
             Leg::Dialling { until, .. } => until.min(sign_at),
-            Leg::Gathering(_) | Leg::Waiting | Leg::Paired { .. } => sign_at.min(self.other_by),
+            Leg::Gathering(_) | Leg::Waiting => sign_at,
+            Leg::Paired { .. } => sign_at.min(self.rest_by),
         }
     }
 
@@ -125,6 +127,16 @@ impl Serving {
         }
     }
 
+    /// Whether the upstream has, or should have, a request of which it has said nothing yet.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.connection().is_some() && !self.messages.is_answered() && !self.messages.has_interim()
+    }
+
+    /// Whether it is not even known that the upstream can still be connected to: a probe without a path can find that out.
+    pub(super) fn may_lead_nowhere(&self) -> bool {
+        self.is_unanswered() && !matches!(self.leg, Leg::Paired { reused: false, .. })
+    }
+
     /// Bytes of the request were consumed.
     fn take_in(&mut self, n: usize) {
         match &mut self.leg {
@@ -134,8 +146,8 @@ impl Serving {
     }
 
     pub(super) fn note_progress(&mut self, stalled_by: Mono) {
-        if self.other_by != Mono::NEVER {
-            self.other_by = stalled_by;
+        if self.rest_by != Mono::NEVER && self.messages.is_upgraded() {
+            self.rest_by = stalled_by;
         }
     }
 
@@ -257,7 +269,7 @@ impl Agent {
             is_private: head.binds_connection,
             whole: true,
             sign_at: now.mono.after_coarse(worker.backoff.pace()),
-            other_by: Mono::NEVER,
+            rest_by: Mono::NEVER,
         }));
         match answer {
             Some(bytes) => self.answer(key, bytes, now),
@@ -300,7 +312,7 @@ impl Agent {
             Ok(Progress::NeedMore) => Step::Wait,
             Ok(Progress::Done) => {
                 if serving.messages.is_upgraded() {
-                    serving.other_by = stalled_by;
+                    serving.rest_by = stalled_by;
                     let other = serving.connection();
                     self.commands.extend(other.map(|other| Command::Finish(other.into())));
                     self.arm_worker(key);
@@ -324,18 +336,18 @@ impl Agent {
 
     /// Finds the request a connection: the kept one, if it can be trusted, or a new one.
     fn choose(&mut self, key: WorkerKey, now: Now) {
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let is_occupied = self.is_occupied(index);
         let Some(worker) = self.workers.get_mut(key) else { return };
         let WorkerState::Serving(serving) = &mut worker.state else { return };
-        let occupied =
-            self.health.get(usize::from(worker.upstream)).is_some_and(|health| health.occupies(key));
-        if occupied {
+        if is_occupied {
             serving.leg = Leg::Waiting;
             return;
         }
         match worker.kept.take() {
             Some(kept) if serving.is_private => {
                 self.drop_upstream(kept.connection);
-                self.dial_upstream(key, now);
+                self.dial_upstream(key, false, now);
             }
             Some(kept) if serving.is_repeatable() || now.mono.since(kept.last_used) < FRESH => {
                 self.pair(key, kept.connection, true, now);
@@ -348,24 +360,34 @@ impl Agent {
         }
     }
 
-    /// A probe is over: requests that waited for it go on.
+    /// A probe is over, and the upstream is well: requests that waited for it go on.
     pub(super) fn resume_after_probe(&mut self, index: u16, now: Now) {
+        for key in self.waiting(index) {
+            self.choose(key, now);
+        }
+    }
+
+    /// A probe is over, and the upstream cannot be used: requests that waited for it are refused.
+    pub(super) fn refuse_after_probe(&mut self, index: u16, why: &'static str, now: Now) {
+        for key in self.waiting(index) {
+            self.refuse(key, index, why, now);
+        }
+    }
+
+    fn waiting(&self, index: u16) -> Vec<WorkerKey> {
         let waits = |state: &WorkerState| matches!(state, WorkerState::Serving(serving) if matches!(serving.leg, Leg::Waiting));
-        let waiting: Vec<WorkerKey> = self
-            .workers
+        self.workers
             .iter()
             .filter(|(_, worker)| worker.upstream == index && waits(&worker.state))
             .map(|(key, _)| key)
-            .collect();
-        for key in waiting {
-            self.choose(key, now);
-        }
+            .collect()
     }
 
     pub(super) fn dial_upstream(&mut self, key: WorkerKey, seen: bool, now: Now) {
         let limit = self.config.limits.connect;
         let of = UpstreamOf::Worker(key);
-        let upstream = self.upstreams.insert(Upstream { armed: Armed::default(), send_by: Mono::NEVER, of });
+        let upstream =
+            self.upstreams.insert(Upstream { armed: Armed::default(), sending: Sending::Nothing, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let index = worker.upstream;
         let (Some(upstream), WorkerState::Serving(serving)) = (upstream, &mut worker.state) else { return };

@@ -506,7 +506,8 @@ pub(super) fn sign_limit(heartbeat: Duration) -> Duration {
     heartbeat * 3 + heartbeat / 2
 }
 
-fn delimited_by_close(exchange: &Exchange) -> bool {
+/// Whether the end of the connection is the end of the response.
+pub(super) fn delimited_by_close(exchange: &Exchange) -> bool {
     exchange.messages.facts.version == Version::Http10
         && matches!(exchange.phase, Phase::Active { keep: false, .. })
 }

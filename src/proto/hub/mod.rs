@@ -41,6 +41,7 @@
 mod audit;
 mod client;
 mod dispatch;
+mod drain;
 mod hold;
 mod join;
 mod tunnel;
@@ -52,6 +53,7 @@ use core::time::Duration;
 use log::{Level, debug, info, warn};
 use ring::hmac;
 
+use self::drain::Draining;
 use self::hold::{Budget, Share};
 use super::agent_token::TokenKey;
 use super::error::Violation;
@@ -109,7 +111,7 @@ pub struct Hub {
     grace_ends: Mono,
     /// When agents that left are forgotten next.
     sweep_at: Mono,
-    draining: Option<Mono>,
+    draining: Option<Draining>,
     notices: Notices,
 }
 
@@ -439,26 +441,6 @@ impl Hub {
         let deadline = exchange.deadline();
         self.timers.arm(&mut exchange.armed, key.into(), deadline);
     }
-
-    /// A drain is over when nothing is left to be served and the last answers are out.
-    fn check_drained(&mut self, now: Now) {
-        let Some(until) = self.draining else { return };
-        let late = now.mono >= until;
-        if !late && !self.exchanges.is_empty() {
-            return;
-        }
-        while self.evict(|hub| &hub.idle, now) {}
-        if late || self.clients.is_empty() {
-            self.draining = None;
-            let left = self.exchanges.len();
-            if left > 0 {
-                warn!("the drain timeout is over: {} cut off", Count(left, "request"));
-            }
-            self.bid_farewell(now);
-            self.notices.handle_end(now.mono);
-            self.commands.push(Command::Exit(u8::from(left > 0)));
-        }
-    }
 }
 
 /// How many of each there are.
@@ -623,7 +605,8 @@ impl Core for Hub {
     }
 
     fn next_timeout(&self) -> Option<Mono> {
-        let own = self.sweep_at.min(self.draining.unwrap_or(Mono::NEVER)).min(self.notices.next_timeout());
+        let own = self.sweep_at.min(self.notices.next_timeout());
+        let own = self.draining.map_or(own, |draining| own.min(draining.next_timeout()));
         match self.timers.next() {
             Some(next) => Some(next.min(own)),
             None => (own != Mono::NEVER).then_some(own),
@@ -633,11 +616,13 @@ impl Core for Hub {
     fn handle_drain(&mut self, now: Now) {
         if self.draining.is_some() {
             warn!("second signal: {} cut off", Count(self.exchanges.len(), "request"));
+            self.cut_off_all(now);
+            self.draining = None;
             self.commands.push(Command::Exit(1));
             return;
         }
         info!("draining: refusing new requests; {} in progress or waiting", self.exchanges.len());
-        self.draining = Some(now.mono.after(self.config.drain_timeout));
+        self.begin_drain(now);
     }
 
     fn handle_batch_end(&mut self, now: Now) {

@@ -13,7 +13,7 @@ use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::pool::{AgentSlot, News, REDIAL_GRACE};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
-use crate::proto::tunnel::{CloseReason, Note, PING, write_farewell};
+use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, write_farewell};
 
 /// Signs of life that an agent may owe before it is held dead.
 const MOST_UNANSWERED: u8 = 3;
@@ -406,6 +406,10 @@ impl Hub {
         match Note::of(&head) {
             Note::Alive if head.status == 102 => {
                 *sign_by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
+                // It takes nothing because its upstream is busy with something else and has not begun to read.
+                if tunnel.send_by != Mono::NEVER {
+                    tunnel.send_by = now.mono.after_coarse(self.config.limits.stall * IN_BETWEEN);
+                }
                 exchange.messages.await_another_head();
                 return Step::Skip(head.length);
             }
@@ -473,6 +477,9 @@ impl Hub {
                 }
                 if turn == Turn::Upgraded {
                     self.commands.push(Command::Resume(client.into()));
+                    if let Some(draining) = &mut self.draining {
+                        draining.limit_upgraded(self.config.upgrade_drain, now);
+                    }
                 }
                 if let Some(label) = &exchange.label {
                     debug!("{label}: {} from {}", head.status, self.pool.describe(tunnel.agent));

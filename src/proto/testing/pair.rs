@@ -133,6 +133,7 @@ impl Setup {
             on_cancel: OnCancel::Close,
             health_path: None,
             drain_timeout: Duration::from_secs(600),
+            upgrade_drain: Duration::from_secs(5),
             limits: Limits::default(),
         };
         self.agents.push((token, config));
@@ -197,6 +198,9 @@ impl Pair {
                 raw.turn(&mut self.wires);
             }
             if self.wires.moves == before {
+                for agent in self.agents.iter().filter(|agent| agent.exit.is_none()) {
+                    assert_eq!(agent.core.audit(), None);
+                }
                 return;
             }
         }

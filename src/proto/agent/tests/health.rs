@@ -4,6 +4,8 @@ use super::*;
 use crate::proto::seam::{Target, Unreachable};
 use crate::proto::testing::scenario::{GET, OK};
 
+const POST: &str = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab";
+
 fn with_path() -> Setup {
     Setup::default().agent(|agent| agent.health_path = Some("/health".to_owned()))
 }
@@ -74,7 +76,7 @@ fn an_upstream_that_is_down_for_an_hour_is_asked_every_second_and_the_hub_is_lef
 }
 
 #[test]
-fn a_healthy_upstream_is_asked_on_an_idle_worker_only_and_occupies_it() {
+fn a_healthy_upstream_is_asked_while_a_worker_is_idle_and_occupies_it() {
     let mut pair = with_path().start();
     pair.settle();
     answer(&mut pair, OK);
@@ -109,7 +111,8 @@ fn a_sick_upstream_withdraws_its_workers_and_a_request_that_waited_is_refused() 
     let client = pair.client();
     pair.send(client, GET);
     pair.send(probe, "HTTP/1.1 503 Service Unavailable\r\n\r\n");
-    // The upstream is not asked to do what it cannot do.
+    // The upstream is not asked to do what it cannot do, and the hub hears that it has seen nothing.
+    assert_eq!(pair.arrivals(), 0);
     let got = pair.got(client);
     assert!(got.starts_with("HTTP/1.1 502 ") || got.is_empty(), "{got}");
     pair.advance(seconds(1));
@@ -153,4 +156,137 @@ fn probes_do_not_accumulate_while_the_upstream_flaps() {
     }
     assert!(pair.hub_dials() < 500, "{} dials", pair.hub_dials());
     pair.assert_quiet(1);
+}
+
+/// How many probes and requests there are at the upstream.
+fn at_once(pair: &Pair, upstreams: &[Raw]) -> usize {
+    upstreams.iter().filter(|upstream| pair.ended(**upstream).is_none()).count()
+}
+
+#[test]
+fn no_probe_runs_beside_the_job_of_the_only_worker() {
+    let mut pair = with_path().start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, OK);
+    let hub = joins_again(&mut pair, "?1");
+    // A probe fails while a request is on its way to the worker; the next one finds a job.
+    pair.send(hub, GET);
+    let job = pair.upstream();
+    assert!(pair.got(job).starts_with("GET /x "));
+    pair.agents[0].core.upstream_is_down(0, "a test says so", pair.now);
+    for _ in 0..120 {
+        pair.advance(Duration::from_millis(500));
+        assert_eq!(pair.arrivals_of(Target::Upstream(0)), 0, "a probe beside the job");
+    }
+    pair.send(job, OK);
+    pair.advance(seconds(2));
+    answer(&mut pair, OK);
+}
+
+#[test]
+fn an_upstream_that_hangs_is_found_out_while_there_is_traffic() {
+    let mut pair = with_path().start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, OK);
+    let hub = joins_again(&mut pair, "?1");
+    pair.send(hub, POST);
+    let job = pair.upstream();
+    pair.advance(seconds(3));
+    pair.close(hub);
+    assert!(pair.ended(job).is_some());
+    let hub = joins_again(&mut pair, "?1");
+    // The next one is not given to it before it has answered a probe.
+    pair.send(hub, POST);
+    let probe = pair.upstream();
+    assert_eq!((pair.got(probe).as_str(), pair.arrivals()), (PROBE, 0));
+    pair.advance(seconds(5));
+    assert!(pair.ended(probe).is_some());
+    let got = pair.got(hub);
+    assert!(got.ends_with("Slime-Refused: it does not answer\r\n\r\n"), "{got}");
+    joins_again(&mut pair, "?0\r\nSlime-Reason: it does not answer");
+}
+
+#[test]
+fn a_cancelled_request_costs_a_probe_only_if_it_tells_something() {
+    let cancel = |setup: Setup, response: &str, reused: bool| {
+        let mut pair = setup.start();
+        pair.to_hub = Reach::Raw;
+        pair.settle();
+        let probe = pair.upstream();
+        pair.send(probe, OK);
+        let hub = joins_again(&mut pair, "?1");
+        if reused {
+            pair.send(hub, GET);
+            let upstream = pair.upstream();
+            pair.send(upstream, OK);
+        }
+        pair.send(hub, GET);
+        if !reused {
+            let upstream = pair.upstream();
+            pair.send(upstream, response);
+        }
+        pair.close(hub);
+        pair.arrivals_of(Target::Upstream(0))
+    };
+    let begun = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc";
+    assert_eq!(cancel(with_path(), "", false), 1);
+    assert_eq!(cancel(with_path(), "HTTP/1.1 103 Early Hints\r\n\r\n", false), 0);
+    assert_eq!(cancel(with_path(), begun, false), 0);
+    // Without a path a probe is a connection, and one was made just now.
+    assert_eq!(cancel(Setup::default(), "", false), 0);
+    assert_eq!(cancel(Setup::default(), "", true), 1);
+}
+
+#[test]
+fn a_server_of_one_connection_at_a_time_is_well() {
+    let setup = with_path().agent(|agent| agent.workers = 2);
+    let mut pair = setup.start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, OK);
+    let hubs = [pair.raw_hub(), pair.raw_hub()];
+    pair.send(hubs[0], WELCOME);
+    pair.send(hubs[1], WELCOME);
+    pair.advance(Duration::from_millis(14_000));
+    let mut kept = Vec::new();
+    for hub in hubs {
+        pair.send(hub, GET);
+        let upstream = pair.upstream();
+        pair.send(upstream, OK);
+        kept.push(upstream);
+    }
+    assert_eq!(at_once(&pair, &kept), 2);
+    pair.advance(seconds(2));
+    assert_eq!(at_once(&pair, &kept), 0, "such a server would not look at the probe");
+    answer(&mut pair, OK);
+}
+
+#[test]
+fn requests_and_probes_are_never_more_than_the_workers() {
+    let setup = with_path().agent(|agent| agent.workers = 2);
+    let mut pair = setup.start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, OK);
+    let hubs = [pair.raw_hub(), pair.raw_hub()];
+    pair.send(hubs[0], WELCOME);
+    pair.send(hubs[1], WELCOME);
+    pair.advance(seconds(16));
+    let probe = pair.upstream();
+    // One has a place beside the probe, the other one waits.
+    pair.send(hubs[0], GET);
+    let first = pair.upstream();
+    pair.send(hubs[1], GET);
+    assert_eq!((pair.arrivals(), at_once(&pair, &[probe, first])), (0, 2));
+    pair.send(probe, OK);
+    let second = pair.upstream();
+    assert!(pair.got(second).starts_with("GET /x "));
+    pair.advance(seconds(60));
+    assert_eq!(pair.arrivals(), 0);
+    // One that is free makes room for a probe.
+    pair.send(second, OK);
+    pair.advance(seconds(16));
+    answer(&mut pair, OK);
 }

@@ -1,8 +1,10 @@
 //! The agent, together with the real hub or with one that the test plays.
 
+mod ending;
 mod health;
 mod link;
 mod serve;
+mod waiting;
 
 use core::time::Duration;
 

@@ -6,19 +6,19 @@ use crate::proto::seam::Unreachable;
 use crate::proto::testing::scenario::{GET, OK};
 
 const TO_UPSTREAM: &str = "GET /x HTTP/1.1\r\nHost: up.test\r\n\r\n";
-const POST: &str = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab";
+pub(super) const POST: &str = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab";
 const POSTED: &str = "POST /x HTTP/1.1\r\nHost: up.test\r\nContent-Length: 2\r\n\r\nab";
-const SIGN: &str = "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
-const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+pub(super) const SIGN: &str = "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
+pub(super) const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
-fn refusal(reason: &str) -> String {
+pub(super) fn refusal(reason: &str) -> String {
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: {reason}\r\n\r\n"
     )
 }
 
 /// A request is at the upstream, which has read it.
-fn serving(setup: Setup, request: &str) -> (Pair, Raw, Raw) {
+pub(super) fn serving(setup: Setup, request: &str) -> (Pair, Raw, Raw) {
     let (mut pair, hub) = joined(setup);
     pair.send(hub, request);
     let upstream = pair.upstream();
@@ -154,17 +154,36 @@ fn signs_of_life_are_given_until_the_head_has_come() {
 fn a_kept_connection_is_used_again_if_it_can_be_trusted() {
     for (request, sent, pause, again) in [
         (GET, TO_UPSTREAM, 900, true),
-        (GET, TO_UPSTREAM, 60_000, true),
+        (GET, TO_UPSTREAM, 4_900, true),
+        (GET, TO_UPSTREAM, 5_600, false),
         (POST, POSTED, 900, true),
         (POST, POSTED, 1100, false),
     ] {
         let (mut pair, hub, upstream) = kept();
         pair.advance(Duration::from_millis(pause));
         pair.send(hub, request);
+        assert_eq!(pair.ended(upstream).is_none(), again, "after {pause} ms");
         let upstream = if again { upstream } else { pair.upstream() };
         assert_eq!(pair.got(upstream), sent, "after {pause} ms");
         pair.send(upstream, OK);
         assert_eq!((pair.got(hub).as_str(), pair.arrivals()), (OK, 0));
+    }
+}
+
+#[test]
+fn a_kept_connection_that_nothing_uses_is_closed_whatever_its_worker_does() {
+    // The hub is gone, so that the worker does other things meanwhile.
+    for hub_leaves in [false, true] {
+        let (mut pair, hub, upstream) = kept();
+        if hub_leaves {
+            pair.to_hub = Reach::Silent;
+            pair.close(hub);
+        }
+        pair.advance(Duration::from_millis(4_900));
+        assert_eq!(pair.ended(upstream), None);
+        pair.advance(Duration::from_millis(700));
+        assert_eq!(pair.ended(upstream), Some(Ended::Fin));
+        assert_eq!(pair.agents[0].core.census().upstreams, 0);
     }
 }
 
@@ -231,7 +250,7 @@ fn a_request_that_the_upstream_may_have_seen_is_never_refused() {
                 assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
                 // No other request comes to an upstream that is gone.
                 let reason =
-                    if reach == Reach::Silent { "it does not answer" } else { "nobody listens there" };
+                    if reach == Reach::Silent { "it does not answer" } else { "nothing is listening there" };
                 assert!(got.ends_with(&refusal(reason)), "{got}");
             }
         }
@@ -357,12 +376,14 @@ fn a_response_is_read_even_if_the_request_could_not_be_written() {
 }
 
 #[test]
-fn an_upstream_that_takes_nothing_for_a_minute_is_502() {
+fn an_upstream_that_reads_and_then_takes_nothing_for_a_minute_is_502() {
     let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 90000\r\n\r\n";
     let (mut pair, hub, upstream) = serving(Setup { room: 1000, ..Setup::default() }, head);
     pair.got(hub);
     pair.reads_only(upstream, 0);
     pair.send(hub, "x".repeat(50_000));
+    pair.advance(seconds(3));
+    pair.reads_only(upstream, 500);
     pair.advance(seconds(59));
     assert_eq!(pair.ended(upstream), None);
     pair.advance(seconds(2));
@@ -411,7 +432,7 @@ fn an_upstream_that_cannot_stop_is_read_to_the_end_before_the_worker_is_free() {
                 // The tunnel was idle.
                 pair.advance(seconds(1));
             } else {
-                pair.advance(seconds(1000));
+                pair.advance(seconds(590));
                 assert_eq!((pair.ended(upstream), pair.arrivals()), (None, 0), "{response} at {at}");
                 pair.send(upstream, &response[at..]);
             }

@@ -116,3 +116,69 @@ fn a_restart_costs_nobody_a_request() {
     assert_eq!(pair.got(client), WAS_OK);
     pair.assert_quiet(1);
 }
+
+/// Bidden twice, or too late.
+const ENDS: [fn(&mut Pair); 2] = [
+    |pair| {
+        pair.drain_hub();
+        pair.drain_hub();
+    },
+    |pair| {
+        pair.drain_hub();
+        pair.advance(seconds(601));
+    },
+];
+
+#[test]
+fn a_response_that_is_cut_off_does_not_look_complete() {
+    for end in ENDS {
+        // The end of the connection would be the end of the response.
+        let mut at = Setup::default().streaming(
+            "GET /x HTTP/1.0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        );
+        end(&mut at.pair);
+        assert_eq!((at.pair.ended(at.client), at.pair.hub.exit), (Some(Ended::Reset), Some(1)));
+        // Complete, but not taken yet.
+        let setup = Setup { room: 1000, ..Setup::default() };
+        let mut at = setup
+            .streaming("GET /x HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        at.pair.reads_only(at.client, 0);
+        let body = "x".repeat(3000);
+        at.pair.send(at.upstream, format!("bb8\r\n{body}\r\n0\r\n\r\n"));
+        end(&mut at.pair);
+        at.pair.reads_only(at.client, usize::MAX);
+        assert_eq!((at.pair.ended(at.client), at.pair.hub.exit.is_some()), (Some(Ended::Reset), true));
+        // Neither is an upgraded connection, in either direction.
+        let mut at = Setup::default().hub(|hub| hub.upgrade_drain = seconds(3600)).upgraded();
+        end(&mut at.pair);
+        assert_eq!((at.pair.ended(at.client), at.pair.hub.exit), (Some(Ended::Reset), Some(1)));
+        assert_eq!(at.pair.ended(at.upstream), Some(Ended::Reset));
+    }
+}
+
+#[test]
+fn an_idle_upgraded_connection_holds_a_restart_up_for_a_moment_only() {
+    let mut at = Setup::default().upgraded();
+    at.pair.drain_hub();
+    at.pair.advance(Duration::from_millis(4900));
+    assert_eq!((at.pair.hub.exit, at.pair.ended(at.client)), (None, None));
+    at.pair.advance(Duration::from_millis(200));
+    assert_eq!(
+        (at.pair.ended(at.client), at.pair.ended(at.upstream)),
+        (Some(Ended::Reset), Some(Ended::Reset))
+    );
+    assert_eq!(at.pair.hub.exit, Some(0));
+    // A request beside it has all the time that it had before, and may be upgraded still.
+    let mut at = Setup::default().at_upstream(
+        "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    at.pair.drain_hub();
+    at.pair.advance(seconds(60));
+    assert_eq!(at.pair.hub.exit, None);
+    at.pair.send(at.upstream, "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    at.pair.advance(seconds(4));
+    assert_eq!(at.pair.hub.exit, None);
+    at.pair.advance(seconds(2));
+    assert_eq!(at.pair.hub.exit, Some(0));
+}

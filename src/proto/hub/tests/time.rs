@@ -179,11 +179,28 @@ fn an_upstream_that_takes_nothing_is_not_the_clients_fault() {
     let mut at = Setup { room: 1000, ..Setup::default() }.at_upstream(head);
     at.pair.reads_only(at.upstream, 0);
     at.pair.send(at.client, format!("fffff\r\n{}", "x".repeat(0xfffff)));
+    at.pair.advance(seconds(3));
+    at.pair.reads_only(at.upstream, 1500);
     at.pair.advance(seconds(59));
     assert_eq!(at.pair.got(at.client), "");
     at.pair.advance(seconds(62));
     let got = at.pair.got(at.client);
     assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn an_upstream_that_is_busy_with_something_else_is_waited_for_however_large_the_request_is() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut at = Setup { room: 1000, ..Setup::default() }.at_upstream(head);
+    at.pair.reads_only(at.upstream, 0);
+    at.pair.send(at.client, format!("c350\r\n{}\r\n0\r\n\r\n", "x".repeat(50_000)));
+    at.pair.advance(seconds(3000));
+    assert_eq!((at.pair.got(at.client).as_str(), at.pair.ended(at.client)), ("", None));
+    at.pair.reads_only(at.upstream, usize::MAX);
+    assert!(at.pair.got(at.upstream).ends_with("x\r\n0\r\n\r\n"));
+    at.pair.send(at.upstream, OK);
+    assert_eq!(at.pair.got(at.client), WAS_OK);
     at.pair.assert_quiet(1);
 }
 
