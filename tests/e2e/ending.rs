@@ -192,3 +192,63 @@ fn revoked_tokens_are_cut_off_and_stay_out() {
     assert_own(&hub.client_sending(hello(&good, "x", 0)).response(), 401);
     std::fs::remove_file(&file).unwrap();
 }
+
+#[test]
+fn an_idle_websocket_holds_no_restart_up() {
+    let upgrade = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: other/1\r\n\r\n";
+    let switched = "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: other/1\r\n\r\n";
+    for ends_hub in [true, false] {
+        let mut rig = Rig::raw_with(&["--upgrade-drain", "1"], &["--upgrade-drain", "1"]);
+        let (mut client, mut upstream, _) = rig.begin(upgrade);
+        upstream.send(switched);
+        assert_eq!(client.head().status(), 101);
+        let start = Instant::now();
+        let process = if ends_hub { &mut *rig.hub } else { &mut *rig.agent };
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait_exit().code(), Some(0), "{}", process.output());
+        let took = start.elapsed();
+        assert!((900..4000).contains(&took.as_millis()), "{took:?}");
+        client.wait_end();
+        upstream.wait_end();
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_make_a_response_look_complete() {
+    let mut rig = Rig::raw();
+    let (mut client, mut upstream, _) = rig.begin("GET / HTTP/1.0\r\n\r\n");
+    upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    client.response_head("GET");
+    assert_eq!(client.body_bytes(3), b"abc");
+    rig.hub.signal(Signal::TERM);
+    rig.hub.wait_line("draining");
+    rig.hub.signal(Signal::TERM);
+    assert_eq!(rig.hub.wait_exit().code(), Some(1));
+    assert!(client.rest().1.is_some(), "it looks complete");
+}
+
+#[test]
+fn a_draining_agent_sees_the_end_of_a_response_through() {
+    let mut rig = Rig::raw();
+    let (mut client, mut upstream, _) = rig.begin(GET);
+    // More than there is room for on the way, to an application that takes its time.
+    let size = 40_000_000;
+    let sending = std::thread::spawn(move || {
+        upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
+        upstream.send(vec![b'x'; size]);
+        upstream
+    });
+    client.response_head("GET");
+    rig.agent.signal(Signal::TERM);
+    rig.agent.wait_line("draining");
+    let mut got = 0;
+    // Slower than the linger of five seconds.
+    for _ in 0..8 {
+        got += client.body_bytes_at_least(1_000_000).len();
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let (rest, cut) = client.rest();
+    assert_eq!((got + rest.len(), cut), (size, None));
+    assert_eq!(rig.agent.wait_exit().code(), Some(0), "{}", rig.agent.output());
+    drop(sending.join().unwrap());
+}

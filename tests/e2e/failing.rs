@@ -374,3 +374,127 @@ fn a_request_that_may_not_be_retried_takes_no_old_connection() {
     assert_eq!(client.response().status(), 200);
     assert!(!kept.has_bytes());
 }
+
+#[test]
+fn an_upstream_that_dies_under_a_request_takes_no_other_machine_along() {
+    // Three machines whose upstreams keep their connections, and die of a certain request.
+    let hub = Hub::start(&[]);
+    let upstreams: Vec<RawUpstream> = (0..3).map(|_| RawUpstream::new()).collect();
+    let ids = ["a", "b", "c"];
+    let agents: Vec<_> =
+        upstreams.iter().zip(ids).map(|(it, id)| hub.agent(&it.url(), &["--agent-id", id])).collect();
+    let mut connections: Vec<Option<Wire>> = ids.map(|_| None).into();
+    for agent in &agents {
+        agent.wait_line("joined the hub");
+    }
+    let serve = |at: usize, connections: &mut Vec<Option<Wire>>| {
+        let wire = connections[at].get_or_insert_with(|| upstreams[at].accept());
+        wire.request();
+        wire.send(OK);
+    };
+    // Each has served one, and keeps the connection.
+    for at in 0..3 {
+        let mut client = hub.client_sending(GET);
+        let turn = (0..3).find(|at| connections[*at].is_none() && upstreams[*at].accepted() > 0);
+        let turn = turn.unwrap_or_else(|| {
+            let waits = || (0..3).find(|at| connections[*at].is_none() && upstreams[*at].accepted() > 0);
+            wait_until("one of them is asked", DEADLINE, || waits().is_some());
+            waits().unwrap()
+        });
+        serve(turn, &mut connections);
+        assert_eq!(client.response().status(), 200, "request {at}");
+    }
+    // It dies of a GET, and nobody listens there any more.
+    let mut client = hub.client_sending("GET /deadly HTTP/1.1\r\nHost: h\r\n\r\n");
+    let (sender, found) = std::sync::mpsc::channel();
+    for (at, (mut wire, upstream)) in connections.into_iter().flatten().zip(upstreams).enumerate() {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            if wire.try_head().is_ok() {
+                drop(upstream);
+                drop(wire);
+                let _ = sender.send(at);
+            }
+        });
+    }
+    let response = client.response();
+    assert_own(&response, 502);
+    found.recv_timeout(DEADLINE).unwrap();
+    assert!(found.recv_timeout(Duration::from_millis(500)).is_err(), "it was sent to a second machine");
+}
+
+/// A server that looks at one connection at a time, as Python's `HTTPServer` does, and keeps it open between requests.
+fn one_at_a_time() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let Ok(socket) = crate::harness::Socket::accept(stream) else { continue };
+            if !socket.wait_byte() {
+                continue;
+            }
+            let mut wire = Wire::over(socket);
+            while let Ok(head) = wire.try_head() {
+                let close = head.field("connection") == Some("close");
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                if close {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_server_of_one_connection_at_a_time_serves_others_too_and_is_well() {
+    let address = one_at_a_time();
+    let hub = Hub::start(&[]);
+    let agent = hub.agent(&pki::url(address), &["--health-path", "/"]);
+    let mut client = hub.client_sending(GET);
+    assert_eq!(client.response().text(), "ok");
+    // Somebody else on the machine of the upstream.
+    let start = Instant::now();
+    let mut other = Wire::connect(address);
+    other.send(GET);
+    assert_eq!(other.response().text(), "ok");
+    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
+    drop(other);
+    // Requests and probes until there were two of those.
+    while start.elapsed() < Duration::from_secs(34) {
+        let mut client = hub.client_sending(GET);
+        assert_eq!(client.response().text(), "ok");
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    assert!(!agent.output().contains("cannot be used"), "{}", agent.output());
+}
+
+#[test]
+fn an_upstream_that_hangs_gets_no_more_requests_while_there_is_traffic() {
+    let upstream = RawUpstream::new();
+    let hub = Hub::start(&["--heartbeat", "1"]);
+    let agent = hub.agent(&upstream.url(), &["--health-path", "/health"]);
+    let mut probe = upstream.accept();
+    probe.request();
+    probe.send(OK);
+    agent.wait_line("joined the hub");
+    // From now on it takes what comes and says nothing. One application gives up, others wait.
+    let start = Instant::now();
+    let impatient = hub.client_sending(GET);
+    let mut hung = upstream.accept();
+    assert_eq!(hung.request().head.start, "GET / HTTP/1.1");
+    let _others = [hub.client_sending(POST), hub.client_sending(POST)];
+    hub.settle();
+    drop(impatient);
+    let mut probe = upstream.accept();
+    assert_eq!(probe.request().head.start, "GET /health HTTP/1.1");
+    agent.wait_line("cannot be used: it does not answer");
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    // What waits is not given to it.
+    while let Some(mut wire) = upstream.try_accept(Duration::from_secs(2)) {
+        assert_eq!(wire.request().head.start, "GET /health HTTP/1.1");
+        if start.elapsed() > Duration::from_secs(20) {
+            break;
+        }
+    }
+}

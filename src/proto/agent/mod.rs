@@ -98,6 +98,8 @@ struct Draining {
     upgraded_until: Mono,
     /// The end of a response may not have come to its application.
     is_short: bool,
+    /// The shell has been told to end.
+    is_over: bool,
 }
 
 struct Worker {
@@ -338,7 +340,7 @@ impl Agent {
     }
 
     fn check_drained(&mut self, now: Now) {
-        let Some(draining) = self.draining else { return };
+        let Some(draining) = self.draining.filter(|draining| !draining.is_over) else { return };
         let is_sending = |upstream: &Upstream| {
             matches!(upstream.of, UpstreamOf::Nobody { .. }) && upstream.sending.waits()
         };
@@ -350,10 +352,19 @@ impl Agent {
                 warn!("the drain timeout is over: {} cut off", Count(self.census().serving, "request"));
                 self.reset_upgraded(now);
             }
-            self.draining = None;
             self.notices.handle_end(now.mono);
-            self.commands.push(Command::Exit(u8::from(!done || draining.is_short)));
+            self.exit(u8::from(!done || draining.is_short));
         }
+    }
+
+    /// Nothing more is to be done.
+    fn exit(&mut self, code: u8) {
+        if let Some(draining) = &mut self.draining {
+            draining.is_over = true;
+            draining.until = Mono::NEVER;
+            draining.upgraded_until = Mono::NEVER;
+        }
+        self.commands.push(Command::Exit(code));
     }
 
     /// Ends upgraded connections: a process that ends would close each with FIN, which is the regular end of a direction.
@@ -534,8 +545,7 @@ impl Core for Agent {
         if self.draining.is_some() {
             warn!("second signal: {} cut off", Count(self.census().serving, "request"));
             self.reset_upgraded(now);
-            self.draining = None;
-            self.commands.push(Command::Exit(1));
+            self.exit(1);
             return;
         }
         info!("draining: taking no new requests");
@@ -543,6 +553,7 @@ impl Core for Agent {
             until: now.mono.after(self.config.drain_timeout),
             upgraded_until: now.mono.after(self.config.upgrade_drain),
             is_short: false,
+            is_over: false,
         });
         let workers: Vec<WorkerKey> = self.workers.iter().map(|(key, _)| key).collect();
         for worker in workers {
