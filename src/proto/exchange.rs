@@ -9,14 +9,19 @@
 //! A connection can be used again only if both messages are complete; nobody keeps a flag for that, it is asked here.
 //! Who waits for whom, what is retried and which deadline holds is decided by [`super::hub`] and [`super::agent`].
 
+use core::time::Duration;
+
 use super::error::Violation;
 use super::http1::body::{Progress, Transfer};
 use super::http1::framing::Framing;
 use super::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
 use super::seam::End;
+use super::timer::Mono;
 
-/// Interim responses before one final one; more is an attack or a fault (RFC 9110 section 15.2 sets no bound).
-const MAX_INTERIM: u8 = 32;
+/// Interim responses that may come at once (RFC 9110 section 15.2 sets no bound).
+const MAX_INTERIM: u64 = 32;
+/// After this time there may be one more: a job of hours may tell of its progress all the while. More is an attack or a fault.
+const INTERIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a request head said that matters after it was forwarded.
 #[derive(Debug)]
@@ -61,8 +66,9 @@ pub enum Response {
     Head {
         /// Where to go on looking for its end.
         scan: HeadScan,
-        /// Interim responses so far.
-        interim: u8,
+        /// When the next interim response would come if they came at the greatest pace that they may have in the long run; none has
+        /// come so far if `None`.
+        interim: Option<Mono>,
     },
     /// The head has passed.
     Body {
@@ -125,7 +131,12 @@ impl Messages {
     ///
     /// # Errors
     /// A 101 that nobody asked for, too many interim responses.
-    pub fn on_head(&mut self, head: &ResponseHead<'_, '_>, to: Framing) -> Result<Turn, Violation> {
+    pub fn on_head(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        to: Framing,
+        now: Mono,
+    ) -> Result<Turn, Violation> {
         let bad = |detail| Violation { status: 502, detail };
         let (scan, interim) = match self.response {
             Response::Head { scan, interim } => (scan, interim),
@@ -140,13 +151,16 @@ impl Messages {
             return Ok(Turn::Upgraded);
         }
         if head.status < 200 {
-            if interim >= MAX_INTERIM {
-                return Err(bad("the upstream sends interim responses without end"));
+            let next = interim.map_or(now, |next| next.max(now)).after(INTERIM_PAUSE);
+            let ahead = next.since(now).as_millis() / INTERIM_PAUSE.as_millis();
+            if ahead > MAX_INTERIM.into() {
+                return Err(bad("the upstream sends too many interim responses in too short a time"));
             }
-            self.response = Response::Head { scan: scan.anew(), interim: interim + 1 };
+            self.response = Response::Head { scan: scan.anew(), interim: Some(next) };
             return Ok(Turn::Interim);
         }
-        self.response = Response::Body { body: Transfer::new(head.framing, to), persistent: head.persistent };
+        let body = Transfer::read(head.framing, to, scan.reading());
+        self.response = Response::Body { body, persistent: head.persistent };
         Ok(Turn::Final)
     }
 
@@ -159,7 +173,7 @@ impl Messages {
 
     /// Whether an interim response was forwarded.
     pub fn has_interim(&self) -> bool {
-        matches!(self.response, Response::Head { interim: 1.., .. })
+        matches!(self.response, Response::Head { interim: Some(_), .. })
     }
 
     /// Whether the final response head has passed, or the exchange is upgraded.
@@ -281,7 +295,7 @@ impl Messages {
 impl Response {
     /// Nothing of it has come.
     pub fn awaited(scan: HeadScan) -> Self {
-        Self::Head { scan, interim: 0 }
+        Self::Head { scan, interim: None }
     }
 }
 

@@ -12,7 +12,11 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 fn the_hub_is_reached_and_the_upstream_is_not_asked_for() {
     let hub = Hub::start(&[]);
     let upstream = Server::start(async |_| reply(200, "ok"));
-    for (answer, user) in [(OK, "us%65r:p%40ss@"), ("HTTP/1.0 200 OK\r\nVia: 1.0 x\r\n\r\n", "")] {
+    for (answer, user) in [
+        (OK, "us%65r:p%40ss@"),
+        ("HTTP/1.0 200 OK\r\nVia: 1.0 x\r\n\r\n", ""),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: gzip\n\n", ""),
+    ] {
         let proxy = ConnectProxy::start(answer);
         let flag = format!("http://{user}{}", proxy.address());
         let agent = hub.agent(&upstream.url(), &["--proxy", &flag, "--num-worker", "2"]);

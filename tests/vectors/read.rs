@@ -6,18 +6,19 @@
 
 use slime::proto::seam::End;
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("attacks.txt", include_str!("attacks.txt")),
     ("requests.txt", include_str!("requests.txt")),
     ("responses.txt", include_str!("responses.txt")),
     ("bodies.txt", include_str!("bodies.txt")),
+    ("upstreams.txt", include_str!("upstreams.txt")),
 ];
 
 /// A message, and what is to become of it.
 pub(crate) struct Vector {
     pub(crate) name: String,
     pub(crate) direction: Direction,
-    pub(crate) from: From,
+    pub(crate) from: Sender,
     pub(crate) raw: Vec<u8>,
     pub(crate) end: Option<End>,
     pub(crate) verdict: String,
@@ -34,11 +35,13 @@ pub(crate) enum Direction {
 
 /// Who sends it, to whom that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum Sender {
     /// A request: anybody. A response: an agent.
     Usual,
     /// A proxy of `--trusted-proxy`.
     TrustedProxy,
+    /// A response that an agent reads.
+    Upstream,
 }
 
 /// All vectors of all files.
@@ -56,8 +59,13 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
             ("==", _) => {
                 let (direction, name) = value.trim().split_once(": ").expect(&at);
                 let (direction, from) = match direction.split_once(" of ") {
-                    None => (direction, From::Usual),
-                    Some((direction, "a trusted proxy")) => (direction, From::TrustedProxy),
+                    None => (direction, Sender::Usual),
+                    Some((direction, "a trusted proxy")) => (direction, Sender::TrustedProxy),
+                    Some((direction, "an upstream")) => (direction, Sender::Upstream),
+                    Some((direction, "an upstream to HEAD")) => (
+                        if direction == "response" { "response to HEAD" } else { direction },
+                        Sender::Upstream,
+                    ),
                     Some(other) => panic!("{at}: {other:?}"),
                 };
                 let direction = match direction {

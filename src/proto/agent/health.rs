@@ -107,7 +107,7 @@ impl Agent {
             return;
         };
         let until = now.mono.after(self.config.limits.connect);
-        self.set_probe(index, Probe::Running { connection: key, until, scan: HeadScan::default() });
+        self.set_probe(index, Probe::Running { connection: key, until, scan: HeadScan::of_upstream() });
         self.commands.push(Command::Dial { key: key.into(), target: Target::Upstream(index) });
     }
 
@@ -182,6 +182,11 @@ impl Agent {
         let connection = *connection;
         let status = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
             Ok(None) if end.is_none() => return Step::Wait,
+            // What it says so far is no answer (RFC 9110 section 15.2).
+            Ok(Some(head)) if head.is_interim() => {
+                *scan = scan.anew();
+                return Step::Skip(head.length);
+            }
             Ok(Some(head)) => head.status,
             Ok(None) | Err(_) => 599,
         };

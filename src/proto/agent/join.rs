@@ -46,7 +46,7 @@ impl Agent {
                 if let Some(proxy) = &self.config.proxy {
                     let until = *until;
                     self.commands.push(Command::Send { key: tunnel.into(), bytes: proxy.request() });
-                    worker.state = WorkerState::Passing { tunnel, until, scan: HeadScan::default() };
+                    worker.state = WorkerState::Passing { tunnel, until, scan: HeadScan::of_upstream() };
                     return;
                 }
                 *until
@@ -90,12 +90,17 @@ impl Agent {
     ) -> Step {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Passing { scan, .. } = &mut worker.state else { return Step::Wait };
-        let (status, length) = match ResponseHead::find(scan, input, &mut Storage::new(), true) {
-            Ok(Some(head)) => (head.status, head.length),
+        let (status, length) = match ResponseHead::find_status(scan, input) {
+            Ok(Some(found)) => found,
             Ok(None) if end.is_none() => return Step::Wait,
             Ok(None) | Err(_) => (0, 0),
         };
         match status {
+            // An interim response: the answer follows. There is no protocol to switch to.
+            100 | 102..200 => {
+                *scan = scan.anew();
+                Step::Skip(length)
+            }
             200..300 => {
                 if self.config.proxy.as_ref().is_some_and(|proxy| proxy.then_tls) {
                     self.commands.push(Command::Secure { key: tunnel.into(), target: Target::Hub });

@@ -133,13 +133,14 @@ impl Finishing {
         input: &[u8],
         end: Option<End>,
         out: &mut Vec<u8>,
+        now: Now,
     ) -> Option<Step> {
         if !self.messages.is_answered() {
             let mut storage = Storage::new();
             let Some(head) = self.messages.find_head(input, &mut storage).ok()? else {
                 return Some(Step::Wait);
             };
-            return match self.messages.on_head(&head, head.framing.onward(Version::Http11)).ok()? {
+            return match self.messages.on_head(&head, head.framing.onward(Version::Http11), now.mono).ok()? {
                 Turn::Interim | Turn::Final => Some(Step::Skip(head.length)),
                 Turn::Upgraded => None,
             };

@@ -1,8 +1,11 @@
 //! What the upstream sends: its response, on its way to the hub.
 
+use log::Level;
+
 use super::sending::Sending;
 use super::{Agent, Kept, Upstream, UpstreamOf, WorkerState};
 use crate::config::Limits;
+use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, Storage, Version};
@@ -80,7 +83,10 @@ impl Agent {
                     }
                     Ok(Progress::Done) => self.complete(key, input.is_empty() && end.is_none(), now),
                     Ok(Progress::Truncated) => self.cut(key, "the upstream cut its response", now),
-                    Err(violation) => self.cut(key, violation.detail, now),
+                    Err(violation) => {
+                        self.note_unread(key, violation, now);
+                        self.cut(key, violation.detail, now);
+                    }
                 }
                 Step::Wait
             }
@@ -89,7 +95,7 @@ impl Agent {
                 if !input.is_empty() {
                     finishing.note_progress(now.mono.after_coarse(self.config.drain_timeout));
                 }
-                let step = finishing.drop_response(input, end, out);
+                let step = finishing.drop_response(input, end, out, now);
                 out.truncate(begin);
                 let is_over = match step {
                     Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
@@ -129,7 +135,7 @@ impl Agent {
         let judged = serving.messages.find_head(input, &mut storage).and_then(|head| {
             let Some(head) = head else { return Ok(None) };
             let framing = head.framing.onward(Version::Http11);
-            let turn = serving.messages.on_head(&head, framing)?;
+            let turn = serving.messages.on_head(&head, framing, now.mono)?;
             Ok(Some((head, framing, turn)))
         });
         let (head, framing, turn) = match judged {
@@ -147,6 +153,7 @@ impl Agent {
                 return Step::Wait;
             }
             Err(violation) => {
+                self.note_unread(key, violation, now);
                 self.fail(key, violation, now);
                 return Step::Wait;
             }
@@ -177,6 +184,15 @@ impl Agent {
             }
         }
         Step::Skip(head.length)
+    }
+
+    /// The response of an upstream is not HTTP, or its end is in doubt: its operator hears what is wrong with it.
+    fn note_unread(&mut self, key: WorkerKey, violation: Violation, now: Now) {
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let authority = self.authority(index).to_owned();
+        let detail = violation.detail;
+        let line = format_args!("a response of upstream {authority} was refused: {detail}");
+        self.notices.say(Level::Warn, (detail, index.into()), now.mono, line);
     }
 
     /// The response is complete.

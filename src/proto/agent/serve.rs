@@ -263,7 +263,7 @@ impl Agent {
         debug!("{} {} to {}", head.method.as_str(), head.path(), upstream.authority);
         worker.state = WorkerState::Serving(self.spare_servings.place(Serving {
             tunnel,
-            messages: Messages::new(Facts::of(head), head.framing, HeadScan::default()),
+            messages: Messages::new(Facts::of(head), head.framing, HeadScan::of_upstream()),
             leg: Leg::Gathering(0),
             expects_connect,
             is_private: head.binds_connection,

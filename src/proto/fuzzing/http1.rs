@@ -7,6 +7,7 @@ use crate::proto::http1::body::{Progress, Transfer};
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
 use crate::proto::http1::path;
+use crate::proto::http1::reading::Reading;
 use crate::proto::http1::rewrite::{
     ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
     response_to_hub,
@@ -68,6 +69,7 @@ pub(super) fn request_head(data: &[u8]) {
 }
 
 pub(super) fn response_head(data: &[u8]) {
+    lenient_response_head(data);
     let length = find_head(data);
     for to_head in [false, true] {
         let (mut storage, mut room) = (Storage::new(), Storage::new());
@@ -100,6 +102,39 @@ pub(super) fn response_head(data: &[u8]) {
     }
 }
 
+/// What is understood of an upstream's head is the same in pieces as in one, is what a strict reading makes of it if there is one, and
+/// goes on in a form that has only one.
+fn lenient_response_head(data: &[u8]) {
+    for to_head in [false, true] {
+        let found = |scan: &mut HeadScan, data: &[u8]| {
+            ResponseHead::find(scan, data, &mut Storage::new(), to_head)
+                .map(|head| head.map(|head| format!("{head:?}")))
+                .map_err(|violation| violation.status)
+        };
+        let whole = found(&mut HeadScan::of_upstream(), data);
+        let mut scan = HeadScan::of_upstream();
+        let in_pieces = (1..=data.len()).map(|length| found(&mut scan, &data[..length]));
+        assert_eq!(in_pieces.filter(|found| *found != Ok(None)).next().unwrap_or(Ok(None)), whole);
+        let strict = found(&mut HeadScan::default(), data);
+        assert!(!matches!(strict, Ok(Some(_))) || strict == whole);
+
+        let mut storage = Storage::new();
+        let mut scan = HeadScan::of_upstream();
+        let Ok(Some(head)) = ResponseHead::find(&mut scan, data, &mut storage, to_head) else { continue };
+        let onward = head.framing.onward(Version::Http11);
+        let mut to_hub = Vec::new();
+        response_to_hub(&head, onward, &mut to_hub);
+        assert_eq!(
+            HeadScan::on_tunnel().advance(&to_hub),
+            Ok(Some(to_hub.len())),
+            "the hub would not take it"
+        );
+        let mut storage = Storage::on_tunnel();
+        let at_hub = ResponseHead::parse(&to_hub, &mut storage, to_head).expect("the hub would refuse it");
+        assert_eq!((at_hub.framing, at_hub.status), (onward, head.status));
+    }
+}
+
 /// The head, if there is one; it does not matter whether its end was searched for first.
 fn same<T: core::fmt::Debug>(
     searched: Option<Result<T, Violation>>,
@@ -129,18 +164,17 @@ struct Passed {
 }
 
 pub(super) fn chunked(data: &[u8]) {
-    let whole = divided(data, |pieces| pass(Framing::Chunked, Framing::Chunked, pieces, None));
-    let plain = divided(data, |pieces| pass(Framing::Chunked, Framing::UntilClose, pieces, None));
-    if plain.end == Ok(Progress::Done) {
-        assert_eq!(whole.end, Ok(Progress::Done));
-        // What goes on is in the one form that has one reading, and carries the same data.
-        let again = pass(Framing::Chunked, Framing::Chunked, &[&whole.out], None);
-        assert_eq!(
-            (&again.out, again.end, again.consumed),
-            (&whole.out, Ok(Progress::Done), whole.out.len())
-        );
-        let same = pass(Framing::Chunked, Framing::UntilClose, &[&whole.out], None);
-        assert_eq!(same.out, plain.out);
+    let [strict, lenient] = [Reading::Strict, Reading::Lenient].map(|reading| {
+        let whole =
+            divided(data, |pieces| pass_read(reading, Framing::Chunked, Framing::Chunked, pieces, None));
+        let plain =
+            divided(data, |pieces| pass_read(reading, Framing::Chunked, Framing::UntilClose, pieces, None));
+        check_chunks(&whole, &plain);
+        (whole, plain)
+    });
+    // A lenient reading only understands more.
+    if strict.0.end.is_ok() {
+        assert_eq!(strict, lenient);
     }
     // The other way round, whatever it is.
     let encoded = divided(data, |pieces| {
@@ -154,8 +188,26 @@ pub(super) fn chunked(data: &[u8]) {
     assert_eq!(cut.end, Ok(Progress::Truncated));
 }
 
+/// What goes on of a chunked body is in the one form that has one reading, and carries the same data.
+fn check_chunks(whole: &Passed, plain: &Passed) {
+    if plain.end == Ok(Progress::Done) {
+        assert_eq!(whole.end, Ok(Progress::Done));
+        let again = pass(Framing::Chunked, Framing::Chunked, &[&whole.out], None);
+        assert_eq!(
+            (&again.out, again.end, again.consumed),
+            (&whole.out, Ok(Progress::Done), whole.out.len())
+        );
+        let same = pass(Framing::Chunked, Framing::UntilClose, &[&whole.out], None);
+        assert_eq!(same.out, plain.out);
+    }
+}
+
 fn pass(from: Framing, to: Framing, pieces: &[&[u8]], end: Option<End>) -> Passed {
-    let mut transfer = Transfer::new(from, to);
+    pass_read(Reading::Strict, from, to, pieces, end)
+}
+
+fn pass_read(reading: Reading, from: Framing, to: Framing, pieces: &[&[u8]], end: Option<End>) -> Passed {
+    let mut transfer = Transfer::read(from, to, reading);
     let (mut input, mut out, mut consumed) = (Vec::new(), Vec::new(), 0);
     for (index, piece) in pieces.iter().enumerate() {
         input.extend_from_slice(piece);

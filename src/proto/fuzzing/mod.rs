@@ -65,6 +65,7 @@ mod tests {
             include_str!("../../../tests/vectors/requests.txt"),
             include_str!("../../../tests/vectors/responses.txt"),
             include_str!("../../../tests/vectors/bodies.txt"),
+            include_str!("../../../tests/vectors/upstreams.txt"),
         ];
         let mut all = Vec::new();
         for line in files.iter().flat_map(|file| file.lines()) {

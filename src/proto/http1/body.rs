@@ -6,6 +6,7 @@
 use super::chunked::{CHUNK_EXCESS_LIMIT, ChunkLine, Ending, LastChunk, LineScan, write_ending};
 use super::framing::Framing;
 use super::put;
+use super::reading::Reading;
 use crate::proto::error::Violation;
 use crate::proto::seam::End;
 
@@ -50,11 +51,16 @@ const COPIED_CHUNK: usize = 1024;
 impl Transfer {
     /// A body that comes framed in one way and goes on framed in another: in the same one, or as [`Framing::onward`] has it.
     pub fn new(from: Framing, to: Framing) -> Self {
+        Self::read(from, to, Reading::Strict)
+    }
+
+    /// As [`Transfer::new`], read in this way.
+    pub fn read(from: Framing, to: Framing, reading: Reading) -> Self {
         Self(match (from, to) {
             (Framing::None, _) | (Framing::Length(0), Framing::Length(0)) => State::Done,
             (Framing::Length(length), Framing::Length(other)) if length == other => State::Length(length),
-            (Framing::Chunked, Framing::Chunked) => State::Chunked(Chunked::new(Lines::Keep)),
-            (Framing::Chunked, Framing::UntilClose) => State::Chunked(Chunked::new(Lines::Drop)),
+            (Framing::Chunked, Framing::Chunked) => State::Chunked(Chunked::new(Lines::Keep, reading)),
+            (Framing::Chunked, Framing::UntilClose) => State::Chunked(Chunked::new(Lines::Drop, reading)),
             (Framing::UntilClose, Framing::UntilClose) => State::UntilClose,
             (Framing::UntilClose, Framing::Chunked) => State::Encode(Encode::Between),
             (Framing::Length(_) | Framing::Chunked | Framing::UntilClose, _) => {
@@ -178,8 +184,9 @@ enum Lines {
 #[derive(Clone, Debug)]
 struct Chunked {
     lines: Lines,
+    reading: Reading,
     place: Place,
-    /// Bytes of extensions and leading zeros so far.
+    /// Bytes of extensions and leading zeros that no data has made up for so far.
     excess: u32,
 }
 
@@ -199,7 +206,8 @@ enum Item<'a> {
     Line(ChunkLine),
     /// So many bytes of data.
     Data(usize),
-    DataEnd,
+    /// The line end after the data, in bytes.
+    DataEnd(usize),
     Ending(Ending<'a>),
 }
 
@@ -211,8 +219,8 @@ enum Fate {
 }
 
 impl Chunked {
-    fn new(lines: Lines) -> Self {
-        Self { lines, place: Place::Line(LineScan::default()), excess: 0 }
+    fn new(lines: Lines, reading: Reading) -> Self {
+        Self { lines, reading, place: Place::Line(LineScan::default()), excess: 0 }
     }
 
     /// Goes on for as long as all bytes share one fate. The flag says that the body is complete with them.
@@ -238,7 +246,7 @@ impl Chunked {
                         put::hex(out, line.size);
                         out.extend_from_slice(b"\r\n");
                     }
-                    self.excess += line.excess;
+                    self.excess = (self.excess + line.excess).saturating_sub(line.credit());
                     self.place = Place::Data(line.size);
                 }
                 Item::Data(len) => {
@@ -249,7 +257,12 @@ impl Chunked {
                         }
                     }
                 }
-                Item::DataEnd => self.place = Place::Line(LineScan::default()),
+                Item::DataEnd(_) => {
+                    if fate == Fate::Replace {
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    self.place = Place::Line(LineScan::default());
+                }
                 Item::Ending(ending) => {
                     if fate != Fate::Pass {
                         let before = out.len();
@@ -268,14 +281,14 @@ impl Chunked {
     fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Item<'a>>, Violation> {
         match &mut self.place {
             Place::Line(scan) => {
-                let Some(line) = scan.advance(input)? else { return Ok(None) };
+                let Some(line) = scan.advance(input, self.reading)? else { return Ok(None) };
                 if self.excess + line.excess > CHUNK_EXCESS_LIMIT {
                     return Err(Violation::malformed("too many chunk extensions"));
                 }
                 if line.size > 0 {
                     return Ok(Some(Item::Line(line)));
                 }
-                let mut last = LastChunk::new(line);
+                let mut last = LastChunk::new(line, self.reading);
                 let ending = last.advance(input)?;
                 self.place = Place::Last(last);
                 Ok(ending.map(Item::Ending))
@@ -285,7 +298,8 @@ impl Chunked {
                 Ok((len > 0).then_some(Item::Data(len)))
             }
             Place::DataEnd => match input {
-                [b'\r', b'\n', ..] => Ok(Some(Item::DataEnd)),
+                [b'\r', b'\n', ..] => Ok(Some(Item::DataEnd(2))),
+                [b'\n', ..] if self.reading == Reading::Lenient => Ok(Some(Item::DataEnd(1))),
                 [] | [b'\r'] => Ok(None),
                 _ => Err(Violation::malformed("no CRLF after the data of a chunk")),
             },
@@ -298,9 +312,9 @@ impl Item<'_> {
     /// The length in bytes, and what becomes of them.
     fn fate(&self, lines: Lines) -> (usize, Fate) {
         let (len, canonical) = match self {
-            Item::Line(line) => (line.len, line.excess == 0),
+            Item::Line(line) => (line.len, line.canonical),
             Item::Data(len) => return (*len, Fate::Pass),
-            Item::DataEnd => (2, true),
+            Item::DataEnd(len) => (*len, *len == 2),
             Item::Ending(ending) => (ending.len, ending.canonical),
         };
         match lines {
@@ -574,10 +588,23 @@ mod tests {
         let chunk = [line(4 + 1023), b"x\r\n".to_vec()].concat();
         assert_eq!(run(&chunk.repeat(64)), Ok(Progress::NeedMore));
         assert_eq!(run(&[chunk.repeat(64), b"01\r\n".to_vec()].concat()), Err(400));
+        // Data makes up for them.
+        let data = [b"2000\r\n".as_slice(), &b"x".repeat(8192), b"\r\n"].concat();
+        assert_eq!(run(&[chunk.repeat(64), data, chunk.clone()].concat()), Ok(Progress::NeedMore));
 
         let trailers = |len: usize| [b"0\r\na: ".as_slice(), &b"b".repeat(len - 10), b"\r\n\r\n"].concat();
         assert_eq!(run(&trailers(16 * 1024)), Ok(Progress::Done));
         assert_eq!(run(&trailers(16 * 1024 + 1)), Err(431));
+    }
+
+    #[test]
+    fn a_body_without_end_may_have_padded_sizes_and_signatures() {
+        let event = b"00000005\r\nx: y\n\r\n".repeat(50_000);
+        assert_eq!(transfer(Framing::Chunked, Framing::Chunked, &[&event], None).0, Ok(Progress::NeedMore));
+        let line =
+            b"400;chunk-signature=0123456789012345678901234567890123456789012345678901234567890123\r\n";
+        let signed = [line.as_slice(), &b"z".repeat(1024), b"\r\n"].concat().repeat(2000);
+        assert_eq!(transfer(Framing::Chunked, Framing::Chunked, &[&signed], None).0, Ok(Progress::NeedMore));
     }
 
     #[test]

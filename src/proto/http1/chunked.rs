@@ -3,13 +3,18 @@
 use super::fields::Class;
 use super::head::{HEAD_LIMIT, HeadScan, MAX_FIELDS};
 use super::put;
+use super::reading::Reading;
 use crate::proto::error::Violation;
 
 /// The longest chunk line in bytes, with its extensions and its CRLF. It must fit a buffer; nobody uses extensions.
 pub(super) const CHUNK_LINE_LIMIT: usize = 4 * 1024;
-/// How many bytes of extensions and leading zeros one body may hold: they cost us work and bring nobody anything (RFC 9112
-/// section 7.1.1 asks for a limit).
+/// How many bytes of extensions and leading zeros one body may hold beyond those that its data makes up for: they cost us work and
+/// bring nobody anything (RFC 9112 section 7.1.1 asks for a limit), but there are bodies without end.
 pub(super) const CHUNK_EXCESS_LIMIT: u32 = 64 * 1024;
+/// A chunk line with no more of them than this adds nothing: one with a padded size is as short as one that needs its digits.
+const FREE_EXCESS: u32 = 16;
+/// So many bytes of data make up for one.
+const DATA_FOR_EXCESS: u64 = 8;
 
 /// A complete chunk line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +25,16 @@ pub(super) struct ChunkLine {
     pub(super) size: u64,
     /// How many of its bytes are neither needed digits nor CRLF.
     pub(super) excess: u32,
+    /// Whether it goes on as it is: there are none, and it ends in CRLF.
+    pub(super) canonical: bool,
+}
+
+impl ChunkLine {
+    /// How many bytes that nobody needs it makes up for, its own among them.
+    pub(super) fn credit(&self) -> u32 {
+        let own = if self.excess <= FREE_EXCESS { self.excess } else { 0 };
+        own.saturating_add(u32::try_from(self.size / DATA_FOR_EXCESS).unwrap_or(u32::MAX))
+    }
 }
 
 /// The reading of a chunk line in bytes that arrive bit by bit. It looks at no byte twice.
@@ -29,28 +44,34 @@ pub(super) struct LineScan {
     digits: u16,
     leading_zeros: u16,
     in_extension: bool,
+    /// White space follows the size.
+    blank: bool,
     size: u64,
 }
 
 impl LineScan {
     /// The line, once it is complete. `input` always begins with its first byte.
-    pub(super) fn advance(&mut self, input: &[u8]) -> Result<Option<ChunkLine>, Violation> {
+    pub(super) fn advance(&mut self, input: &[u8], reading: Reading) -> Result<Option<ChunkLine>, Violation> {
+        let is_lenient = reading == Reading::Lenient;
         let window = input.get(..CHUNK_LINE_LIMIT).unwrap_or(input);
         let mut rest = window.get(usize::from(self.seen)..).unwrap_or_default();
         while let [byte, tail @ ..] = rest {
             match byte {
                 b'\r' if self.digits > 0 => match tail {
-                    [b'\n', ..] => return Ok(Some(self.line())),
+                    [b'\n', ..] => return Ok(Some(self.line(2))),
                     [] => break,
                     _ => return Err(Violation::malformed("a CR without LF in a chunk line")),
                 },
-                // White space before the semicolon, which RFC 9112 section 7.1.1 calls bad and lets pass, is not let pass:
+                b'\n' if self.digits > 0 && is_lenient => return Ok(Some(self.line(1))),
+                // White space before the semicolon, which RFC 9112 section 7.1.1 calls bad and lets pass, is not let pass in requests:
                 // recipients disagree on it.
                 b';' if self.digits > 0 => self.in_extension = true,
                 b'\t' | b' '..=b'~' | 0x80.. if self.in_extension => {}
                 _ if self.in_extension => {
                     return Err(Violation::malformed("a control byte in a chunk extension"));
                 }
+                b' ' | b'\t' if self.digits > 0 && is_lenient => self.blank = true,
+                _ if self.blank => return Err(Violation::malformed("a chunk size is followed by something")),
                 _ => self.digit(*byte)?,
             }
             self.seen += 1;
@@ -81,12 +102,13 @@ impl LineScan {
         Ok(())
     }
 
-    fn line(&self) -> ChunkLine {
-        let extension = self.seen - self.digits;
+    fn line(&self, end: u8) -> ChunkLine {
+        let excess = u32::from(self.seen - self.digits) + u32::from(self.leading_zeros);
         ChunkLine {
-            len: usize::from(self.seen) + 2,
+            len: usize::from(self.seen) + usize::from(end),
             size: self.size,
-            excess: u32::from(extension) + u32::from(self.leading_zeros),
+            excess,
+            canonical: excess == 0 && end == 2,
         }
     }
 }
@@ -110,8 +132,8 @@ pub(super) struct Ending<'a> {
 }
 
 impl LastChunk {
-    pub(super) fn new(line: ChunkLine) -> Self {
-        Self { line, end: HeadScan::on_tunnel() }
+    pub(super) fn new(line: ChunkLine, reading: Reading) -> Self {
+        Self { line, end: HeadScan::of_trailers(reading) }
     }
 
     /// The whole ending, once it is complete. `input` always begins with the last chunk's line. What counts is the length
@@ -120,7 +142,7 @@ impl LastChunk {
         // To the scan, the chunk line is the start line of a head.
         let Some(len) = self.end.advance(input)? else { return Ok(None) };
         let trailers = input.get(self.line.len..len).unwrap_or_default();
-        Ok(Some(Ending { len, trailers, canonical: self.line.excess == 0 && trailers == b"\r\n" }))
+        Ok(Some(Ending { len, trailers, canonical: self.line.canonical && trailers == b"\r\n" }))
     }
 }
 

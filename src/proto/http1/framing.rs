@@ -5,6 +5,7 @@
 
 use super::fields::{is_token, members};
 use super::head::Version;
+use super::reading::Reading;
 use crate::proto::error::Violation;
 
 /// How a body is delimited.
@@ -36,6 +37,8 @@ impl Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ResponseFraming {
     pub(super) framing: Framing,
+    /// Whether it was framed in two ways, of which one counts: the sender is not to be trusted with another message.
+    pub(super) closes: bool,
     /// The length that a GET would have had (RFC 9110 section 8.6): HEAD and 304 only.
     pub(super) length_of_get: Option<u64>,
 }
@@ -43,6 +46,7 @@ pub(super) struct ResponseFraming {
 /// What the framing fields of one head say, gathered field by field.
 #[derive(Default)]
 pub(super) struct Delimiters<'b> {
+    reading: Reading,
     length: Option<(&'b [u8], u64)>,
     coding: Option<Coding>,
 }
@@ -58,22 +62,43 @@ enum Coding {
 }
 
 impl<'b> Delimiters<'b> {
+    pub(super) fn new(reading: Reading) -> Self {
+        Self { reading, ..Self::default() }
+    }
+
     /// Takes in a `Content-Length` field. A repetition must be the same to the byte (RFC 9112 section 6.3 item 5); a
-    /// list in one field is not plain digits.
+    /// list in one field is not plain digits. To a lenient reading, a list of one number is that number.
     pub(super) fn content_length(&mut self, value: &'b [u8]) -> Result<(), Violation> {
+        match self.reading {
+            Reading::Strict => self.one_length(value, |earlier, value| earlier.0 == value.0),
+            Reading::Lenient => members(value)
+                .try_for_each(|member| self.one_length(member, |earlier, value| earlier.1 == value.1)),
+        }
+    }
+
+    fn one_length(
+        &mut self,
+        value: &'b [u8],
+        is_same: impl Fn((&[u8], u64), (&[u8], u64)) -> bool,
+    ) -> Result<(), Violation> {
         let length = decimal(value)
             .ok_or(Violation::malformed("Content-Length is not a number of at most 64 bits"))?;
         match self.length.replace((value, length)) {
-            Some((earlier, _)) if earlier != value => {
+            Some(earlier) if !is_same(earlier, (value, length)) => {
                 Err(Violation::malformed("several differing Content-Length fields"))
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Takes in a `Transfer-Encoding` field (RFC 9112 section 6.1). Empty members are legal in lists, and a known disguise.
+    /// Takes in a `Transfer-Encoding` field (RFC 9112 section 6.1). Empty members are legal in lists, and a known disguise. To a lenient
+    /// reading they are nothing, as is `identity`, which meant that (RFC 2616 section 3.6).
     pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Violation> {
+        let is_nothing = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
         for coding in members(value) {
+            if self.reading == Reading::Lenient && is_nothing(coding) {
+                continue;
+            }
             let chunked = coding.eq_ignore_ascii_case(b"chunked");
             self.coding = Some(match self.coding {
                 Some(Coding::Chunked | Coding::UnknownChunked) => {
@@ -107,7 +132,9 @@ impl<'b> Delimiters<'b> {
         request_was_head: bool,
     ) -> Result<ResponseFraming, Violation> {
         let chunked = self.coded(version)?;
-        let length = self.length.map(|(_, length)| length);
+        // RFC 9112 section 6.3 item 3: a length beside a coding counts for nothing, and does not go on.
+        let length = self.length.map(|(_, length)| length).filter(|_| !chunked);
+        let closes = chunked && (self.length.is_some() || version == Version::Http10);
         let (framing, length_of_get) = match status {
             // RFC 9112 section 6.3 items 1 and 2; framing fields are not allowed here (RFC 9110 section 8.6, RFC 9112
             // section 6.1), and are not forwarded.
@@ -117,18 +144,19 @@ impl<'b> Delimiters<'b> {
             _ if chunked => (Framing::Chunked, None),
             _ => (length.map_or(Framing::UntilClose, Framing::Length), None),
         };
-        Ok(ResponseFraming { framing, length_of_get })
+        Ok(ResponseFraming { framing, closes, length_of_get })
     }
 
     /// Whether the message is chunked, after all rules that requests and responses share.
     fn coded(&self, version: Version) -> Result<bool, Violation> {
         let Some(coding) = self.coding else { return Ok(false) };
         // RFC 9112 section 6.3 item 3 lets a proxy prefer Transfer-Encoding. Who sends both is broken or attacks.
-        if self.length.is_some() {
+        let is_strict = self.reading == Reading::Strict;
+        if is_strict && self.length.is_some() {
             return Err(Violation::malformed("both Content-Length and Transfer-Encoding"));
         }
         // RFC 9112 section 6.1: the framing of such a message is faulty.
-        if version == Version::Http10 {
+        if is_strict && version == Version::Http10 {
             return Err(Violation::malformed("Transfer-Encoding in an HTTP/1.0 message"));
         }
         match coding {

@@ -17,6 +17,7 @@ use super::fields::{
     Class, Connection, binds_connection, has_member, is_received_by, is_token, is_token_byte, members,
 };
 use super::framing::{Delimiters, Framing};
+use super::reading::{self, Reading};
 use super::target::{Target, is_authority};
 use crate::proto::error::Violation;
 
@@ -46,6 +47,13 @@ pub struct Storage<'b> {
     first: Room<'b>,
     /// For the second attempt: what came of the first one keeps its room, to the borrow checker, even if it came to nothing.
     second: Room<'b>,
+    /// For a response that is read leniently, because it cannot be read strictly.
+    lenient: LenientRoom<'b>,
+}
+
+struct LenientRoom<'b> {
+    fields: Vec<Field<'b>>,
+    classes: Classes,
 }
 
 struct Room<'b> {
@@ -60,13 +68,18 @@ pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
 impl Storage<'_> {
     /// Room for [`MAX_FIELDS`].
     pub const fn new() -> Self {
-        Self { first: Room::of(MAX_FIELDS), second: Room::of(MAX_FIELDS) }
+        Self::of(MAX_FIELDS)
     }
 
     /// Room for a head on a tunnel: [`TUNNEL_FIELDS`] more.
     pub const fn on_tunnel() -> Self {
-        let limit = MAX_FIELDS + TUNNEL_FIELDS;
-        Self { first: Room::of(limit), second: Room::of(limit) }
+        Self::of(MAX_FIELDS + TUNNEL_FIELDS)
+    }
+
+    const fn of(limit: usize) -> Self {
+        let classes = [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS];
+        let lenient = LenientRoom { fields: Vec::new(), classes };
+        Self { first: Room::of(limit), second: Room::of(limit), lenient }
     }
 }
 
@@ -209,7 +222,7 @@ impl<'s, 'b> RequestHead<'s, 'b> {
             return Err(TARGET_TOO_LONG);
         }
         let parts = Target::parse(target, method)?;
-        let facts = Facts::gather(fields, classes)?;
+        let facts = Facts::gather(fields, classes, Reading::Strict)?;
         let expect_continue = facts.expect_continue(fields, classes, version)?;
         let host = facts.authority(version)?;
         let framing = facts.delimiters.request(version)?;
@@ -315,6 +328,17 @@ pub struct ResponseHead<'s, 'b> {
     pub(super) classes: &'s [Class],
     pub(super) length_of_get: Option<u64>,
     pub(super) names_upgrades: bool,
+    pub(super) is_folded: bool,
+}
+
+/// A response head as a parser leaves it.
+struct Parsed<'s, 'b> {
+    length: usize,
+    status: u16,
+    reason: &'b [u8],
+    version: Version,
+    fields: &'s [Field<'b>],
+    is_folded: bool,
 }
 
 impl<'s, 'b> ResponseHead<'s, 'b> {
@@ -334,9 +358,25 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
             return Ok(Some(head));
         }
         let Some(length) = scan.advance(input).map_err(Violation::in_response)? else { return Ok(None) };
-        Self::judge(input.get(..length).unwrap_or(input), &mut storage.second, request_was_head)
-            .map(Some)
-            .map_err(Violation::in_response)
+        let input = input.get(..length).unwrap_or(input);
+        let head = match Self::judge(input, &mut storage.second, request_was_head) {
+            Err(_) if scan.reading() == Reading::Lenient => {
+                Self::judge_leniently(input, &mut storage.lenient, request_was_head)
+            }
+            head => head,
+        };
+        head.map(Some).map_err(Violation::in_response)
+    }
+
+    /// Status and length of the head that `input` begins with, once it is complete, whatever its fields say. For answers to CONNECT:
+    /// what they say of a body means nothing (RFC 9110 section 9.3.6).
+    ///
+    /// # Errors
+    /// As [`ResponseHead::find`].
+    pub fn find_status(scan: &mut HeadScan, input: &[u8]) -> Result<Option<(u16, usize)>, Violation> {
+        let Some(length) = scan.advance(input).map_err(Violation::in_response)? else { return Ok(None) };
+        let line = reading::status_line(input.get(..length).unwrap_or(input));
+        line.map(|line| Some((line.status, length))).map_err(Violation::in_response)
     }
 
     /// These bytes, which are one head from beginning to end, as [`HeadScan::advance`] finds it.
@@ -368,30 +408,82 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
         else {
             return Err(Violation::malformed("incomplete status line"));
         };
-        let (version, fields) = (Version::from_minor(minor), &*response.headers);
+        Self::of(
+            Parsed {
+                length,
+                status,
+                reason: if reason.is_empty() { obsolete_reason(input) } else { reason.as_bytes() },
+                version: Version::from_minor(minor),
+                fields: response.headers,
+                is_folded: false,
+            },
+            classes,
+            Reading::Strict,
+            request_was_head,
+        )
+    }
+
+    /// The head that `input` is, in whatever form it is written.
+    fn judge_leniently(
+        input: &'b [u8],
+        room: &'s mut LenientRoom<'b>,
+        request_was_head: bool,
+    ) -> Result<Self, Violation> {
+        let LenientRoom { fields, classes } = room;
+        let (line, is_folded) = reading::response_head(input, MAX_FIELDS, fields)?;
+        Self::of(
+            Parsed {
+                length: input.len(),
+                status: line.status,
+                reason: line.reason,
+                version: line.version,
+                fields,
+                is_folded,
+            },
+            classes,
+            Reading::Lenient,
+            request_was_head,
+        )
+    }
+
+    fn of(
+        parsed: Parsed<'s, 'b>,
+        classes: &'s mut Classes,
+        reading: Reading,
+        request_was_head: bool,
+    ) -> Result<Self, Violation> {
+        let Parsed { length, status, reason, version, fields, is_folded } = parsed;
         if status < 100 {
             return Err(Violation::malformed("a status below 100"));
         }
         // RFC 9110 section 15.2: HTTP/1.0 has no 1xx.
-        if status < 200 && version == Version::Http10 {
+        if status < 200 && version == Version::Http10 && reading == Reading::Strict {
             return Err(Violation::malformed("an interim response of HTTP/1.0"));
         }
-        let facts = Facts::gather(fields, classes)?;
+        let facts = Facts::gather(fields, classes, reading)?;
+        let is_plain = |(field, class): (&Field<'_>, &Class)| {
+            matches!(class, Class::EndToEnd | Class::Challenge) || !field.value.contains(&b'\n')
+        };
+        // RFC 9112 section 5.2 has a proxy unfold what it passes on; what it heeds itself may mean anything.
+        if is_folded && !fields.iter().zip(classes.iter()).all(is_plain) {
+            return Err(Violation::malformed("a folded line in a field that frames or routes the message"));
+        }
         let body = facts.delimiters.response(version, status, request_was_head)?;
         let upgrade = facts.upgrade(version).filter(|_| status == 101);
         Ok(Self {
             length,
             status,
-            reason: if reason.is_empty() { obsolete_reason(input) } else { reason.as_bytes() },
+            reason,
             version,
             fields,
             framing: body.framing,
-            persistent: facts.persistent(version) && body.framing != Framing::UntilClose,
+            persistent: facts.persistent(version) && body.framing != Framing::UntilClose && !body.closes,
             upgrade: upgrade.and_then(|protocol| core::str::from_utf8(protocol).ok()),
             classes: classes.get(..fields.len()).unwrap_or_default(),
             binds_connection: facts.binds_connection,
             length_of_get: body.length_of_get,
             names_upgrades: status == 426 && facts.upgrades > 0,
+            is_folded,
         })
     }
 
@@ -427,8 +519,8 @@ struct Facts<'b> {
 }
 
 impl<'b> Facts<'b> {
-    fn gather(fields: &[Field<'b>], classes: &mut Classes) -> Result<Self, Violation> {
-        let mut facts = Self::default();
+    fn gather(fields: &[Field<'b>], classes: &mut Classes, reading: Reading) -> Result<Self, Violation> {
+        let mut facts = Self { delimiters: Delimiters::new(reading), ..Self::default() };
         for (field, class) in fields.iter().zip(classes.iter_mut()) {
             *class = Class::of(field.name);
             match *class {

@@ -17,6 +17,7 @@ pub mod framing;
 pub mod head;
 pub mod path;
 mod put;
+pub mod reading;
 pub mod reply;
 pub mod rewrite;
 mod scan;

@@ -11,6 +11,18 @@ pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A field line whose value may have been folded: each line end is a space (RFC 9112 section 5.2).
+pub(super) fn unfolded(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let begin = out.len() + name.len();
+    field(out, name, value);
+    let end = out.len().saturating_sub(2);
+    for byte in out.get_mut(begin..end).unwrap_or_default() {
+        if matches!(byte, b'\r' | b'\n') {
+            *byte = b' ';
+        }
+    }
+}
+
 /// A field line that begins with a name of ours, colon and space: the compiler knows how long that is, and copies it without a call.
 #[inline]
 pub(super) fn line<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {

@@ -293,8 +293,10 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker, out: &mut Vec<
             | Class::Te
             | Class::TransferEncoding => false,
         };
-        if goes_on {
-            put::field(out, field.name, field.value);
+        match (goes_on, head.is_folded) {
+            (true, false) => put::field(out, field.name, field.value),
+            (true, true) => put::unfolded(out, field.name, field.value),
+            (false, _) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::fields::is_token_byte;
 use super::head::{HEAD_LIMIT, TARGET_LIMIT, TARGET_TOO_LONG, TUNNEL_ROOM};
+use super::reading::Reading;
 use crate::proto::error::Violation;
 
 /// The longest start line in bytes without its CRLF: the longest target and room for method and version.
@@ -16,18 +17,69 @@ pub struct HeadScan {
     line: u16,
     /// The one empty line before the head was dropped.
     skipped: bool,
-    on_tunnel: bool,
+    place: Place,
+}
+
+/// Where the head is read. One byte: every idle connection has a search.
+#[derive(Clone, Copy, Debug, Default)]
+enum Place {
+    /// From an application, or from whoever answers an agent's handshake.
+    #[default]
+    Front,
+    Tunnel,
+    Upstream,
+    /// In trailers of an upstream.
+    UpstreamTrailers,
+}
+
+impl Place {
+    const fn reading(self) -> Reading {
+        match self {
+            Self::Front | Self::Tunnel => Reading::Strict,
+            Self::Upstream | Self::UpstreamTrailers => Reading::Lenient,
+        }
+    }
+
+    const fn limit(self) -> usize {
+        match self {
+            Self::Front | Self::Upstream => HEAD_LIMIT,
+            Self::Tunnel | Self::UpstreamTrailers => HEAD_LIMIT + TUNNEL_ROOM,
+        }
+    }
 }
 
 impl HeadScan {
     /// The search on a tunnel, for either kind of head: its limit is [`TUNNEL_ROOM`] higher.
     pub const fn on_tunnel() -> Self {
-        Self { seen: 0, line: 0, skipped: false, on_tunnel: true }
+        Self::at(Place::Tunnel)
+    }
+
+    /// The search for the head of a response that comes from an upstream, or from anything else that is not ours.
+    pub const fn of_upstream() -> Self {
+        Self::at(Place::Upstream)
+    }
+
+    /// The search for the end of a trailer section, in which it begins with the line before that. There is a little more room than
+    /// what goes on may take.
+    pub(super) const fn of_trailers(reading: Reading) -> Self {
+        Self::at(match reading {
+            Reading::Strict => Place::Tunnel,
+            Reading::Lenient => Place::UpstreamTrailers,
+        })
+    }
+
+    const fn at(place: Place) -> Self {
+        Self { seen: 0, line: 0, skipped: false, place }
     }
 
     /// The search for the next head on the same connection.
     pub const fn anew(self) -> Self {
-        Self { seen: 0, line: 0, skipped: false, on_tunnel: self.on_tunnel }
+        Self::at(self.place)
+    }
+
+    /// How strictly the message is read.
+    pub const fn reading(self) -> Reading {
+        self.place.reading()
     }
 
     /// How many bytes to drop before the head begins: 2 if there is an empty line, and none was dropped before. Some clients
@@ -36,7 +88,7 @@ impl HeadScan {
         if self.skipped || !input.starts_with(b"\r\n") {
             return 0;
         }
-        *self = Self { seen: 0, line: 0, skipped: true, on_tunnel: self.on_tunnel };
+        *self = Self { skipped: true, ..self.anew() };
         2
     }
 
@@ -56,26 +108,33 @@ impl HeadScan {
     /// first byte.
     ///
     /// Fails with 400 at a bare LF, at an empty line in place of a start line, and at a first byte that begins no message (TLS on
-    /// a plain port); with 414 when the start line, and with 431 when the head, is beyond its limit.
+    /// a plain port); with 414 when the start line, and with 431 when the head, is beyond its limit. A lenient reading lets LF and empty
+    /// lines pass.
     pub fn advance(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
-        let limit = if self.on_tunnel { HEAD_LIMIT + TUNNEL_ROOM } else { HEAD_LIMIT };
+        let limit = self.place.limit();
         let window = input.get(..limit).unwrap_or(input);
-        if window.first().is_some_and(|&byte| !is_token_byte(byte) && byte != b'\r') {
+        let is_strict = self.reading() == Reading::Strict;
+        let may_begin = |byte| is_token_byte(byte) || byte == b'\r' || byte == b'\n' && !is_strict;
+        if window.first().is_some_and(|&byte| !may_begin(byte)) {
             return Err(Violation::malformed("this is not HTTP/1"));
         }
         while let Some(found) = window.get(usize::from(self.seen)..).and_then(line_feed) {
             let line = usize::from(self.line);
             let at = usize::from(self.seen) + found;
-            if at.checked_sub(1).and_then(|before| window.get(before)) != Some(&b'\r') {
+            let text = window.get(line..at).unwrap_or_default();
+            let has_cr = text.last() == Some(&b'\r');
+            if !has_cr && is_strict {
                 return Err(Violation::malformed("a line ends in LF without CR"));
             }
             if line == 0 && at > LINE_LIMIT {
                 return Err(TARGET_TOO_LONG);
             }
-            if at == line + 1 {
-                if line == 0 {
+            let before = window.get(..line).unwrap_or_default();
+            if text.len() == usize::from(has_cr) && before.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+                if is_strict {
                     return Err(Violation::malformed("an empty line in place of a start line"));
                 }
+            } else if text.len() == usize::from(has_cr) {
                 // Asked again, it finds the same end again.
                 self.seen = offset(at);
                 return Ok(Some(at + 1));

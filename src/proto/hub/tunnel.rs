@@ -445,7 +445,7 @@ impl Hub {
         // connection, which is in the middle of a request then, for one that carries another.
         let unmet = head.status >= 200 && exchange.held.expectation == Expectation::OfClient;
         let persistent = persistent && self.draining.is_none() && !unmet;
-        let turn = match exchange.messages.on_head(&head, framing) {
+        let turn = match exchange.messages.on_head(&head, framing, now.mono) {
             Ok(turn) => turn,
             Err(violation) => {
                 self.fail(exchange_key, violation.into(), now);

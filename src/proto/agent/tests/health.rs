@@ -42,6 +42,26 @@ fn an_agent_joins_once_it_knows() {
 }
 
 #[test]
+fn what_comes_before_the_answer_of_a_health_path_is_none() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    for (grain, bad) in [
+        (usize::MAX, format!("{hints}HTTP/1.1 503 Service Unavailable\r\n\r\n")),
+        (1, format!("HTTP/1.1 100 Continue\n\n{hints}HTTP/1.0  503\n\n")),
+    ] {
+        let mut pair = Setup { grain, ..with_path() }.start();
+        pair.to_hub = Reach::Raw;
+        pair.settle();
+        answer(&mut pair, &bad);
+        joins_again(&mut pair, "?0\r\nSlime-Reason: its health path does not answer as it should");
+    }
+    let mut pair = with_path().start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, &format!("{hints}{hints}HTTP/1.1 204\r\n\r\n"));
+    joins_again(&mut pair, "?1");
+}
+
+#[test]
 fn a_probe_has_five_seconds() {
     let mut pair = with_path().start();
     pair.to_hub = Reach::Raw;

@@ -403,3 +403,35 @@ fn a_request_whose_sender_has_left_is_not_started() {
         joins_again(&mut pair, "?1");
     }
 }
+
+#[test]
+fn what_a_proxy_says_to_connect_is_understood() {
+    use crate::config::Proxy;
+    for (answer, connects) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", true),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 X\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", true),
+        // What it says of a body means nothing, whatever it says.
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true),
+        ("HTTP/1.1 204 OK\r\nContent-Length: x, y\r\nTransfer-Encoding: gzip\r\n\r\n", true),
+        ("HTTP/1.0  200 Connection established\nTransfer-Encoding: chunked\nContent-Length: 3\n\n", true),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", false),
+        ("HTTP/1.1 103 X\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n", false),
+        ("HTTP/1.1 OK\r\n\r\n", false),
+    ] {
+        for grain in [usize::MAX, 1] {
+            let setup = Setup { grain, ..Setup::default() }.agent(|agent| {
+                agent.proxy = Some(Proxy {
+                    name: "proxy.test".to_owned(),
+                    hub: "hub.test:8080".to_owned(),
+                    authorization: None,
+                    then_tls: false,
+                });
+            });
+            let (mut pair, hub) = dialled(setup);
+            assert_eq!(pair.got(hub), "CONNECT hub.test:8080 HTTP/1.1\r\nHost: hub.test:8080\r\n\r\n");
+            pair.send(hub, answer);
+            let expected = if connects { hello("?1") } else { String::new() };
+            assert_eq!((pair.got(hub), pair.ended(hub).is_none()), (expected, connects), "{answer:?}");
+        }
+    }
+}

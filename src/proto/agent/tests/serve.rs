@@ -630,3 +630,54 @@ fn an_upstream_does_not_speak_for_slime() {
     pair.send(upstream, format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{end}"));
     assert!(pair.got(hub).ends_with("\r\n\r\n0\r\n\r\n"));
 }
+
+#[test]
+fn what_an_upstream_writes_in_another_form_goes_on_in_ours() {
+    for (response, went, is_kept) in [
+        ("HTTP/1.1 200 OK\nContent-Length: 2\n\nhi", OK, true),
+        ("\r\n\nHTTP/1.2  200 OK\r\nContent-Length : 2, 2\r\n\r\nhi", OK, true),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\nContent-Length: 2\r\n\r\nhi", OK, true),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 7\r\n\r\n2 \nhi\n0\n\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            false,
+        ),
+        (
+            "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            false,
+        ),
+    ] {
+        Setup::default().in_every_way(|setup| {
+            let (mut pair, hub, upstream) = serving(setup, GET);
+            pair.got(hub);
+            pair.send(upstream, response);
+            assert_eq!(pair.got(hub), went);
+            assert_eq!(pair.ended(upstream).is_none(), is_kept, "{response:?}");
+        });
+    }
+    for response in ["HTTP/1.1 200 OK\nContent-Length: 2, 3\n\nhi", "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n"] {
+        let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+        pair.send(upstream, response);
+        assert!(pair.got(hub).starts_with("HTTP/1.1 502 "), "{response:?}");
+    }
+}
+
+#[test]
+fn a_long_job_may_tell_of_itself_all_the_while() {
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+    pair.got(hub);
+    for _ in 0..500 {
+        pair.send(upstream, interim);
+        pair.advance(Duration::from_millis(250));
+    }
+    pair.send(upstream, OK);
+    let got = pair.got(hub).replace(SIGN, "");
+    assert_eq!(got, [interim.repeat(500).as_str(), OK].concat());
+    // Not in no time.
+    let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+    pair.send(upstream, interim.repeat(33));
+    let got = pair.got(hub);
+    assert!(got.starts_with(&interim.repeat(32)) && got.contains("HTTP/1.1 502 "), "{got}");
+}

@@ -326,7 +326,7 @@ fn what_is_no_response_is_502_and_closes_the_tunnel() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", ""),
         ("HTTP/1.1 200 OK\r\n\r\nabc", "without a length"),
         ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "not asked for"),
-        (&EARLY.repeat(33), "without end"),
+        (&EARLY.repeat(33), "too many interim responses"),
     ] {
         let (mut pair, agents, client) = sent_to_first_of(2, GET);
         pair.send(agents[0], response);
