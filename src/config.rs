@@ -5,6 +5,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::proto::http1::url::{At, Scheme};
+
 /// The port that a hub listens on, and that an agent dials where the address of its hub names none.
 pub const DEFAULT_PORT: u16 = 8080;
 /// Requests in flight at an upstream: one, because most of the services behind agents do one job at a time.
@@ -140,6 +142,8 @@ pub struct AgentConfig {
     pub extra_upgrades: u32,
     /// Whether the application's `Host` reaches the upstream.
     pub preserve_host: bool,
+    /// Fields that every upstream gets in place of the application's.
+    pub upstream_fields: Vec<SetField>,
     /// What happens to an upstream's answer when its application has left.
     pub on_cancel: OnCancel,
     /// The target of health probes; without it a probe is a connection.
@@ -180,12 +184,30 @@ impl Proxy {
 pub struct Upstream {
     /// The id of its agent.
     pub agent_id: String,
+    /// How it is reached.
+    pub scheme: Scheme,
     /// `host[:port]` as the `Host` field names it.
     pub authority: String,
     /// What stands before every target; empty, or starts with a slash and does not end with one.
     pub base_path: String,
     /// Ready-made `Authorization` value.
     pub authorization: Option<String>,
+}
+
+impl Upstream {
+    /// Where it is.
+    pub fn at(&self) -> At<'_> {
+        At { scheme: self.scheme, authority: &self.authority, base_path: &self.base_path }
+    }
+}
+
+/// A field of a request. Its value may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SetField {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
 }
 
 /// What an agent does when the application leaves before the answer is complete.
@@ -245,4 +267,4 @@ macro_rules! debug_without_secrets {
     )*};
 }
 
-debug_without_secrets!(HubConfig, AgentConfig, Proxy, Upstream);
+debug_without_secrets!(HubConfig, AgentConfig, Proxy, SetField, Upstream);

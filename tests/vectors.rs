@@ -17,6 +17,7 @@ use slime::proto::http1::rewrite::{
     ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
     response_to_hub,
 };
+use slime::proto::http1::url::{At, Scheme};
 
 #[path = "vectors/read.rs"]
 mod read;
@@ -228,7 +229,7 @@ impl Vector {
                     return Ok(None);
                 };
                 if self.from == Sender::Upstream {
-                    response_to_hub(&head, head.framing.onward(Version::Http11), out);
+                    response_to_hub(&head, head.framing.onward(Version::Http11), None, out);
                 } else {
                     response_to_client(&head, &how_to_client(head.framing), out);
                 }
@@ -311,7 +312,8 @@ impl Vector {
                     return fail("refused by the next hop");
                 };
                 let base_path = if again.target.len() > 8000 { "" } else { "/base" };
-                request_to_upstream(&again, &ToUpstream { base_path, ..HOW_TO_UPSTREAM }, &mut next);
+                let at = At { base_path, ..HOW_TO_UPSTREAM.at };
+                request_to_upstream(&again, &ToUpstream { at, ..HOW_TO_UPSTREAM }, &mut next);
                 let mut storage = Storage::on_tunnel();
                 let Ok(last) = RequestHead::parse(&next, &mut storage) else {
                     return fail("refused at last");
@@ -328,7 +330,7 @@ impl Vector {
                 let Ok(again) = ResponseHead::parse(head, &mut storage, to_head) else {
                     return fail("refused by the next hop");
                 };
-                response_to_hub(&again, again.framing.onward(Version::Http11), &mut next);
+                response_to_hub(&again, again.framing.onward(Version::Http11), None, &mut next);
                 let mut storage = Storage::on_tunnel();
                 let Ok(last) = ResponseHead::parse(&next, &mut storage, to_head) else {
                     return fail("refused at last");
@@ -369,10 +371,10 @@ const HOW_TO_AGENT: ToAgent<'_> = ToAgent {
 };
 
 const HOW_TO_UPSTREAM: ToUpstream<'_> = ToUpstream {
-    authority: "up.example",
+    at: At { scheme: Scheme::Http, authority: "up.example", base_path: "" },
     preserve_host: false,
-    base_path: "",
     authorization: None,
+    fields: &[],
     keep_expect: false,
 };
 

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use super::Failure;
 use super::address::{Address, HTTP_PORT};
 use super::args::AgentRun;
+use super::header_file;
 use super::normalise::{Normalised, help_line};
 use super::proxy;
 use super::secret::{hex, random, read_token};
@@ -12,6 +13,7 @@ use super::values::{agent_id, health_path, items};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
 use crate::net::run::{AgentOptions, Destination, check_agent, run_agent};
 use crate::net::tls::{Pin, Trust};
+use crate::proto::http1::url::Scheme;
 use crate::proto::key::MAX_SLOTS;
 
 /// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
@@ -81,8 +83,19 @@ fn options(
     if upstream_trust.is_some() && destinations.iter().all(|upstream| upstream.trust.is_none()) {
         return Err(Failure::Usage("--upstream-ca needs an upstream with https://".into()));
     }
+    let upstream_fields =
+        args.upstream_header_file.map(|path| header_file::read(&path, given)).transpose()?;
+    let upstream_fields = upstream_fields.unwrap_or_default();
+    let sets_credentials =
+        upstream_fields.iter().any(|field| field.name.eq_ignore_ascii_case("Authorization"));
+    if sets_credentials && upstreams.iter().any(|upstream| upstream.authorization.is_some()) {
+        return Err(Failure::Usage(
+            "--upstream has a user and a password, and --upstream-header-file an Authorization; give one of them".into(),
+        ));
+    }
     let upstreams = upstreams.into_iter().zip(ids).map(|(address, agent_id)| Upstream {
         agent_id,
+        scheme: if address.is_tls { Scheme::Https } else { Scheme::Http },
         authority: address.authority,
         base_path: address.base_path,
         authorization: address.authorization,
@@ -102,6 +115,7 @@ fn options(
         workers: args.num_worker,
         extra_upgrades: args.extra_upgrades,
         preserve_host: args.preserve_host,
+        upstream_fields,
         on_cancel: args.on_cancel,
         health_path,
         drain_timeout: args.drain_timeout,

@@ -345,6 +345,10 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "file")]
     pub(super) upstream_ca: Option<String>,
 
+    /// file of fields that every upstream gets in place of the application's, one a line: Authorization: Bearer ...
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_header_file: Option<String>,
+
     /// requests in progress at once, for each upstream (default: 1)
     #[argh(option, arg_name = "n", default = "DEFAULT_WORKERS", from_str_fn(workers))]
     pub(super) num_worker: u32,
@@ -357,7 +361,7 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "id")]
     pub(super) agent_id: Option<String>,
 
-    /// pass the application's Host field on to the upstream
+    /// pass the application's Host field on to the upstream, and leave Origin, Referer and Location alone
     #[argh(switch)]
     pub(super) preserve_host: bool,
 

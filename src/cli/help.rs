@@ -29,6 +29,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--token-file",
             "--app-password",
             "--app-password-file",
+            "--upstream-header-file",
             "--revoked",
         ],
     ),

@@ -11,6 +11,7 @@ mod args;
 mod demo;
 mod demo_upstream;
 mod env_file;
+mod header_file;
 mod help;
 mod hub;
 mod normalise;

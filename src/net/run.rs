@@ -414,6 +414,7 @@ mod tests {
     fn an_agent_keeps_within_its_descriptors() {
         let upstream = crate::config::Upstream {
             agent_id: String::new(),
+            scheme: crate::proto::http1::url::Scheme::Http,
             authority: String::new(),
             base_path: String::new(),
             authorization: None,
@@ -428,6 +429,7 @@ mod tests {
             workers: 200,
             extra_upgrades: 100,
             preserve_host: false,
+            upstream_fields: Vec::new(),
             on_cancel: OnCancel::Close,
             health_path: None,
             drain_timeout: crate::config::DEFAULT_DRAIN_TIMEOUT,

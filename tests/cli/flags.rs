@@ -82,6 +82,7 @@ const AGENT_RUN: &Table = &[
     ("--upstream-ca", "/nonexistent", 1, "cannot read certificates from /nonexistent"),
     ("--token", "a\tb", 2, ONE_LINE),
     ("--token-file", "/nonexistent", 1, NO_FILE),
+    ("--upstream-header-file", "/nonexistent", 1, NO_FILE),
     ("--num-worker", "0", 2, NUMBER),
     ("--extra-upgrades", "x", 2, NUMBER),
     ("--on-cancel", "wait", 2, "close or drain"),
@@ -441,6 +442,7 @@ fn hubs_and_agents(starter: &mut Starter) {
     let revoked = folder.file("revoked", "nobody\n");
     let token = register(SECRET, &["--name", "all"]);
     let token_file = folder.file("token", &format!("{token}\n"));
+    let headers = folder.file("headers", "# of the upstream\nX-Own-Key: a-key-of-its-own\n");
     let scoped = register(SECRET, &["--name", "scoped", "--scopes", "tls"]);
     let (tls, upstream) = (folder.path("tls"), echo());
     let (certificate, key) = (folder.path("tls/cert.pem"), folder.path("tls/key.pem"));
@@ -464,7 +466,11 @@ fn hubs_and_agents(starter: &mut Starter) {
     let files = [("--secret-file", secret.as_str()), ("--app-password", PASSWORD), ("--revoked", &revoked)];
     let plain = Hub::of(starter.start("hub run", &[&HUB_FLAGS, &files]));
     let to_plain = [("--hub", plain.address.as_str())];
-    let files = [("--token-file", token_file.as_str()), ("--upstream", &upstream)];
+    let files = [
+        ("--token-file", token_file.as_str()),
+        ("--upstream", &upstream),
+        ("--upstream-header-file", &headers),
+    ];
     let agent = starter.start("agent run", &[&AGENT_FLAGS, &to_plain, &files]);
     let trusting =
         [("--upstream", own_address.as_str()), ("--upstream-ca", &certificate), ("--token", &scoped)];
@@ -485,7 +491,7 @@ fn hubs_and_agents(starter: &mut Starter) {
         body = asked("");
         body.contains("Slime-Agent-Id: me")
     });
-    for part in ["GET /a HTTP/1.1", "Host: app.example", "203.0.113.9"] {
+    for part in ["GET /a HTTP/1.1", "Host: app.example", "203.0.113.9", "X-Own-Key: a-key-of-its-own"] {
         assert!(body.contains(part), "{part}: {body}");
     }
     let body = asked("Slime-Scope: tls\r\n");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use slime::config::{AgentConfig, DEFAULT_HOLD, HubConfig, Limits, OnCancel, Upstream};
 use slime::net::shell::Endpoint;
 use slime::proto::agent_token::{AgentToken, TokenId, TokenKey};
+use slime::proto::http1::url::Scheme;
 use slime::proto::seam::HELD_BLOCK;
 
 use crate::plan::{Exchange, How, Mood, PATIENT, When};
@@ -168,6 +169,7 @@ pub(crate) fn plain_token(number: usize) -> AgentToken {
 fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentConfig {
     let upstream = |index| Upstream {
         agent_id: format!("agent{number}-{index}"),
+        scheme: Scheme::Http,
         authority: "upstream.example".into(),
         base_path: String::new(),
         authorization: None,
@@ -182,6 +184,7 @@ fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentCon
         workers,
         extra_upgrades: 0,
         preserve_host: false,
+        upstream_fields: Vec::new(),
         on_cancel: OnCancel::Close,
         health_path: None,
         drain_timeout: Duration::from_secs(600),

@@ -15,6 +15,7 @@ use log::Level;
 
 use super::sending::Sending;
 use super::{Agent, Upstream, UpstreamOf, WorkerState};
+use crate::config::SetField;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
 use crate::proto::key::UpstreamKey;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Unreachable, Why};
@@ -162,6 +163,9 @@ impl Agent {
                 );
                 if let Some(authorization) = &upstream.authorization {
                     request.push_str(&format!("Authorization: {authorization}\r\n"));
+                }
+                for SetField { name, value } in &self.config.upstream_fields {
+                    request.push_str(&format!("{name}: {value}\r\n"));
                 }
                 request.push_str("\r\n");
                 self.commands.push(Command::Send { key: connection.into(), bytes: request.into_bytes() });

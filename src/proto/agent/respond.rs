@@ -9,7 +9,7 @@ use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, Storage, Version};
-use crate::proto::http1::rewrite::response_to_hub;
+use crate::proto::http1::rewrite::{FromUpstream, response_to_hub};
 use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Closed, Command, End, Step, Why};
 use crate::proto::timer::{Mono, Now};
@@ -130,7 +130,9 @@ impl Agent {
         now: Now,
     ) -> Step {
         let Limits { head: head_limit, stall, .. } = self.config.limits;
-        let Some(serving) = self.serving(key) else { return Step::Wait };
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let at = self.config.upstreams.get(usize::from(worker.upstream)).map(|upstream| upstream.at());
+        let WorkerState::Serving(serving) = &mut worker.state else { return Step::Wait };
         let mut storage = Storage::new();
         let judged = serving.messages.find_head(input, &mut storage).and_then(|head| {
             let Some(head) = head else { return Ok(None) };
@@ -159,7 +161,9 @@ impl Agent {
             }
         };
         serving.is_private |= head.binds_connection;
-        response_to_hub(&head, framing, out);
+        let origin = serving.origin.as_str();
+        let from = at.filter(|_| !origin.is_empty()).map(|at| FromUpstream { at, origin });
+        response_to_hub(&head, framing, from.as_ref(), out);
         let tunnel = serving.tunnel;
         serving.rest_by = Mono::NEVER;
         self.commands.push(Command::DropHeld(tunnel.into()));

@@ -56,6 +56,8 @@ pub(super) struct Serving {
     /// Whether credentials or a challenge for the whole connection were seen: it carries no other request before or after this one,
     /// which would be taken for the same user's.
     pub(super) is_private: bool,
+    /// Scheme and authority by which the application knows the upstream; empty if it gets the application's `Host`.
+    pub(super) origin: String,
     /// Whether nothing was sent beyond what the shell holds, so that the request can be sent again.
     pub(super) whole: bool,
     /// The next sign of life for the hub, while no response head has come.
@@ -77,6 +79,16 @@ impl SpareServings {
         if self.0.len() < Self::KEPT {
             self.0.push(serving);
         }
+    }
+
+    /// The memory of the origin of the serving whose place is taken next.
+    fn take_origin(&mut self) -> String {
+        let mut origin =
+            self.0.last_mut().map(|spare| core::mem::take(&mut spare.origin)).unwrap_or_default();
+        origin.clear();
+        // A huge authority must not keep its memory.
+        origin.shrink_to(256);
+        origin
     }
 
     fn place(&mut self, serving: Serving) -> Box<Serving> {
@@ -176,14 +188,18 @@ impl Serving {
 }
 
 /// The answer to a request that must not reach the upstream.
-fn answer_here(head: &RequestHead<'_, '_>, upstream: &config::Upstream) -> Option<Vec<u8>> {
+fn answer_here(
+    head: &RequestHead<'_, '_>,
+    upstream: &config::Upstream,
+    has_credentials: bool,
+) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let refusal = if head.max_forwards() == Some(0) {
         reply::write_last(head, head.framing != Framing::None, &mut bytes);
         return Some(bytes);
     } else if !upstream.base_path.is_empty() && path::is_ambiguous(head.path()) {
         OUT_OF_BASE
-    } else if upstream.authorization.is_some() && head.method.is_trace() {
+    } else if has_credentials && head.method.is_trace() {
         TRACED
     } else {
         return None;
@@ -250,19 +266,25 @@ impl Agent {
         let Some(upstream) = self.config.upstreams.get(usize::from(worker.upstream)) else { return };
         let expects_connect = expects_connect(head);
         let how = ToUpstream {
-            authority: &upstream.authority,
+            at: upstream.at(),
             preserve_host: self.config.preserve_host,
-            base_path: &upstream.base_path,
             authorization: upstream.authorization.as_deref(),
+            fields: &self.config.upstream_fields,
             keep_expect: head.expect_continue && !expects_connect,
         };
-        let answer = answer_here(head, upstream);
+        let has_credentials = upstream.authorization.is_some() || !self.config.upstream_fields.is_empty();
+        let answer = answer_here(head, upstream, has_credentials);
         if answer.is_none() {
             request_to_upstream(head, &how, out);
         }
         debug!("{} {} to {}", head.method.as_str(), head.path(), upstream.authority);
+        let mut origin = self.spare_servings.take_origin();
+        if !self.config.preserve_host {
+            head.write_origin(&mut origin);
+        }
         worker.state = WorkerState::Serving(self.spare_servings.place(Serving {
             tunnel,
+            origin,
             messages: Messages::new(Facts::of(head), head.framing, HeadScan::of_upstream()),
             leg: Leg::Gathering(0),
             expects_connect,

@@ -9,9 +9,10 @@ use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Ve
 use crate::proto::http1::path;
 use crate::proto::http1::reading::Reading;
 use crate::proto::http1::rewrite::{
-    ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
-    response_to_hub,
+    ExpectForward, FromUpstream, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream,
+    response_to_client, response_to_hub,
 };
+use crate::proto::http1::url::{At, Scheme};
 use crate::proto::seam::End;
 use crate::proto::testing::every_split;
 
@@ -52,10 +53,14 @@ pub(super) fn request_head(data: &[u8]) {
         let ours = at_agent.fields.iter().filter(|field| starts_with_slime(field.name));
         assert!(ours.clone().all(|field| field.name == "Slime-Expect") && ours.count() <= 1);
         let how = ToUpstream {
-            authority: "up.test",
+            at: At {
+                scheme: Scheme::Http,
+                authority: "up.test",
+                base_path: if expect == ExpectForward::Drop { "" } else { "/base" },
+            },
             preserve_host: trusted,
-            base_path: if trusted { "/base" } else { "" },
             authorization: trusted.then_some("Basic eA=="),
+            fields: &[],
             keep_expect: expect == ExpectForward::EndToEnd,
         };
         let mut to_upstream = Vec::new();
@@ -78,7 +83,9 @@ pub(super) fn response_head(data: &[u8]) {
         let Some(head) = same(searched, found) else { continue };
         let onward = head.framing.onward(Version::Http11);
         let mut to_hub = Vec::new();
-        response_to_hub(&head, onward, &mut to_hub);
+        let at = At { scheme: Scheme::Http, authority: "up.test", base_path: "" };
+        let origin = "https://app.test";
+        response_to_hub(&head, onward, Some(&FromUpstream { at, origin }), &mut to_hub);
         let mut storage = Storage::on_tunnel();
         assert_eq!(
             HeadScan::on_tunnel().advance(&to_hub),
@@ -123,7 +130,9 @@ fn lenient_response_head(data: &[u8]) {
         let Ok(Some(head)) = ResponseHead::find(&mut scan, data, &mut storage, to_head) else { continue };
         let onward = head.framing.onward(Version::Http11);
         let mut to_hub = Vec::new();
-        response_to_hub(&head, onward, &mut to_hub);
+        let at = At { scheme: Scheme::Http, authority: "up.test", base_path: "" };
+        let origin = "https://app.test";
+        response_to_hub(&head, onward, Some(&FromUpstream { at, origin }), &mut to_hub);
         assert_eq!(
             HeadScan::on_tunnel().advance(&to_hub),
             Ok(Some(to_hub.len())),

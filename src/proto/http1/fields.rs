@@ -26,10 +26,16 @@ pub(super) enum Class {
     /// Belongs to the connection that it came on, and says nothing that we heed.
     HopByHop,
     Host,
+    /// Where a response leads.
+    Location,
     MaxForwards,
+    /// Where a request comes from: `Origin`.
+    Origin,
     /// As `Challenge`, between a client and the proxy next to it.
     ProxyChallenge,
     ProxyStatus,
+    /// As `Origin`, with a path.
+    Referer,
     Slime,
     Te,
     TransferEncoding,
@@ -53,7 +59,10 @@ impl Class {
             3 if is("Via") => Self::Via,
             4 if is("Host") => Self::Host,
             6 if is("Expect") => Self::Expect,
+            6 if is("Origin") => Self::Origin,
+            7 if is("Referer") => Self::Referer,
             7 if is("Upgrade") => Self::Upgrade,
+            8 if is("Location") => Self::Location,
             9 if is("Forwarded") => Self::Forwarded,
             10 if is("Connection") => Self::Connection,
             10 if is("Keep-Alive") => Self::HopByHop,
@@ -76,7 +85,7 @@ impl Class {
 
     /// The class of a field whose exact name is not among the usual ones. Most are end-to-end, and their first letter tells.
     fn of_less_usual(name: &str) -> Self {
-        let like = |usual: &str| name.len() == usual.len() && begins_like(name, usual);
+        let like = |usual: &str| is_like(name, usual);
         let is_forwarded = |usual: &[&str]| usual.iter().any(|usual| like(usual));
         let is_twin = is_forwarded;
         match name.as_bytes().first().map(u8::to_ascii_lowercase) {
@@ -121,6 +130,24 @@ pub(super) fn begins_like(name: &str, usual: &str) -> bool {
         && name.bytes().zip(usual.bytes()).all(|(byte, usual)| {
             byte.eq_ignore_ascii_case(&usual) || usual == b'-' && !byte.is_ascii_alphanumeric()
         })
+}
+
+/// Whether an agent may be told to set a field of this name: none that frames or routes the message, belongs to a connection, or is
+/// what slime itself says.
+pub fn can_be_set(name: &str) -> bool {
+    let class = Class::of(name);
+    is_token(name.as_bytes())
+        && matches!(class, Class::Authorization | Class::EndToEnd | Class::Origin | Class::Referer)
+}
+
+/// Whether these bytes are a field value (RFC 9110 section 5.5), without white space around it.
+pub fn is_value(value: &[u8]) -> bool {
+    trim(value) == value && value.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+}
+
+/// Whether two names are one to a recipient that makes a variable of them.
+pub(super) fn is_like(name: &str, usual: &str) -> bool {
+    name.len() == usual.len() && begins_like(name, usual)
 }
 
 /// Whether a field is one of ours: `Slime-*`. None of them ever passes from an application to an upstream or back.
@@ -297,7 +324,12 @@ impl ConnectionOption {
             | Class::XForwardedFor
             | Class::XForwardedHost
             | Class::XForwardedProto => Self::Known,
-            Class::Authorization | Class::Challenge | Class::EndToEnd => Self::Nominated,
+            Class::Authorization
+            | Class::Challenge
+            | Class::EndToEnd
+            | Class::Location
+            | Class::Origin
+            | Class::Referer => Self::Nominated,
         }
     }
 }

@@ -19,6 +19,7 @@ use super::fields::{
 use super::framing::{Delimiters, Framing};
 use super::reading::{self, Reading};
 use super::target::{Target, is_authority};
+use super::url::{Scheme, first_authority};
 use crate::proto::error::Violation;
 
 /// The longest head in bytes, and the longest trailer section.
@@ -284,6 +285,27 @@ impl<'s, 'b> RequestHead<'s, 'b> {
         self.authority
     }
 
+    /// Scheme and authority by which the application knows the service: as the proxies before it say, which the hub has believed.
+    /// Nothing if nobody said an authority.
+    pub fn write_origin(&self, out: &mut String) {
+        let (mut scheme, mut authority) = (Scheme::Http, self.authority);
+        for (field, class) in self.classified() {
+            match class {
+                Class::XForwardedProto
+                    if members(field.value).next().is_some_and(|it| it.eq_ignore_ascii_case(b"https")) =>
+                {
+                    scheme = Scheme::Https;
+                }
+                Class::XForwardedHost => authority = first_authority(field.value).unwrap_or(authority),
+                _ => {}
+            }
+        }
+        if !authority.is_empty() {
+            out.push_str(scheme.prefix());
+            out.push_str(authority);
+        }
+    }
+
     /// The target in origin-form: the path, never empty, and the query; or `*`. It is as sent, save that an absolute-form
     /// target with an empty path gets its slash (RFC 9112 section 3.2.1).
     pub fn path_and_query(&self) -> Cow<'b, str> {
@@ -544,8 +566,11 @@ impl<'b> Facts<'b> {
                 Class::EndToEnd
                 | Class::Forwarded
                 | Class::HopByHop
+                | Class::Location
                 | Class::MaxForwards
+                | Class::Origin
                 | Class::ProxyStatus
+                | Class::Referer
                 | Class::Slime
                 | Class::Twin
                 | Class::XForwardedFor

@@ -22,3 +22,4 @@ pub mod reply;
 pub mod rewrite;
 mod scan;
 mod target;
+pub mod url;

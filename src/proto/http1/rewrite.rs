@@ -6,10 +6,12 @@
 
 use core::net::IpAddr;
 
-use super::fields::{Class, speaks_as_slime};
+use super::fields::{Class, is_like, speaks_as_slime};
 use super::framing::Framing;
 use super::head::{Field, RequestHead, ResponseHead, Version};
 use super::put;
+use super::url::{At, Url, first_authority, seen_from_outside};
+use crate::config::SetField;
 
 /// How an expectation of the application goes on (RFC 9110 section 10.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,13 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
     let (mut has_proto, mut has_host) = (false, false);
     for (field, class) in classified(head.fields, head.classes) {
         let goes_on = match class {
-            Class::EndToEnd | Class::Challenge | Class::ProxyStatus | Class::Via => true,
+            Class::Challenge
+            | Class::EndToEnd
+            | Class::Location
+            | Class::Origin
+            | Class::ProxyStatus
+            | Class::Referer
+            | Class::Via => true,
             Class::Authorization => !how.drop_authorization,
             Class::MaxForwards => {
                 max_forwards(head, field, out);
@@ -101,14 +109,14 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
 /// What the agent knows of the upstream that a request goes to.
 #[derive(Clone, Copy, Debug)]
 pub struct ToUpstream<'a> {
-    /// Its `Host`.
-    pub authority: &'a str,
+    /// Where it is.
+    pub at: At<'a>,
     /// Whether it gets the application's `Host` instead, if there is one.
     pub preserve_host: bool,
-    /// What stands before every path: empty, or starting with a slash and not ending in one.
-    pub base_path: &'a str,
     /// The value of `Authorization` that replaces the application's.
     pub authorization: Option<&'a str>,
+    /// Fields that it gets in place of the application's of the same names.
+    pub fields: &'a [SetField],
     /// Whether the upstream is the one to answer the expectation.
     pub keep_expect: bool,
 }
@@ -116,23 +124,25 @@ pub struct ToUpstream<'a> {
 /// Writes the head of a request that came through the tunnel for the upstream: what an agent does.
 pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out: &mut Vec<u8>) {
     let preserved = Some(head.authority()).filter(|host| how.preserve_host && !host.is_empty());
-    request_line(head, how.base_path, preserved.unwrap_or(how.authority).as_bytes(), out);
+    request_line(head, how.at.base_path, preserved.unwrap_or(how.at.authority).as_bytes(), out);
     for (field, class) in classified(head.fields, head.classes) {
         let goes_on = match class {
             Class::Challenge
             | Class::EndToEnd
             | Class::Forwarded
+            | Class::Location
             | Class::ProxyStatus
             | Class::Via
             | Class::XForwardedFor
             | Class::XForwardedHost
             | Class::XForwardedProto => true,
             Class::Authorization => how.authorization.is_none(),
+            Class::Expect => how.keep_expect,
             Class::MaxForwards => {
                 max_forwards(head, field, out);
                 false
             }
-            Class::Expect => how.keep_expect,
+            Class::Origin | Class::Referer => true,
             Class::Connection
             | Class::ContentLength
             | Class::HopByHop
@@ -144,21 +154,65 @@ pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out
             | Class::Twin
             | Class::Upgrade => false,
         };
-        if goes_on {
-            put::field(out, field.name, field.value);
+        if !goes_on || how.fields.iter().any(|set| is_like(field.name, &set.name)) {
+            continue;
+        }
+        let moved = matches!(class, Class::Origin | Class::Referer) && preserved.is_none();
+        match Url::parse(field.value).filter(|url| moved && is_own(head, url)) {
+            Some(url) => origin(field, class, &url, &how.at, out),
+            None => put::field(out, field.name, field.value),
         }
     }
     if let Some(authorization) = how.authorization {
         put::line(out, b"Authorization: ", authorization.as_bytes());
     }
+    for set in how.fields {
+        put::field(out, &set.name, set.value.as_bytes());
+    }
     request_hop(head, out);
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether a URL names the service as the application knows it: by the `Host` that is replaced, or the one that the proxies before it
+/// replaced.
+fn is_own(head: &RequestHead<'_, '_>, url: &Url<'_>) -> bool {
+    let is_named = |(field, class): (&Field<'_>, Class)| {
+        class == Class::XForwardedHost && first_authority(field.value).is_some_and(|named| url.is_of(named))
+    };
+    url.is_of(head.authority()) || head.classified().any(is_named)
+}
+
+/// A service that compares `Origin` with `Host` takes a page of its own for a stranger's, unless both are replaced.
+fn origin(field: &Field<'_>, class: Class, url: &Url<'_>, at: &At<'_>, out: &mut Vec<u8>) {
+    for part in [field.name, ": ", at.scheme.prefix(), at.authority] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if class == Class::Referer {
+        out.extend_from_slice(at.base_path.as_bytes());
+    }
+    out.extend_from_slice(url.rest());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What an agent knows of a response beyond its head, where the application's authority was replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct FromUpstream<'a> {
+    /// Where the upstream is.
+    pub at: At<'a>,
+    /// Scheme and authority by which the application knows it.
+    pub origin: &'a str,
+}
+
 /// Writes the head of an upstream's response for the hub: what an agent does. `framing` is that of the body as it goes on.
-pub fn response_to_hub(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut Vec<u8>) {
+/// A `Location` at the upstream becomes one at the address that the application knows, if that is told.
+pub fn response_to_hub(
+    head: &ResponseHead<'_, '_>,
+    framing: Framing,
+    from: Option<&FromUpstream<'_>>,
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
-    response_fields(head, Speaker::Upstream, out);
+    response_fields(head, Speaker::Upstream(from), out);
     response_hop(head, framing, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -259,15 +313,17 @@ fn status_line(head: &ResponseHead<'_, '_>, out: &mut Vec<u8>) {
 }
 
 /// Who wrote the response that goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Speaker {
+#[derive(Clone, Copy)]
+enum Speaker<'a> {
     Agent,
     /// It does not speak for us.
-    Upstream,
+    Upstream(Option<&'a FromUpstream<'a>>),
 }
 
 /// The fields of a response that go on.
-fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker, out: &mut Vec<u8>) {
+fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker<'_>, out: &mut Vec<u8>) {
+    // One is moved: there is no more room on the tunnel.
+    let mut moved = false;
     for (field, class) in classified(head.fields, head.classes) {
         let goes_on = match class {
             Class::Authorization
@@ -277,12 +333,22 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker, out: &mut Vec<
             | Class::Forwarded
             | Class::Host
             | Class::MaxForwards
+            | Class::Origin
+            | Class::Referer
             | Class::Twin
             | Class::Via
             | Class::XForwardedFor
             | Class::XForwardedHost
             | Class::XForwardedProto => true,
-            Class::ProxyStatus => speaker == Speaker::Agent || !speaks_as_slime(field.value),
+            Class::Location => {
+                let is_moved = match speaker {
+                    Speaker::Upstream(Some(from)) if !moved => location(field, from, out),
+                    Speaker::Upstream(_) | Speaker::Agent => false,
+                };
+                moved |= is_moved;
+                !is_moved
+            }
+            Class::ProxyStatus => matches!(speaker, Speaker::Agent) || !speaks_as_slime(field.value),
             // RFC 9110 section 15.5.22: it says what to upgrade to.
             Class::Upgrade => head.names_upgrades,
             Class::Connection
@@ -299,6 +365,20 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker, out: &mut Vec<
             (false, _) => {}
         }
     }
+}
+
+/// Writes a `Location` that leads to the upstream as one that leads back through the hub. False if it leads elsewhere.
+fn location(field: &Field<'_>, from: &FromUpstream<'_>, out: &mut Vec<u8>) -> bool {
+    let begin = out.len();
+    out.extend_from_slice(field.name.as_bytes());
+    out.extend_from_slice(b": ");
+    let is_moved = seen_from_outside(field.value, &from.at, from.origin, out);
+    if is_moved {
+        out.extend_from_slice(b"\r\n");
+    } else {
+        out.truncate(begin);
+    }
+    is_moved
 }
 
 fn response_hop(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut Vec<u8>) {
@@ -361,6 +441,7 @@ mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
 
     use super::super::head::Storage;
+    use super::super::url::Scheme;
     use super::*;
 
     const HOW: ToAgent<'_> = ToAgent {
@@ -429,10 +510,10 @@ mod tests {
         assert!(connect.contains("\r\nExpect: 100-continue\r\nSlime-Expect: connect\r\n"));
 
         let how = ToUpstream {
-            authority: "up",
+            at: At { scheme: Scheme::Http, authority: "up", base_path: "" },
             preserve_host: false,
-            base_path: "",
             authorization: None,
+            fields: &[],
             keep_expect: false,
         };
         assert!(!to_upstream(&connect, &how).contains("xpect"));
@@ -447,10 +528,10 @@ mod tests {
         let head = "GET /v1/x?y HTTP/1.1\r\nHost: app\r\nAuthorization: Bearer a\r\nX-Forwarded-For: 1\r\nVia: 1.1 slime\r\n\
                     Slime-Heartbeat: ?1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let how = ToUpstream {
-            authority: "up:8080",
+            at: At { scheme: Scheme::Http, authority: "up:8080", base_path: "/base" },
             preserve_host: false,
-            base_path: "/base",
             authorization: Some("Basic eA=="),
+            fields: &[],
             keep_expect: false,
         };
         assert_eq!(
@@ -458,7 +539,8 @@ mod tests {
             "GET /base/v1/x?y HTTP/1.1\r\nHost: up:8080\r\nX-Forwarded-For: 1\r\nVia: 1.1 slime\r\n\
              Authorization: Basic eA==\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
-        let preserved = ToUpstream { preserve_host: true, base_path: "", authorization: None, ..how };
+        let at = At { base_path: "", ..how.at };
+        let preserved = ToUpstream { at, preserve_host: true, authorization: None, ..how };
         assert!(
             to_upstream(head, &preserved)
                 .starts_with("GET /v1/x?y HTTP/1.1\r\nHost: app\r\nAuthorization: Bearer a\r\n")
@@ -521,7 +603,73 @@ mod tests {
             b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n\r\n"
         );
         out.clear();
-        response_to_hub(&head, Framing::None, &mut out);
+        response_to_hub(&head, Framing::None, None, &mut out);
         assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
+    }
+
+    #[test]
+    fn origin_and_referer_are_replaced_with_host() {
+        let how = ToUpstream {
+            at: At { scheme: Scheme::Https, authority: "up:8188", base_path: "/base" },
+            preserve_host: false,
+            authorization: None,
+            fields: &[],
+            keep_expect: false,
+        };
+        let head = |fields: &str| format!("POST /x HTTP/1.1\r\nHost: app:8080\r\n{fields}\r\n");
+        let start = "POST /base/x HTTP/1.1\r\nHost: up:8188\r\n";
+        for (came, went) in [
+            ("Origin: http://app:8080\r\n", "Origin: https://up:8188\r\n"),
+            ("origin: https://APP:8080\r\n", "origin: https://up:8188\r\n"),
+            ("Referer: http://app:8080/a?b\r\n", "Referer: https://up:8188/base/a?b\r\n"),
+            ("Referer: http://app:8080\r\n", "Referer: https://up:8188/base\r\n"),
+            ("Origin: null\r\n", "Origin: null\r\n"),
+            ("Origin: http://app\r\n", "Origin: http://app\r\n"),
+            ("Origin: http://evil.example\r\n", "Origin: http://evil.example\r\n"),
+            ("Referer: http://evil/http://app:8080/\r\n", "Referer: http://evil/http://app:8080/\r\n"),
+            // The proxy before the hub has replaced the authority, and the hub believed it.
+            (
+                "X-Forwarded-Host: app.example\r\nOrigin: https://app.example\r\n",
+                "X-Forwarded-Host: app.example\r\nOrigin: https://up:8188\r\n",
+            ),
+        ] {
+            assert_eq!(to_upstream(&head(came), &how), format!("{start}{went}\r\n"));
+            let preserved = to_upstream(&head(came), &ToUpstream { preserve_host: true, ..how });
+            assert!(preserved.ends_with(&format!("\r\nHost: app:8080\r\n{came}\r\n")), "{preserved}");
+        }
+    }
+
+    #[test]
+    fn fields_of_the_agent_replace_the_applications() {
+        let set = |name: &str, value: &str| SetField { name: name.to_owned(), value: value.to_owned() };
+        let fields = [set("Authorization", "Bearer own"), set("X-Api-Key", "k")];
+        let how = ToUpstream {
+            at: At { scheme: Scheme::Http, authority: "up", base_path: "" },
+            preserve_host: false,
+            authorization: None,
+            fields: &fields,
+            keep_expect: false,
+        };
+        let head = "GET / HTTP/1.1\r\nHost: app\r\nauthorization: Bearer theirs\r\nX_API_KEY: z\r\nx-api-key: z\r\nX-Api-Keys: y\r\n\r\n";
+        let expected = "GET / HTTP/1.1\r\nHost: up\r\nX-Api-Keys: y\r\nAuthorization: Bearer own\r\nX-Api-Key: k\r\n\r\n";
+        assert_eq!(to_upstream(head, &how), expected);
+    }
+
+    #[test]
+    fn a_location_at_the_upstream_leads_back_through_the_hub() {
+        let from = FromUpstream {
+            at: At { scheme: Scheme::Http, authority: "up:8000", base_path: "" },
+            origin: "https://app.example",
+        };
+        let head = b"HTTP/1.1 307 X\r\nlocation: http://up:8000/docs/\r\nLocation: http://up:8000/y\r\n\r\n";
+        let mut storage = Storage::on_tunnel();
+        let head = ResponseHead::parse(head, &mut storage, true).unwrap();
+        for (from, first) in [(Some(&from), "https://app.example"), (None, "http://up:8000")] {
+            let mut out = Vec::new();
+            response_to_hub(&head, Framing::None, from, &mut out);
+            let expected =
+                format!("HTTP/1.1 307 X\r\nlocation: {first}/docs/\r\nLocation: http://up:8000/y\r\n\r\n");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 }

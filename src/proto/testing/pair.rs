@@ -9,6 +9,7 @@ use super::wires::{Blocked, Ended, WireEnd, Wires};
 use crate::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
 use crate::proto::agent::Agent;
 use crate::proto::agent_token::{AgentToken, TokenId, TokenKey};
+use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Core, Target, Unreachable};
 use crate::proto::timer::{Mono, Now};
@@ -123,6 +124,7 @@ impl Setup {
             proxy: None,
             upstreams: vec![Upstream {
                 agent_id: agent_id.to_owned(),
+                scheme: Scheme::Http,
                 authority: "up.test".to_owned(),
                 base_path: String::new(),
                 authorization: None,
@@ -130,6 +132,7 @@ impl Setup {
             workers: 1,
             extra_upgrades: 0,
             preserve_host: false,
+            upstream_fields: Vec::new(),
             on_cancel: OnCancel::Close,
             health_path: None,
             drain_timeout: Duration::from_secs(600),
