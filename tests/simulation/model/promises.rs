@@ -16,7 +16,7 @@ const LATE: Micros = 60 * SECOND;
 const MAX_WAIT: Micros = 7 * SECOND;
 /// Switches of rules that do not hold yet.
 const REVOCATION_IS_WHOLE: bool = false;
-pub(super) const PROBES_ARE_JOBS: bool = false;
+pub(super) const PROBES_ARE_JOBS: bool = true;
 
 impl Model {
     /// A request goes to the next upstream only so often.
