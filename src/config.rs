@@ -49,6 +49,8 @@ pub struct HubConfig {
     pub trusted_proxies: Vec<Cidr>,
     /// The TLS port to which requests without TLS are sent on; they are served if `None`.
     pub redirect: Option<u16>,
+    /// How long an agent that takes no work any more is taken for connected: it may be back before long.
+    pub agent_grace: Duration,
     /// How long after its start a hub takes every agent for connected.
     pub startup_grace: Duration,
     /// How long a draining hub waits for what it has.
@@ -73,6 +75,7 @@ impl Default for HubConfig {
             app_password: None,
             trusted_proxies: Vec::new(),
             redirect: None,
+            agent_grace: Duration::from_secs(5),
             startup_grace: Duration::from_secs(3),
             drain_timeout: DEFAULT_DRAIN_TIMEOUT,
             upgrade_drain: DEFAULT_UPGRADE_DRAIN,

@@ -9,7 +9,9 @@ use core::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
-use super::values::{age, connections, count, duration, level, on_cancel, port, positive, size, workers};
+use super::values::{
+    age, connections, count, duration, level, on_cancel, pace, port, positive, size, workers,
+};
 use crate::config::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_UPGRADE_DRAIN, DEFAULT_WORKERS, HubConfig, Limits, OnCancel,
 };
@@ -168,6 +170,10 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "range")]
     pub(super) trusted_proxy: Vec<String>,
 
+    /// how long an agent that left, or whose upstream is down, counts as connected (default: 5s)
+    #[argh(option, arg_name = "time", default = "HubConfig::default().agent_grace", from_str_fn(duration))]
+    pub(super) agent_grace: Duration,
+
     /// how long after its start the hub treats every agent as connected (default: 3s)
     #[argh(option, arg_name = "time", default = "HubConfig::default().startup_grace", from_str_fn(duration))]
     pub(super) startup_grace: Duration,
@@ -201,7 +207,7 @@ pub(super) struct HubRun {
     pub(super) stall_timeout: Duration,
 
     /// how long an agent may be silent before it is asked whether it is there (default: 15s)
-    #[argh(option, arg_name = "time", default = "Limits::default().heartbeat", from_str_fn(positive))]
+    #[argh(option, arg_name = "time", default = "Limits::default().heartbeat", from_str_fn(pace))]
     pub(super) heartbeat: Duration,
 
     /// file of variables for these flags, such as SLIME_PORT=8080

@@ -59,6 +59,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--stall-timeout",
             "--idle-timeout",
             "--heartbeat",
+            "--agent-grace",
             "--startup-grace",
             "--drain-timeout",
             "--upgrade-drain",

@@ -171,6 +171,7 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         app_password,
         trusted_proxies,
         redirect: args.tls_port.filter(|_| args.tls_redirect),
+        agent_grace: args.agent_grace,
         startup_grace: args.startup_grace,
         drain_timeout: args.drain_timeout,
         upgrade_drain: args.upgrade_drain,
@@ -383,7 +384,7 @@ mod tests {
     fn every_flag_arrives() {
         let line = "hub run --secret s --host 127.0.0.1 --host [::1],localhost --port 0 --concurrent 1 --queue-depth 0 \
                     --queue-timeout 0 --hold 3m --max-clients 2 --max-tunnels 3 --max-body 1k --app-password p \
-                    --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --startup-grace 0 --drain-timeout 4 --revoked r \
+                    --trusted-proxy 10.0.0.0/8,::1 --trusted-proxy 192.168.0.0/16 --agent-grace 3 --startup-grace 0 --drain-timeout 4 --revoked r \
                     --response-timeout 5 --head-timeout 6 --body-timeout 7 --idle-timeout 8 --stall-timeout 9 --heartbeat 10 --upgrade-drain 11";
         let HubOptions { listen, config, revoked, .. } = run_options(line, &[]).unwrap();
         assert_eq!(revoked.as_deref(), Some("r"));
@@ -396,6 +397,7 @@ mod tests {
         assert_eq!(config.trusted_proxies.len(), 3);
         let seconds = [
             config.queue_timeout,
+            config.agent_grace,
             config.startup_grace,
             config.drain_timeout,
             config.limits.response.unwrap(),
@@ -407,7 +409,7 @@ mod tests {
             config.upgrade_drain,
         ]
         .map(|time| time.as_secs());
-        assert_eq!(seconds, [0, 0, 4, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(seconds, [0, 3, 0, 4, 5, 6, 7, 8, 9, 10, 11]);
     }
 
     #[test]

@@ -206,6 +206,7 @@ mod tests {
         let defaults = [config.concurrent, config.queue_depth, config.max_clients, config.max_tunnels];
         let times = [
             ("10m", config.queue_timeout),
+            ("5s", config.agent_grace),
             ("3s", config.startup_grace),
             ("10m", config.drain_timeout),
             ("5s", config.upgrade_drain),
@@ -236,6 +237,6 @@ mod tests {
         assert!(line.starts_with("invalid value 'x' for SLIME_PORT: "), "{line}");
         assert!(usage("hub frob", &[]).contains("unknown command 'frob'"));
         assert!(usage("hub --port 1 --port 2", &[]).contains("--port is given twice"));
-        assert!(usage("hub --heartbeat 0", &[]).contains("must not be zero"));
+        assert!(usage("hub --heartbeat 0", &[]).contains("this is 50ms at least and 1d at most"));
     }
 }

@@ -8,6 +8,7 @@ use log::LevelFilter;
 
 use crate::config::{Cidr, OnCancel};
 use crate::proto::key::MAX_SLOTS;
+use crate::proto::tunnel::PACE;
 
 /// The longest duration that a flag can name: a hundred years. It keeps all sums of times in range.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -35,6 +36,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn positive(text: &str) -> Result<Duration, String> {
     duration(text)
         .and_then(|time| if time.is_zero() { Err("the time must not be zero".into()) } else { Ok(time) })
+}
+
+/// The pace of heartbeats: one that agents go along with.
+pub(super) fn pace(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| {
+        if PACE.contains(&time) { Ok(time) } else { Err("this is 50ms at least and 1d at most".into()) }
+    })
 }
 
 /// How long a token is good: whole seconds, because that is what it says.
@@ -235,6 +243,11 @@ mod tests {
         }
         assert!(duration("36500d").is_ok());
         assert!(positive("0s").is_err());
+        for (text, is_right) in
+            [("0", false), ("49ms", false), ("50ms", true), ("1d", true), ("24h1ms", false), ("2d", false)]
+        {
+            assert_eq!(pace(text).is_ok(), is_right, "{text}");
+        }
         assert!(age("900ms").is_err());
         assert_eq!(age("1h"), Ok(Duration::from_secs(3600)));
     }

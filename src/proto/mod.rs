@@ -19,6 +19,7 @@ pub mod list;
 pub mod node;
 pub mod notice;
 pub mod pool;
+mod presence;
 pub mod queue;
 pub mod revocation;
 pub mod seam;

@@ -7,6 +7,7 @@
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
+use core::num::NonZeroU32;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -18,17 +19,25 @@ pub use super::classes::{ClassId, ProfileId};
 use super::http1::path;
 use super::key::TunnelKey;
 use super::list::NodeId;
+use super::presence::Presence;
 use super::revocation::Revocations;
 use super::table::more_room;
-use super::timer::Mono;
+use super::timer::{Mono, Now};
 use super::turns::{Queue, Turns};
 
-/// For this long an agent that lost its last ready tunnel is still taken for connected: it is redialling.
-pub const REDIAL_GRACE: Duration = Duration::from_secs(5);
+/// From a refusal to the time when the agent may have the same request again, if it takes work by then. An agent that refuses and joins
+/// again and again would keep a request on the move.
+pub const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// What is kept of the reason why an agent takes no work, in characters.
+const LONGEST_TROUBLE: usize = 120;
+/// The agents that the log names where none can be used.
+const MOST_NAMED: usize = 5;
 
 /// Agents and their tunnels.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
+    /// For this long an agent that takes no work any more is taken for connected.
+    grace: Duration,
     profiles: Slab<Profile>,
     classes: Classes,
     agents: Slab<Agent>,
@@ -39,24 +48,42 @@ pub struct Pool {
     serial: u64,
 }
 
-/// An agent from the moment that it takes work until it takes none: unlike a slot, never given to another one. Who refuses a request
-/// is skipped for it under this name, and has another one when it is back.
+/// An agent until it is forgotten: unlike a slot, never given to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentSerial(pub u64);
 
+/// An agent that has refused a request, which it does not get again before it has said once more that it takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    agent: AgentSerial,
+    /// How often it had come back from refusals before.
+    round: u32,
+}
+
 /// A place among the agents, valid while the agent has a tunnel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AgentSlot(u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentSlot(NonZeroU32);
 
 impl AgentSlot {
     /// So many agents do not fit any memory that this runs on; the saturation is never reached.
     pub(super) fn new(index: usize) -> Self {
-        Self(u32::try_from(index).unwrap_or(u32::MAX))
+        let number = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        Self(NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX))
     }
 
     pub(super) const fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
+}
+
+/// The name of a tunnel: its agent, and which of that agent's workers it stands for. Another tunnel may take the name while it is in the
+/// middle of a response ([`Pool::holds`]). The agent keeps its slot until both have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The agent.
+    pub agent: AgentSlot,
+    /// The worker.
+    pub worker: u32,
 }
 
 /// What a request needs from an agent.
@@ -66,8 +93,18 @@ pub struct Need {
     pub scope: String,
     /// The path that is forwarded; empty if an upstream may read it differently than we do, so that it matches no scope path.
     pub path: String,
-    /// Agents that refused this exchange.
-    pub refused: Vec<AgentSerial>,
+    /// Agents that refused this exchange, each once.
+    pub refused: Vec<Refused>,
+}
+
+impl Need {
+    /// Notes a refusal, in place of an earlier one of the same agent.
+    pub fn note_refusal(&mut self, refused: Refused) {
+        match self.refused.iter_mut().find(|it| it.agent == refused.agent) {
+            Some(earlier) => *earlier = refused,
+            None => self.refused.push(refused),
+        }
+    }
 }
 
 /// A tunnel that wants to join.
@@ -93,12 +130,21 @@ pub struct Joining<'a> {
     pub max_workers: Option<u32>,
 }
 
+/// Why an agent takes no work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble<'a> {
+    /// In the agent's words.
+    pub reason: &'a str,
+    /// Whether its upstream answers, and will be ready before long.
+    pub is_loading: bool,
+}
+
 /// The answer to [`Pool::join`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Joined {
     /// The agent that it belongs to.
     pub agent: AgentSlot,
-    /// The tunnel that had the same name; the caller ends it. It is out of the pool already.
+    /// The tunnel that had the same name. It must not count as ready any more, and takes no further request.
     pub replaced: Option<TunnelKey>,
     /// Whether waiters may belong to other classes now: [`Pool::class_of`] is to be asked again.
     pub splits_classes: bool,
@@ -113,6 +159,15 @@ pub enum News {
     Withdrew,
     /// It takes work again.
     Returned,
+}
+
+/// What [`Pool::sweep`] found.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The agents that are forgotten.
+    pub gone: Vec<Gone>,
+    /// The agents whose tokens have expired of late. They are taken for gone from now on.
+    pub expired: Vec<AgentSlot>,
 }
 
 /// An agent that is forgotten.
@@ -132,9 +187,10 @@ struct Profile {
     paths: Vec<String>,
     turns: Queue,
     agents: usize,
-    ready: usize,
-    /// When the last ready tunnel went.
-    bereft: Option<Mono>,
+    /// Agents that are here, without a grace.
+    here: usize,
+    /// When the last grace of its agents ends.
+    until: Mono,
 }
 
 #[derive(Debug)]
@@ -148,19 +204,48 @@ struct Agent {
     profile: ProfileId,
     /// By number: there may be thousands, and they come and go seldom.
     workers: Vec<(u32, TunnelKey)>,
-    ready: usize,
-    bereft: Option<Mono>,
-    /// Whether an exchange may remember it, under its serial, as having refused.
-    has_refused: bool,
+    /// Tunnels whose name another one has taken, until they leave.
+    replaced: usize,
+    presence: Presence,
+    /// How often it took work again after it had refused some.
+    round: u32,
+    /// Its last refusal in this round.
+    refusal: Option<Refusal>,
     /// Whether the log knows it as one that takes work; `None` if it does not know it.
     told: Option<bool>,
+    /// Why it takes no work, while it says so.
+    trouble: String,
+    /// Since when it has no tunnel.
+    gone: Option<Mono>,
     /// How its last tunnel ended, while it has none.
-    why_bereft: String,
+    why_gone: String,
+}
+
+/// That an agent refused a request.
+#[derive(Debug)]
+struct Refusal {
+    at: Mono,
+    /// Whether it has said since that it takes work.
+    is_back: bool,
 }
 
 impl Pool {
+    /// A pool without agents, which takes one that takes no work any more for connected for this long.
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            grace,
+            profiles: Slab::new(),
+            classes: Classes::default(),
+            agents: Slab::new(),
+            by_name: BTreeMap::new(),
+            per_token: BTreeMap::new(),
+            turns: Turns::default(),
+            serial: 0,
+        }
+    }
+
     /// Enters a tunnel under its name. It counts as neither ready nor idle yet. `None` if its token has all its tunnels already.
-    pub fn join(&mut self, joining: &Joining<'_>, tunnel: TunnelKey) -> Option<Joined> {
+    pub fn join(&mut self, joining: &Joining<'_>, tunnel: TunnelKey, now: Mono) -> Option<Joined> {
         let name = (joining.token, joining.agent_id.to_owned());
         let held = self.by_name.get(&name).and_then(|slot| self.agents.get(*slot));
         let replaces = held.is_some_and(|agent| agent.tunnel_of(joining.worker).is_some());
@@ -168,10 +253,12 @@ impl Pool {
         if !replaces && joining.max_workers.is_some_and(|most| count >= most) {
             return None;
         }
-        let (profile, splits_classes) = self.profile_for(joining.scopes, joining.scope_paths);
+        let mut splits_classes = false;
         let slot = match self.by_name.get(&name) {
             Some(slot) => *slot,
             None => {
+                let profile;
+                (profile, splits_classes) = self.profile_for(joining.scopes, joining.scope_paths);
                 self.serial += 1;
                 let slot = self.agents.insert(Agent {
                     serial: AgentSerial(self.serial),
@@ -182,11 +269,14 @@ impl Pool {
                     id: joining.agent_id.to_owned(),
                     profile,
                     workers: Vec::new(),
-                    ready: 0,
-                    bereft: None,
-                    has_refused: false,
+                    replaced: 0,
+                    presence: Presence::default(),
+                    round: 0,
+                    refusal: None,
                     told: None,
-                    why_bereft: String::new(),
+                    trouble: String::new(),
+                    gone: None,
+                    why_gone: String::new(),
                 });
                 self.by_name.insert(name, slot);
                 if let Some(profile) = self.profiles.get_mut(profile.index()) {
@@ -195,9 +285,14 @@ impl Pool {
                 slot
             }
         };
-        let replaced = self.agents.get_mut(slot).and_then(|agent| agent.enter(joining.worker, tunnel));
-        if replaced.is_none() {
-            *self.per_token.entry(joining.token).or_default() += 1;
+        // Its token is good, whatever was once said of it.
+        self.change(AgentSlot::new(slot), now, |presence| presence.spent = false);
+        let agent = self.agents.get_mut(slot)?;
+        agent.gone = None;
+        let replaced = agent.enter(joining.worker, tunnel);
+        match replaced {
+            Some(_) => agent.replaced += 1,
+            None => *self.per_token.entry(joining.token).or_default() += 1,
         }
         Some(Joined { agent: AgentSlot::new(slot), replaced, splits_classes })
     }
@@ -211,21 +306,43 @@ impl Pool {
         agent?.tunnel_of(joining.worker)
     }
 
+    /// Whether a tunnel has this name, and not one that replaced it.
+    pub fn holds(&self, member: Member, tunnel: TunnelKey) -> bool {
+        self.holder(member) == Some(tunnel)
+    }
+
+    /// The tunnel that has this name.
+    pub fn holder(&self, member: Member) -> Option<TunnelKey> {
+        self.agents.get(member.agent.index())?.tunnel_of(member.worker)
+    }
+
+    /// Whether an agent has tunnels whose names others have taken.
+    pub fn has_replaced(&self, slot: AgentSlot) -> bool {
+        self.agents.get(slot.index()).is_some_and(|agent| agent.replaced > 0)
+    }
+
     /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.
-    pub fn leave(&mut self, slot: AgentSlot, worker: u32, tunnel: TunnelKey, why: &str, now: Mono) {
+    pub fn leave(&mut self, member: Member, tunnel: TunnelKey, why: &str, now: Mono) {
+        let Member { agent: slot, worker } = member;
         let Some(agent) = self.agents.get_mut(slot.index()) else { return };
-        // A tunnel that was replaced has lost its name to the newcomer.
-        let Ok(index) = agent.place_of(worker) else { return };
-        if agent.workers.get(index) != Some(&(worker, tunnel)) {
-            return;
-        }
-        agent.workers.remove(index);
-        if agent.workers.is_empty() {
-            agent.bereft.get_or_insert(now);
-            agent.why_bereft.clear();
-            agent.why_bereft.push_str(why);
+        let place = agent.place_of(worker).ok();
+        let own = place.filter(|index| agent.workers.get(*index) == Some(&(worker, tunnel)));
+        match own {
+            Some(index) => {
+                agent.workers.remove(index);
+            }
+            None => agent.replaced -= 1,
         }
         let token = agent.token;
+        if agent.is_gone() {
+            agent.gone = Some(now);
+            agent.why_gone.clear();
+            agent.why_gone.push_str(why);
+            self.change(slot, now, |presence| presence.loading = false);
+        }
+        if own.is_none() {
+            return;
+        }
         if let Some(count) = self.per_token.get_mut(&token) {
             *count -= 1;
             if *count == 0 {
@@ -236,32 +353,37 @@ impl Pool {
 
     /// Notes that one more tunnel of this agent takes work, or one fewer.
     pub fn set_ready(&mut self, slot: AgentSlot, ready: bool, now: Mono) {
-        let Some(agent) = self.agents.get_mut(slot.index()) else { return };
-        let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { return };
-        if ready && agent.has_refused {
-            // It takes now what it refused.
-            agent.has_refused = false;
-            self.serial += 1;
-            agent.serial = AgentSerial(self.serial);
-        }
-        for (count, bereft) in
-            [(&mut agent.ready, &mut agent.bereft), (&mut profile.ready, &mut profile.bereft)]
+        if let Some(agent) = self.agents.get_mut(slot.index())
+            && let Some(refusal) = &mut agent.refusal
+            && ready
         {
-            if ready {
-                *count += 1;
-                *bereft = None;
-            } else {
-                *count -= 1;
-                if *count == 0 {
-                    *bereft = Some(now);
-                }
-            }
+            refusal.is_back = true;
+            self.take_again(slot, now);
         }
+        self.change(slot, now, |presence| {
+            if ready {
+                presence.ready += 1;
+            } else {
+                presence.ready -= 1;
+            }
+        });
     }
 
-    /// Notes that an agent says that it takes work, or none. What is new about it, if anything is.
-    pub fn note_standing(&mut self, slot: AgentSlot, ready: bool) -> Option<News> {
+    /// Notes that an agent says that it takes work, or none and why. What is new about it, if anything is.
+    pub fn note_standing(
+        &mut self,
+        slot: AgentSlot,
+        trouble: Option<Trouble<'_>>,
+        now: Mono,
+    ) -> Option<News> {
+        let is_loading = trouble.is_some_and(|trouble| trouble.is_loading);
+        self.change(slot, now, |presence| presence.loading = is_loading);
         let agent = self.agents.get_mut(slot.index())?;
+        agent.trouble.clear();
+        agent
+            .trouble
+            .extend(trouble.into_iter().flat_map(|trouble| trouble.reason.chars().take(LONGEST_TROUBLE)));
+        let ready = trouble.is_none();
         match (agent.told.replace(ready), ready) {
             (None, _) => Some(News::Joined),
             (Some(true), false) => Some(News::Withdrew),
@@ -296,13 +418,13 @@ impl Pool {
     }
 
     /// The tunnel whose turn it is among those that may serve this class, but not one of these agents.
-    pub fn find_idle(&self, class: ClassId, refused: &[AgentSerial]) -> Option<TunnelKey> {
+    pub fn find_idle(&self, class: ClassId, refused: &[Refused]) -> Option<TunnelKey> {
         let first = self.classes.first(class)?;
         if refused.is_empty() {
             let profile = self.profiles.get(first.index())?;
             return self.turns.next(&profile.turns, |_| true).map(|next| next.tunnel);
         }
-        let may = |agent| self.serial(agent).is_some_and(|serial| !refused.contains(&serial));
+        let may = |slot| self.may_have(slot, refused);
         let profiles = self.classes.members(class).iter().filter_map(|id| self.profiles.get(id.index()));
         let first =
             profiles.filter_map(|profile| self.turns.next(&profile.turns, may)).min_by_key(|next| next.since);
@@ -319,20 +441,52 @@ impl Pool {
         self.classes.pop_changed()
     }
 
-    /// Whether an agent that may serve this is connected, however busy, and has not refused it.
-    pub fn is_connected(&self, need: &Need, now: Mono) -> bool {
-        let lately = |bereft: Option<Mono>| bereft.is_some_and(|at| now.since(at) < REDIAL_GRACE);
-        if need.refused.is_empty() {
-            return self
-                .profiles
-                .iter()
-                .any(|(_, profile)| profile.serves(need) && (profile.ready > 0 || lately(profile.bereft)));
+    /// Whether an agent that may serve this class is taken for connected by a request that these have refused. One that has counts as long as it
+    /// may come back.
+    pub fn is_connected(&self, class: ClassId, refused: &[Refused], now: Mono) -> bool {
+        let profiles = self.classes.members(class);
+        if refused.is_empty() {
+            let mut profiles = profiles.iter().filter_map(|id| self.profiles.get(id.index()));
+            return profiles.any(|profile| profile.here > 0 || now < profile.until);
         }
         self.agents.iter().any(|(_, agent)| {
-            !need.refused.contains(&agent.serial)
-                && (agent.ready > 0 || lately(agent.bereft))
-                && self.profiles.get(agent.profile.index()).is_some_and(|profile| profile.serves(need))
+            profiles.contains(&agent.profile)
+                && if agent.is_among(refused) {
+                    agent.presence.may_return(now)
+                        || !agent.presence.spent
+                            && agent.refusal.as_ref().is_some_and(|it| now < it.at.after(self.grace))
+                } else {
+                    agent.presence.is_connected(now)
+                }
         })
+    }
+
+    /// Whether agents that may serve this class have tunnels, and tokens that are good, though none of them may take work.
+    pub fn has_any(&self, class: ClassId) -> bool {
+        let profiles = self.classes.members(class);
+        self.agents
+            .iter()
+            .any(|(_, agent)| profiles.contains(&agent.profile) && !agent.is_gone() && !agent.presence.spent)
+    }
+
+    /// The agents of this class that have tunnels and take no work, and why, for the log. Empty if there are none.
+    pub fn troubles(&self, class: ClassId) -> String {
+        let profiles = self.classes.members(class);
+        let mut text = String::new();
+        let in_trouble = self.agents.iter().filter(|(_, agent)| {
+            profiles.contains(&agent.profile) && !agent.is_gone() && !agent.trouble.is_empty()
+        });
+        for (at, (slot, agent)) in in_trouble.take(MOST_NAMED + 1).enumerate() {
+            text.push_str(if at == 0 { "" } else { "; " });
+            if at == MOST_NAMED {
+                text.push_str("and others");
+            } else {
+                text.push_str(&self.describe(AgentSlot::new(slot)));
+                text.push_str(": ");
+                text.extend(agent.trouble.escape_default());
+            }
+        }
+        text
     }
 
     /// Whether a matching agent would be there but for the rule that paths which can be read in two ways match no scope path.
@@ -344,21 +498,32 @@ impl Pool {
                 .any(|(_, profile)| profile.has_scope(&need.scope) && !profile.paths.is_empty())
     }
 
-    /// Forgets agents that have been gone for [`REDIAL_GRACE`].
-    pub fn sweep(&mut self, now: Mono) -> Vec<Gone> {
-        let gone: Vec<usize> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| {
-                agent.workers.is_empty() && agent.bereft.is_none_or(|at| now.since(at) >= REDIAL_GRACE)
-            })
-            .map(|(slot, _)| slot)
-            .collect();
-        let mut told = Vec::new();
+    /// Does what is due: agents that have been gone for the grace are forgotten, those that have refused something and are back may have
+    /// it again, and those whose token has expired are taken for gone.
+    pub fn sweep(&mut self, now: Now) -> Swept {
+        let mut swept = Swept::default();
+        let mut gone: Vec<usize> = Vec::new();
+        let mut back: Vec<AgentSlot> = Vec::new();
+        for (slot, agent) in &self.agents {
+            if agent.refusal.is_some() {
+                back.push(AgentSlot::new(slot));
+            }
+            if agent.gone.is_some_and(|at| at.after(self.grace) <= now.mono) {
+                gone.push(slot);
+            } else if agent.expires.is_some_and(|at| now.unix >= at) && !agent.presence.spent {
+                swept.expired.push(AgentSlot::new(slot));
+            }
+        }
+        for slot in back {
+            self.take_again(slot, now.mono);
+        }
+        for slot in &swept.expired {
+            self.spend(*slot, now.mono);
+        }
         for slot in gone {
             let name = self.describe(AgentSlot::new(slot));
             let agent = self.agents.remove(slot);
-            told.push(Gone { serial: agent.serial, name, why: agent.why_bereft });
+            swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_gone });
             self.by_name.remove(&(agent.token, agent.id));
             let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { continue };
             self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
@@ -368,13 +533,60 @@ impl Pool {
                 self.profiles.remove(agent.profile.index());
             }
         }
-        told
+        swept
     }
 
-    /// When the next of the agents without a tunnel is to be forgotten.
-    pub fn next_sweep(&self) -> Option<Mono> {
-        let gone = self.agents.iter().filter(|(_, agent)| agent.workers.is_empty());
-        gone.map(|(_, agent)| agent.bereft.unwrap_or_default().after(REDIAL_GRACE)).min()
+    /// When something of what [`Pool::sweep`] does is due, or the grace of an agent ends.
+    pub fn next_sweep(&self, now: Now) -> Mono {
+        let due = self.agents.iter().flat_map(|(_, agent)| {
+            let refusal = agent.refusal.as_ref();
+            let expires = agent.expires.filter(|_| !agent.presence.spent);
+            [
+                agent.gone.map(|at| at.after(self.grace)),
+                agent.presence.grace_ends(),
+                refusal.map(|refusal| refusal.at.after(self.grace)),
+                refusal.filter(|it| it.is_back).map(|refusal| refusal.at.after(REFUSAL_PAUSE)),
+                expires.map(|at| now.mono.after(Duration::from_secs(at.saturating_sub(now.unix)))),
+            ]
+        });
+        due.flatten().filter(|at| *at > now.mono).min().unwrap_or(Mono::NEVER)
+    }
+
+    /// When an agent that lost its last ready tunnel now is taken for gone.
+    pub fn grace_from(&self, now: Mono) -> Mono {
+        now.after_coarse(self.grace)
+    }
+
+    /// An agent's token is not good any more: it is taken for gone.
+    pub fn spend(&mut self, slot: AgentSlot, now: Mono) {
+        self.change(slot, now, |presence| presence.spent = true);
+        let Some(id) = self.profile(slot) else { return };
+        let agents = self.agents.iter().filter(|(_, agent)| agent.profile == id);
+        let until = agents.filter_map(|(_, agent)| agent.presence.grace_ends()).max();
+        if let Some(profile) = self.profiles.get_mut(id.index()) {
+            profile.until = until.unwrap_or_default();
+        }
+    }
+
+    /// Whether an agent's token is known to be good no more.
+    pub fn is_spent(&self, slot: AgentSlot) -> bool {
+        self.agents.get(slot.index()).is_some_and(|agent| agent.presence.spent)
+    }
+
+    /// The agents whose tokens were taken back. They are taken for gone from now on.
+    pub fn revoke(&mut self, revocations: &Revocations, now: Mono) -> Vec<AgentSlot> {
+        let is_meant =
+            |agent: &Agent| revocations.names(&agent.token.to_string(), &agent.token_name, agent.issued);
+        let all: Vec<AgentSlot> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| is_meant(agent))
+            .map(|(slot, _)| AgentSlot::new(slot))
+            .collect();
+        for slot in &all {
+            self.spend(*slot, now);
+        }
+        all
     }
 
     /// The id that an agent gave itself.
@@ -394,18 +606,11 @@ impl Pool {
         self.agents.get(slot.index()).and_then(|agent| agent.expires).is_some_and(|at| unix >= at)
     }
 
-    /// Whether the token of an agent was taken back.
-    pub fn is_revoked(&self, slot: AgentSlot, revocations: &Revocations) -> bool {
-        self.agents
-            .get(slot.index())
-            .is_some_and(|agent| revocations.names(&agent.token.to_string(), &agent.token_name, agent.issued))
-    }
-
-    /// Notes that an agent refused an exchange, which remembers it under this serial until the agent says again that it takes work.
-    pub fn refuse(&mut self, slot: AgentSlot) -> Option<AgentSerial> {
+    /// Notes that an agent refused an exchange.
+    pub fn refuse(&mut self, slot: AgentSlot, now: Mono) -> Option<Refused> {
         let agent = self.agents.get_mut(slot.index())?;
-        agent.has_refused = true;
-        Some(agent.serial)
+        agent.refusal = Some(Refusal { at: now, is_back: false });
+        Some(Refused { agent: agent.serial, round: agent.round })
     }
 
     /// What tells an agent from those that had its slot before.
@@ -418,6 +623,40 @@ impl Pool {
         self.agents.get(slot.index()).map(|agent| agent.profile)
     }
 
+    /// Whether these are exactly the tunnels that are known under their names, and as many count as ready as are. For tests.
+    pub fn is_made_of(&self, tunnels: impl Iterator<Item = (TunnelKey, Member, bool)>) -> bool {
+        /// Tunnels with a name, replaced ones, ready ones.
+        type Counts = (usize, usize, usize);
+        let mut counts: BTreeMap<usize, Counts> = BTreeMap::new();
+        for (key, member, is_ready) in tunnels {
+            let (named, replaced, ready) = counts.entry(member.agent.index()).or_default();
+            if self.holds(member, key) {
+                *named += 1;
+                *ready += usize::from(is_ready);
+            } else {
+                *replaced += 1;
+            }
+        }
+        let of = |slot: usize| counts.get(&slot).copied().unwrap_or_default();
+        let here_in = |id: usize| {
+            let agents = self.agents.iter().filter(|(_, agent)| agent.profile == ProfileId::new(id));
+            agents.filter(|(_, agent)| agent.presence.is_here()).count()
+        };
+        let named_of = |token: &TokenId| {
+            let agents = self.agents.iter().filter(|(_, agent)| agent.token == *token);
+            agents.map(|(slot, _)| of(slot).0).sum::<usize>()
+        };
+        counts.keys().all(|slot| self.agents.contains(*slot))
+            && self
+                .agents
+                .iter()
+                .all(|(slot, it)| (it.workers.len(), it.replaced, it.presence.ready) == of(slot))
+            && self.agents.iter().all(|(_, it)| it.is_gone() == it.gone.is_some())
+            && self.profiles.iter().all(|(id, profile)| profile.here == here_in(id))
+            && self.per_token.iter().all(|(token, count)| *count as usize == named_of(token))
+            && self.agents.iter().all(|(slot, it)| of(slot).0 == 0 || self.per_token.contains_key(&it.token))
+    }
+
     /// Forgets classes in which nobody waits and that nobody serves, and gives back what a burst has left behind.
     pub fn end_batch(&mut self, has_waiters: impl Fn(ClassId) -> bool) {
         self.classes.end_batch(has_waiters);
@@ -426,7 +665,7 @@ impl Pool {
 
     /// Whether a tunnel is idle that may serve this, found by a look at every profile. For tests.
     pub fn could_serve(&self, need: &Need) -> bool {
-        let may = |agent| self.serial(agent).is_some_and(|serial| !need.refused.contains(&serial));
+        let may = |slot| self.may_have(slot, &need.refused);
         let serving = self.profiles.iter().filter(|(_, profile)| profile.serves(need));
         serving.into_iter().any(|(_, profile)| self.turns.next(&profile.turns, may).is_some())
     }
@@ -441,6 +680,37 @@ impl Pool {
         self.agents.len()
     }
 
+    fn may_have(&self, slot: AgentSlot, refused: &[Refused]) -> bool {
+        self.agents.get(slot.index()).is_some_and(|agent| !agent.is_among(refused))
+    }
+
+    /// An agent may have what it refused once it has been back for long enough: its idle tunnels are looked at again.
+    fn take_again(&mut self, slot: AgentSlot, now: Mono) {
+        let Some(agent) = self.agents.get_mut(slot.index()) else { return };
+        if agent.refusal.as_ref().is_some_and(|it| it.is_back && it.at.after(REFUSAL_PAUSE) <= now) {
+            agent.refusal = None;
+            agent.round = agent.round.wrapping_add(1);
+            self.change_turns(slot, |_, _| ());
+        }
+    }
+
+    /// Changes what is known of an agent's return, and keeps the count of its profile in step.
+    fn change(&mut self, slot: AgentSlot, now: Mono, change: impl FnOnce(&mut Presence)) {
+        let Some(agent) = self.agents.get_mut(slot.index()) else { return };
+        let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { return };
+        let was_here = agent.presence.is_here();
+        change(&mut agent.presence);
+        match (was_here, agent.presence.is_here()) {
+            (false, true) => profile.here += 1,
+            (true, false) => {
+                profile.here -= 1;
+                let until = agent.presence.begin_grace(self.grace, now);
+                profile.until = profile.until.max(until.unwrap_or_default());
+            }
+            (false, false) | (true, true) => {}
+        }
+    }
+
     fn profile_for(&mut self, scopes: &[String], paths: &[String]) -> (ProfileId, bool) {
         let same =
             self.profiles.iter().find(|(_, profile)| profile.scopes == scopes && profile.paths == paths);
@@ -452,8 +722,8 @@ impl Pool {
             paths: paths.to_vec(),
             turns: Queue::default(),
             agents: 0,
-            ready: 0,
-            bereft: None,
+            here: 0,
+            until: Mono::default(),
         };
         let id = ProfileId::new(self.profiles.insert(profile));
         (id, self.classes.enter(id, Rights { scopes, paths }))
@@ -475,6 +745,16 @@ impl Pool {
 }
 
 impl Agent {
+    /// Whether it is one of these, and has not come back since.
+    fn is_among(&self, refused: &[Refused]) -> bool {
+        refused.contains(&Refused { agent: self.serial, round: self.round })
+    }
+
+    /// Whether none of its tunnels is left.
+    fn is_gone(&self) -> bool {
+        self.workers.is_empty() && self.replaced == 0
+    }
+
     /// Where a worker stands, or where it would.
     fn place_of(&self, worker: u32) -> Result<usize, usize> {
         self.workers.binary_search_by_key(&worker, |(worker, _)| *worker)

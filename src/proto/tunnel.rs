@@ -175,8 +175,8 @@ pub enum Welcome {
     Other,
 }
 
-/// The longest and shortest pace of heartbeats that an agent goes along with.
-const PACE: core::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
+/// The longest and shortest pace of heartbeats that an agent goes along with, so that no hub may be told another one.
+pub const PACE: core::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
 
 impl Welcome {
     /// Reads the answer to the handshake.

@@ -15,6 +15,7 @@ use crate::harness::*;
 
 const TIME: &str = "a time is a number of seconds";
 const NUMBER: &str = "whole number";
+const PACE: &str = "this is 50ms at least and 1d at most";
 const NOT_ZERO: &str = "the time must not be zero";
 const ONE_LINE: &str = "must be one line of text";
 const NO_FILE: &str = "No such file or directory";
@@ -48,7 +49,10 @@ const HUB_RUN: &Table = &[
     ("--body-timeout", "1x", 2, TIME),
     ("--stall-timeout", "36501d", 2, "at most a hundred years"),
     ("--idle-timeout", "101y", 2, TIME),
-    ("--heartbeat", "0", 2, NOT_ZERO),
+    ("--heartbeat", "0", 2, PACE),
+    ("--heartbeat", "49ms", 2, PACE),
+    ("--heartbeat", "1d1ms", 2, PACE),
+    ("--agent-grace", "-1", 2, TIME),
     ("--startup-grace", "1h1h", 2, TIME),
     ("--drain-timeout", "-1", 2, TIME),
     ("--upgrade-drain", "-1", 2, TIME),
@@ -339,7 +343,7 @@ fn a_log_that_no_syslog_takes_goes_to_the_standard_error() {
 }
 
 /// Every flag with a value that is not its default.
-const HUB_FLAGS: [(&str, &str); 20] = [
+const HUB_FLAGS: [(&str, &str); 21] = [
     ("--host", "127.0.0.1"),
     ("--port", "0"),
     ("--trusted-proxy", "127.0.0.0/8,::1"),
@@ -356,6 +360,7 @@ const HUB_FLAGS: [(&str, &str); 20] = [
     ("--stall-timeout", "50s"),
     ("--idle-timeout", "60s"),
     ("--heartbeat", "7s"),
+    ("--agent-grace", "9s"),
     ("--startup-grace", "0"),
     ("--drain-timeout", "1h"),
     ("--upgrade-drain", "6s"),

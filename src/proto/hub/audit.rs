@@ -15,12 +15,17 @@ impl Hub {
         let faults = [
             (self.are_counts_wrong(), "a count is wrong"),
             (self.are_pairs_broken(), "an exchange and its client or tunnel are not one another's"),
+            (self.is_anyone_unknown(), "the agents and their tunnels are not one another's"),
             (self.is_pool_wrong(), "the pool holds what takes no work, or not what does"),
             (self.is_anyone_unarmed(), "a deadline has no wake-up"),
             (self.waits_for_ever(), "something waits without a limit that the table of states does not name"),
             (self.has_left_and_waits(), "a request waits whose client has left"),
             (self.is_beyond_a_cap(), "there is more than a cap allows"),
             (self.is_budget_wrong(), "what is held of requests is not what the budget says"),
+            (
+                self.is_anyone_forgotten(),
+                "a request waits for agents that are gone, and nobody looks at it again",
+            ),
             (self.has_overlooked(), "a request waits, though a worker that could serve it is free"),
         ];
         let fault = faults.into_iter().find(|(is_there, _)| *is_there);
@@ -65,6 +70,34 @@ impl Hub {
             || busy.count() != self.active
     }
 
+    /// Whether a tunnel is not known to its agent, a worker has two requests, or an agent counts other tunnels as ready than those that are.
+    fn is_anyone_unknown(&self) -> bool {
+        let members = self
+            .tunnels
+            .iter()
+            .filter_map(|(key, tunnel)| tunnel.member().map(|member| (key, member, tunnel.is_ready())));
+        let is_unnamed = |key, tunnel: &Tunnel| tunnel.member().is_some_and(|it| !self.pool.holds(it, key));
+        let is_free = |tunnel: &Tunnel| matches!(tunnel.state, TunnelState::Free { .. });
+        let is_astray = |tunnel: &Tunnel| match tunnel.state {
+            TunnelState::Free { standing: Standing::Behind(first), .. } => {
+                !self.tunnels.get(first).is_some_and(|it| is_unnamed(first, it) && !is_free(it))
+            }
+            TunnelState::Free { .. } | TunnelState::Busy { .. } | TunnelState::Ending { .. } => false,
+        };
+        let mut busy: Vec<(usize, u32)> = self
+            .tunnels
+            .iter()
+            .filter(|(_, tunnel)| matches!(tunnel.state, TunnelState::Busy { .. }))
+            .filter_map(|(_, tunnel)| tunnel.member().map(|it| (it.agent.index(), it.worker)))
+            .collect();
+        busy.sort_unstable();
+        // A worker has one request at a time, whichever of its tunnels brings it.
+        let has_two = busy.windows(2).any(|pair| pair.first() == pair.last());
+        has_two
+            || !self.pool.is_made_of(members)
+            || self.tunnels.iter().any(|(key, it)| is_astray(it) || is_free(it) && is_unnamed(key, it))
+    }
+
     /// Who is in the pool owes no sign of life, and who owes none and takes work is in the pool.
     fn is_pool_wrong(&self) -> bool {
         let mut pooled = 0;
@@ -75,7 +108,7 @@ impl Hub {
                 is_wrong |= match standing {
                     Standing::Pooled(_) => unanswered > 0,
                     Standing::Asked => unanswered == 0,
-                    Standing::Withdrawn => false,
+                    Standing::Behind(_) | Standing::Withdrawn => false,
                 };
             }
         }
@@ -177,6 +210,19 @@ impl Hub {
             || self.budget.taken() != shares.map(Share::blocks).sum::<usize>()
             || self.budget.starved() != starved.count()
             || self.exchanges.iter().any(|(_, it)| is_stuck(it) || has_more(it))
+    }
+
+    /// Whether a request that should not waits for agents of which none is here, and that is not looked at again.
+    fn is_anyone_forgotten(&self) -> bool {
+        let waits_in_vain = |class, exchange: &Exchange| {
+            exchange.patience.block.is_none()
+                && !self.pool.is_connected(class, &exchange.need.refused, Mono::NEVER)
+        };
+        let mut waiters = self.queue.waiters();
+        self.sweep_at == Mono::NEVER
+            && waiters.any(|(class, waiter)| {
+                self.exchanges.get(waiter.exchange).is_some_and(|it| waits_in_vain(class, it))
+            })
     }
 
     /// Whether a request waits although there are a worker that could serve it and a permit.

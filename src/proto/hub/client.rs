@@ -409,11 +409,13 @@ impl Hub {
                 expectation,
             },
             lost: 0,
+            refusals: 0,
             armed: Armed::default(),
             // It gets a place, or a worker, or an answer below, before anybody looks.
             phase: Phase::Queued { place: None, until: Mono::NEVER },
             label,
             began: now.mono,
+            waits_since: now.mono,
         };
         let Some(exchange) = self.exchanges.insert(exchange) else {
             return Err(Violation { status: 503, detail: "the hub is full; try again later" });

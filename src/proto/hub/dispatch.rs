@@ -2,24 +2,22 @@
 
 use core::time::Duration;
 
-use log::{Level, debug};
+use log::{Level, debug, log_enabled};
 
 use super::client::CONTINUE;
 use super::upload::gathered_by;
+use super::waiting::{BUSY, LOST, REFUSED, UNREACHABLE, WAITED};
 use super::{
-    ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, TunnelState,
+    ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState,
 };
 use crate::proto::exchange::{Messages, Response};
-use crate::proto::http1::head::{HeadScan, Version};
+use crate::proto::http1::head::Version;
 use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::{AgentSlot, ClassId, Need};
+use crate::proto::pool::ClassId;
 use crate::proto::queue::Waiter;
 use crate::proto::seam::{Close, Command};
 use crate::proto::timer::{Mono, Now, TimerTable};
-use crate::proto::tunnel::CloseReason;
 
-const QUEUE_FULL: Refusal =
-    Refusal::new(503, "connection_limit_reached", "the hub's queue is full; try again later");
 pub(super) const CLIENTS_FULL: Refusal =
     Refusal::new(503, "connection_limit_reached", "the hub has too many clients; try again later");
 pub(super) const GATHERING_FULL: Refusal = Refusal::new(
@@ -27,67 +25,14 @@ pub(super) const GATHERING_FULL: Refusal = Refusal::new(
     "connection_limit_reached",
     "too many requests wait for their bodies, and this one waited longest; try again later",
 );
-const NO_AGENT: Refusal = Refusal::new(
-    503,
-    "destination_unavailable",
-    "no agent that could serve this is connected; start one, or send Slime-Block: 1 to wait for it",
-);
-const BARRED_PATH: Refusal = Refusal::new(
-    503,
-    "destination_unavailable",
-    "the path can be read in more than one way, so it matches no agent's scope paths; send it in its plain form",
-);
-const WAITED: Refusal =
-    Refusal::new(503, "connection_timeout", "no worker became free in time; try again later");
-const BUSY: Refusal =
-    Refusal::new(503, "connection_limit_reached", "no worker is free, and Slime-Block: 0 does not wait");
-const LOST: Refusal = Refusal::new(502, "connection_terminated", "the agent was lost before it answered");
-const REFUSED: Refusal =
-    Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
 const NO_RESPONSE: Refusal =
     Refusal::new(504, "http_response_timeout", "the upstream did not answer within --response-timeout");
 const BODY_LATE: Refusal = Refusal::new(408, "http_request_error", "the request body did not arrive in time");
 
-/// Under one request two tunnels may be lost; a third one would look like the request's doing.
-const MAX_LOST: u8 = 2;
 /// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one that never does.
 const EXPECT_WAIT: Duration = Duration::from_secs(5);
-/// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
-const ASKED_GRACE: Duration = Duration::from_secs(1);
 
 impl Hub {
-    /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
-    pub(super) fn admit(&mut self, key: ExchangeKey, now: Now) {
-        if self.is_dispatch_due {
-            // Those that wait already come first.
-            self.dispatch(now);
-        }
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if let Phase::Gathering { place, .. } = exchange.phase {
-            self.gathering.remove(&mut self.exchange_nodes, place);
-            // Waiting is what it does until it is matched or refused below; nobody looks in between.
-            exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
-        }
-        if !self.has_permit() {
-            let line = format_args!(
-                "{} requests are in progress, the limit of --concurrent: others wait even if a worker is free",
-                self.active + self.tails
-            );
-            self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
-        }
-        while self.has_permit() {
-            let Some(exchange) = self.exchanges.get(key) else { return };
-            let class = self.pool.class_of(&exchange.need);
-            let Some(tunnel) = self.pool.find_idle(class, &exchange.need.refused) else { break };
-            if self.activate(key, tunnel, now) {
-                return;
-            }
-        }
-        if let Err(refusal) = self.enqueue(key, now) {
-            self.fail(key, refusal, now);
-        }
-    }
-
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
         self.is_dispatch_due = false;
@@ -132,10 +77,13 @@ impl Hub {
     }
 
     /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the pool then.
-    fn activate(&mut self, key: ExchangeKey, tunnel_key: TunnelKey, now: Now) -> bool {
+    pub(super) fn activate(&mut self, key: ExchangeKey, tunnel_key: TunnelKey, now: Now) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return false };
-        if self.pool.is_expired(tunnel.agent, now.unix) {
-            self.end_tunnel(tunnel_key, CloseReason::Expired, now);
+        let TunnelState::Free { member, standing: Standing::Pooled(node), .. } = tunnel.state else {
+            return false;
+        };
+        if self.pool.is_expired(member.agent, now.unix) {
+            self.expire_agent(member.agent, now);
             return false;
         }
         if tunnel.left {
@@ -143,10 +91,9 @@ impl Hub {
             return false;
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
-        if let TunnelState::Free { standing: Standing::Pooled(node), .. } = tunnel.state {
-            self.pool.take_idle(tunnel.agent, node);
-        }
+        self.pool.take_idle(member.agent, node);
         tunnel.state = TunnelState::Busy {
+            member,
             exchange: key,
             sign_by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)),
         };
@@ -161,8 +108,14 @@ impl Hub {
             // The agent is not late as long as it gives signs of life.
             Expectation::Ours => (Gate::AwaitsConnect, Mono::NEVER),
         };
-        exchange.phase =
-            Phase::Active { tunnel: tunnel_key, gate, body_by, response_by: Mono::NEVER, keep: false };
+        exchange.phase = Phase::Active {
+            tunnel: tunnel_key,
+            since: now.mono,
+            gate,
+            body_by,
+            response_by: Mono::NEVER,
+            keep: false,
+        };
         self.active += 1;
         let upto = (gate == Gate::AwaitsConnect).then_some(exchange.held.head);
         self.commands.push(Command::Pair {
@@ -194,68 +147,6 @@ impl Hub {
         }
     }
 
-    fn enqueue(&mut self, key: ExchangeKey, now: Now) -> Result<(), Refusal> {
-        let Some(exchange) = self.exchanges.get(key) else { return Ok(()) };
-        let returning = exchange.lost > 0 || !exchange.need.refused.is_empty();
-        if !returning && self.queue.len() >= self.config.queue_depth {
-            return Err(QUEUE_FULL);
-        }
-        let need = &exchange.need;
-        let class = self.pool.class_of(need);
-        let is_there = self.pool.is_connected(need, now.mono);
-        let connected = is_there || now.mono < self.grace_ends;
-        let no_agent = self.why_nobody(need);
-        let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
-        let since = exchange.began;
-        let until = match exchange.patience.block {
-            Some(false) if connected && self.is_anyone_asked(class) => now.mono.after(ASKED_GRACE),
-            Some(false) => return Err(if connected { BUSY } else { no_agent }),
-            Some(true) => exchange.patience.max_wait.map_or(Mono::NEVER, |wait| since.after(wait)),
-            None if is_there => since.after(longest),
-            // Who has not come back by then is not there; that is looked at again.
-            None if connected => since.after(longest).min(self.grace_ends),
-            None => return Err(no_agent),
-        };
-        if self.pool.serving(class).is_empty() && self.hopeless() >= (self.config.queue_depth / 4).max(1) {
-            return Err(QUEUE_FULL);
-        }
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
-        let place = self.queue.enter(key, exchange.arrival, class);
-        exchange.phase = Phase::Queued { place, until };
-        self.arm_exchange(key);
-        if self.makes_room(key) && returning {
-            // Its body was not wanted just now.
-            self.commands.extend(self.exchanges.get(key).map(|it| Command::Resume(it.client.into())));
-        }
-        Ok(())
-    }
-
-    /// How many wait for agents of which none is known.
-    fn hopeless(&self) -> usize {
-        let classes = self.queue.classes().filter(|(class, _)| self.pool.serving(*class).is_empty());
-        classes.map(|(_, waiters)| waiters).sum()
-    }
-
-    /// What is said where no agent that could serve this is connected.
-    fn why_nobody(&self, need: &Need) -> Refusal {
-        if !need.refused.is_empty() {
-            REFUSED
-        } else if self.pool.is_barred_by_path(need) {
-            BARRED_PATH
-        } else {
-            NO_AGENT
-        }
-    }
-
-    /// Whether a tunnel that would serve this is free but for an answer to our sign of life.
-    fn is_anyone_asked(&self, class: ClassId) -> bool {
-        let serving = self.pool.serving(class);
-        self.tunnels.iter().any(|(_, tunnel)| {
-            matches!(tunnel.state, TunnelState::Free { standing: Standing::Asked, unanswered: 1, .. })
-                && self.pool.profile(tunnel.agent).is_some_and(|profile| serving.contains(&profile))
-        })
-    }
-
     pub(super) fn expire_exchange(&mut self, key: Key, at: Mono, now: Now) {
         let Some(key) = ExchangeKey::from_key(key) else { return };
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -271,23 +162,8 @@ impl Hub {
                 }
             }
             Phase::Queued { until, .. } if *until <= now.mono => {
-                let longest = exchange.patience.max_wait.unwrap_or(self.config.queue_timeout);
-                let last = exchange.began.after(longest);
-                match exchange.patience.block {
-                    Some(false) => self.fail(key, BUSY, now),
-                    // It came while every agent was taken for connected, and waits on if one is.
-                    None if now.mono < last && self.pool.is_connected(&exchange.need, now.mono) => {
-                        *until = last
-                    }
-                    None if now.mono < last => {
-                        let refusal = self
-                            .exchanges
-                            .get(key)
-                            .map_or(NO_AGENT, |exchange| self.why_nobody(&exchange.need));
-                        self.fail(key, refusal, now);
-                    }
-                    None | Some(true) => self.fail(key, WAITED, now),
-                }
+                let refusal = if exchange.patience.block == Some(false) { BUSY } else { WAITED };
+                self.fail(key, refusal, now);
             }
             Phase::Active { response_by, tunnel, .. } if *response_by <= now.mono => {
                 if self.tunnels.get(*tunnel).is_some_and(|it| it.send_by != Mono::NEVER) {
@@ -334,7 +210,7 @@ impl Hub {
         let all_sent = gate == Gate::Open
             && self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
         if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
-            self.free_tunnel(tunnel, now);
+            self.release_tunnel(tunnel, now);
         } else {
             self.drop_tunnel(tunnel, "its connection cannot carry another request", now);
         }
@@ -387,11 +263,21 @@ impl Hub {
             return;
         }
         let agent = match exchange.phase {
-            Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).map(|tunnel| tunnel.agent),
+            Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).and_then(Tunnel::member),
             Phase::Gathering { .. } | Phase::Queued { .. } => None,
         };
-        let agent = agent.map_or_else(String::new, |slot| format!(" of agent {}", self.pool.describe(slot)));
-        let line = format_args!("a request{agent} failed with {status}: {detail}");
+        let agent =
+            agent.map_or_else(String::new, |it| format!(" of agent {}", self.pool.describe(it.agent)));
+        let troubles = match detail {
+            _ if !log_enabled!(Level::Warn) => String::new(),
+            _ if detail == UNREACHABLE.detail || detail == REFUSED.detail => {
+                let class = self.pool.class_of(&exchange.need);
+                self.pool.troubles(class)
+            }
+            _ => String::new(),
+        };
+        let gap = if troubles.is_empty() { "" } else { ": " };
+        let line = format_args!("a request{agent} failed with {status}: {detail}{gap}{troubles}");
         self.notices.say(Level::Warn, (detail, 0), now.mono, line);
     }
 
@@ -405,45 +291,6 @@ impl Hub {
         self.recycle(exchange.need);
         // Not before all who left are known to have: one of them might be given what another one had.
         self.is_dispatch_due = true;
-    }
-
-    /// The tunnel under an exchange is gone (and out of all tables). The exchange gets another one, if that is permitted.
-    pub(super) fn retry_or_fail(&mut self, key: ExchangeKey, written: bool, now: Now) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let harmless = !written || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
-        if exchange.messages.is_answered()
-            || exchange.messages.has_interim()
-            || !exchange.held.whole
-            || !harmless
-        {
-            self.fail(key, LOST, now);
-            return;
-        }
-        exchange.lost = exchange.lost.saturating_add(u8::from(written));
-        self.send_again(key, now);
-    }
-
-    /// An agent refused an exchange: its upstream has seen nothing of it.
-    pub(super) fn refused(&mut self, key: ExchangeKey, agent: AgentSlot, now: Now) {
-        let serial = self.pool.refuse(agent);
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        exchange.need.refused.extend(serial);
-        if !exchange.held.whole || exchange.messages.has_interim() {
-            self.fail(key, REFUSED, now);
-            return;
-        }
-        self.send_again(key, now);
-    }
-
-    fn send_again(&mut self, key: ExchangeKey, now: Now) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        debug!("{key:?} goes to another tunnel");
-        exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
-        exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
-        self.active -= 1;
-        self.commands.push(Command::Unpair(exchange.client.into()));
-        self.admit(key, now);
-        self.dispatch(now);
     }
 
     /// One side of an upgraded connection has ended: the other side is told, and when both have, all is over.

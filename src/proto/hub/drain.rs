@@ -59,7 +59,7 @@ impl Hub {
             }
             self.cut_off_all(now);
             self.draining = None;
-            self.bid_farewell(now);
+            self.bid_farewell_to_all(now);
             self.notices.handle_end(now.mono);
             self.commands.push(Command::Exit(u8::from(left > 0)));
         }

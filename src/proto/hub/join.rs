@@ -9,7 +9,7 @@ use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::key::{ClientKey, TunnelKey};
 use crate::proto::notice::Count;
-use crate::proto::pool::{AgentSlot, Joining};
+use crate::proto::pool::{Joining, Member, Trouble};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
@@ -38,17 +38,18 @@ impl Hub {
     /// Other tokens are taken back from now on: their tunnels are closed.
     pub fn set_revocations(&mut self, revocations: Revocations, now: Now) {
         self.revocations = revocations;
+        let agents = self.pool.revoke(&self.revocations, now.mono);
+        let is_meant = |tunnel: &Tunnel| tunnel.member().is_some_and(|it| agents.contains(&it.agent));
+        let keys = self.tunnels_that(is_meant);
         let mut closed: BTreeMap<String, usize> = BTreeMap::new();
-        let all: Vec<_> = self.tunnels.iter().map(|(key, tunnel)| (key, tunnel.agent)).collect();
-        for (key, agent) in all {
-            if self.pool.is_revoked(agent, &self.revocations) {
-                *closed.entry(self.pool.describe(agent)).or_default() += 1;
-                self.end_tunnel(key, CloseReason::Revoked, now);
-            }
+        for member in keys.iter().filter_map(|key| self.tunnels.get(*key).and_then(Tunnel::member)) {
+            *closed.entry(self.pool.describe(member.agent)).or_default() += 1;
         }
+        self.end_tunnels(&keys, CloseReason::Revoked, now);
         for (agent, tunnels) in closed {
             info!("agent {agent} was revoked: closing {}", Count(tunnels, "tunnel"));
         }
+        self.review(now);
     }
 
     fn try_join(
@@ -90,22 +91,45 @@ impl Hub {
             self.drop_tunnel(old, CloseReason::Replaced.as_str(), now);
         }
         let tunnel = self.tunnels.insert(Tunnel {
-            // Replaced below, before anybody looks.
-            agent: AgentSlot::default(),
-            worker: hello.worker,
             armed: Armed::default(),
             left,
             // A head is only read once the last response was taken.
             send_by: Mono::NEVER,
+            // Replaced below, before anybody looks.
             state: TunnelState::Ending { until: Mono::NEVER },
         });
         let tunnel = tunnel.ok_or(TUNNELS_FULL)?;
-        let Some(joined) = self.pool.join(&joining, tunnel) else {
+        let Some(joined) = self.pool.join(&joining, tunnel, now.mono) else {
             self.tunnels.remove(tunnel);
             return Err(refusal(403, WORKERS_FULL));
         };
+        let member = Member { agent: joined.agent, worker: hello.worker };
+        let first = self.seen_through(member);
         if let Some(entry) = self.tunnels.get_mut(tunnel) {
-            entry.agent = joined.agent;
+            entry.state = TunnelState::Free {
+                member,
+                standing: Standing::Withdrawn,
+                unanswered: 0,
+                ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
+                scan: HeadScan::on_tunnel(),
+            };
+        }
+        self.leave_list(key);
+        self.clients.remove(key);
+        self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
+        let mut bytes = Vec::new();
+        write_welcome(self.config.limits.heartbeat, &mut bytes);
+        self.commands.push(Command::Send { key: tunnel.into(), bytes });
+        debug!("agent {} worker {} joined", self.pool.describe(joined.agent), hello.worker);
+        let trouble = hello.withdrawn.map(|reason| Trouble { reason, is_loading: false });
+        self.note_standing(joined.agent, trouble, now);
+        if token.expires.is_some() {
+            self.look_again_at(self.pool.next_sweep(now));
+        }
+        match (hello.withdrawn, first) {
+            (None, None) => self.free_tunnel(tunnel, now),
+            (None, Some(first)) => self.wait_behind(tunnel, first, now),
+            (Some(_), _) => self.arm_tunnel(tunnel),
         }
         if let Some(old) = joined.replaced {
             let serial = self.pool.serial(joined.agent).map_or(0, |serial| serial.0);
@@ -116,31 +140,6 @@ impl Hub {
             );
             self.notices.say(Level::Info, ("replaced", serial), now.mono, line);
             self.replace_tunnel(old, now);
-        }
-        self.leave_list(key);
-        self.clients.remove(key);
-        self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
-        let mut bytes = Vec::new();
-        write_welcome(self.config.limits.heartbeat, &mut bytes);
-        self.commands.push(Command::Send { key: tunnel.into(), bytes });
-        debug!("agent {} worker {} joined", self.pool.describe(joined.agent), hello.worker);
-        self.note_standing(joined.agent, hello.withdrawn, now);
-        match hello.withdrawn {
-            None => {
-                self.pool.set_ready(joined.agent, true, now.mono);
-                self.free_tunnel(tunnel, now);
-            }
-            Some(_) => {
-                if let Some(entry) = self.tunnels.get_mut(tunnel) {
-                    entry.state = TunnelState::Free {
-                        standing: Standing::Withdrawn,
-                        unanswered: 0,
-                        ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-                        scan: HeadScan::on_tunnel(),
-                    };
-                }
-                self.arm_tunnel(tunnel);
-            }
         }
         if joined.splits_classes {
             self.reclassify();

@@ -6,8 +6,8 @@
 //!   tunnel      Free -> Busy -> Free ... -> Ending
 //! ```
 //!
-//! This module owns the tables and hands events to its parts: `client` reads requests and admits them, `dispatch` matches
-//! waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
+//! This module owns the tables and hands events to its parts: `client` reads requests, `waiting` admits them and says how
+//! long they wait, `dispatch` matches waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
 //! `upload` takes bodies in, and `hold` knows how much of them may be kept.
 //!
 //! # Who has to act, and which limit ends it
@@ -21,7 +21,7 @@
 //! | client, ending | the client, by FIN | [`Limits::linger`](crate::config::Limits::linger) |
 //! | client, any of these, while bytes wait for it | the client, by taking some | `--stall-timeout` |
 //! | exchange, gathering | the client, by sending its body | `--body-timeout`, and a second for each kilobyte beyond 16 KiB (408) |
-//! | exchange, queued | an agent | `--queue-timeout`, `Slime-Max-Wait`; **none** with `Slime-Block: 1`: the client's leaving |
+//! | exchange, queued | an agent | `--queue-timeout`, `Slime-Max-Wait`, the end of the last agent's grace; **none** with `Slime-Block: 1`: the client's leaving |
 //! | exchange, its body waits for the agent's connection | the agent | the tunnel's signs of life |
 //! | exchange, the client waits for a 100 | the upstream | five seconds: then the hub says it |
 //! | exchange, its body is on its way | the client | `--stall-timeout` without a byte of request or response (408) |
@@ -46,6 +46,7 @@ mod hold;
 mod join;
 mod tunnel;
 mod upload;
+mod waiting;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -61,7 +62,7 @@ use super::exchange::Messages;
 use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::list::{Arena, List, NodeId};
 use super::notice::{Count, Notices};
-use super::pool::{AgentSlot, Gone, Need, Pool};
+use super::pool::{Gone, Member, Need, Pool};
 use super::queue::{Arrival, DispatchQueue, Place};
 use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
@@ -109,7 +110,7 @@ pub struct Hub {
     spare_needs: Vec<Need>,
     /// Until then every agent is taken for connected.
     grace_ends: Mono,
-    /// When agents that left are forgotten next.
+    /// When agents, and those who wait for them, are looked at next.
     sweep_at: Mono,
     draining: Option<Draining>,
     notices: Notices,
@@ -175,8 +176,6 @@ enum ClientState {
 }
 
 struct Tunnel {
-    agent: AgentSlot,
-    worker: u32,
     armed: Armed,
     left: bool,
     send_by: Mono,
@@ -185,9 +184,10 @@ struct Tunnel {
 
 enum TunnelState {
     /// No exchange on it.
-    Free { standing: Standing, unanswered: u8, ping_at: Mono, scan: HeadScan },
-    /// Carries an exchange. While no response head has come, the agent gives signs of life; the next one by `sign_by`.
-    Busy { exchange: ExchangeKey, sign_by: Mono },
+    Free { member: Member, standing: Standing, unanswered: u8, ping_at: Mono, scan: HeadScan },
+    /// Carries an exchange. While no response head has come, the agent gives signs of life; the next one by `sign_by`. Another tunnel
+    /// may have its name meanwhile: then it ends with its exchange.
+    Busy { member: Member, exchange: ExchangeKey, sign_by: Mono },
     /// Our farewell is being sent, then FIN.
     Ending { until: Mono },
 }
@@ -199,6 +199,8 @@ enum Standing {
     Pooled(NodeId),
     /// Would take work, but has been asked for a sign of life and has not answered yet.
     Asked,
+    /// Takes work once this tunnel, which it replaced, has brought its last response: both stand for one worker.
+    Behind(TunnelKey),
     /// Its agent takes no work.
     Withdrawn,
 }
@@ -212,11 +214,15 @@ struct Exchange {
     held: Held,
     /// Tunnels that were lost under it.
     lost: u8,
+    /// How often agents refused it.
+    refusals: u8,
     armed: Armed,
     phase: Phase,
     /// What the log says of it; only there when the log wants it.
     label: Option<Box<str>>,
     began: Mono,
+    /// Since when it has waited for a worker, had it not been served in between by one that was lost.
+    waits_since: Mono,
 }
 
 enum Phase {
@@ -228,6 +234,7 @@ enum Phase {
     /// It has one.
     Active {
         tunnel: TunnelKey,
+        since: Mono,
         gate: Gate,
         /// While its request is incomplete: the next byte by then.
         body_by: Mono,
@@ -341,6 +348,23 @@ impl Client {
 }
 
 impl Tunnel {
+    /// Whose it is, until it has left.
+    fn member(&self) -> Option<Member> {
+        match self.state {
+            TunnelState::Free { member, .. } | TunnelState::Busy { member, .. } => Some(member),
+            TunnelState::Ending { .. } => None,
+        }
+    }
+
+    /// Whether its agent takes work on it, or has taken some.
+    fn is_ready(&self) -> bool {
+        match self.state {
+            TunnelState::Free { standing, .. } => !matches!(standing, Standing::Withdrawn),
+            TunnelState::Busy { .. } => true,
+            TunnelState::Ending { .. } => false,
+        }
+    }
+
     /// As [`Client::deadline`].
     fn deadline(&self) -> Mono {
         let until = match self.state {
@@ -370,12 +394,11 @@ impl Hub {
             revocations: Revocations::default(),
             grace_ends: now.mono.after(config.startup_grace),
             budget: Budget::new(config.hold),
-            config,
             token_key,
             clients: Table::new(),
             tunnels: Table::new(),
             exchanges: Table::new(),
-            pool: Pool::default(),
+            pool: Pool::new(config.agent_grace),
             queue: DispatchQueue::default(),
             timers: TimerTable::default(),
             commands: Vec::new(),
@@ -389,7 +412,9 @@ impl Hub {
             is_dispatch_due: false,
             arrivals: 0,
             spare_needs: Vec::new(),
-            sweep_at: Mono::NEVER,
+            // Then those are looked at who wait for agents that have not come.
+            sweep_at: now.mono.after(config.startup_grace),
+            config,
             draining: None,
             notices: Notices::default(),
         }
@@ -593,13 +618,20 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            let gone = self.pool.sweep(now.mono);
-            // Some may have left too lately to be forgotten now.
-            self.sweep_at = self.pool.next_sweep().unwrap_or(Mono::NEVER);
-            for Gone { serial, name, why } in gone {
+            let swept = self.pool.sweep(now);
+            self.sweep_at = self.pool.next_sweep(now);
+            if now.mono < self.grace_ends {
+                self.look_again_at(self.grace_ends);
+            }
+            for agent in swept.expired {
+                self.expire_agent(agent, now);
+            }
+            for Gone { serial, name, why } in swept.gone {
                 let line = format_args!("agent {name} left: {why}");
                 self.notices.say(Level::Info, ("left", serial.0), now.mono, line);
             }
+            self.dispatch(now);
+            self.review(now);
         }
         self.notices.handle_timeout(now.mono);
     }

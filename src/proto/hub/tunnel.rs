@@ -10,7 +10,7 @@ use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
 use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::{AgentSlot, News, REDIAL_GRACE};
+use crate::proto::pool::{AgentSlot, Member, News, Trouble};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, write_farewell};
@@ -80,13 +80,14 @@ impl Hub {
             return;
         }
         match &mut tunnel.state {
-            TunnelState::Free { ping_at, unanswered, .. } if *ping_at <= now.mono => {
+            TunnelState::Free { member, ping_at, unanswered, .. } if *ping_at <= now.mono => {
                 if *unanswered >= MOST_UNANSWERED {
                     self.end_lost_tunnel(key, "it stopped responding", now);
                     return;
                 }
-                if self.pool.is_expired(tunnel.agent, now.unix) {
-                    self.end_tunnel(key, CloseReason::Expired, now);
+                if self.pool.is_expired(member.agent, now.unix) {
+                    let agent = member.agent;
+                    self.expire_agent(agent, now);
                     return;
                 }
                 *unanswered += 1;
@@ -94,7 +95,7 @@ impl Hub {
                 self.commands.push(Command::Send { key: key.into(), bytes: PING.to_vec() });
                 self.leave_pool(key);
             }
-            TunnelState::Busy { sign_by, exchange } if *sign_by <= now.mono => {
+            TunnelState::Busy { sign_by, exchange, .. } if *sign_by <= now.mono => {
                 // While its client takes what came before, nothing is read that could be a sign. (Answered, it was replaced.)
                 let client =
                     self.exchanges.get(*exchange).and_then(|exchange| self.clients.get(exchange.client));
@@ -118,15 +119,46 @@ impl Hub {
         self.arm_tunnel(key);
     }
 
-    /// A tunnel has no exchange any more and takes the next one.
+    /// The exchange on a tunnel is over, and its connection is fit for another one.
+    pub(super) fn release_tunnel(&mut self, key: TunnelKey, now: Now) {
+        let Some(member) = self.tunnels.get(key).and_then(Tunnel::member) else { return };
+        if !self.pool.holds(member, key) {
+            self.bid_farewell(key, CloseReason::Replaced, now);
+        } else if self.pool.is_expired(member.agent, now.unix) {
+            self.bid_farewell(key, CloseReason::Expired, now);
+            self.expire_agent(member.agent, now);
+        } else {
+            self.free_tunnel(key, now);
+        }
+    }
+
+    /// The token of an agent has expired: it gets nothing more, and those who wait for it need not. What it is serving goes on.
+    pub(super) fn expire_agent(&mut self, agent: AgentSlot, now: Now) {
+        self.pool.spend(agent, now.mono);
+        let is_meant = |tunnel: &Tunnel| matches!(tunnel.state, TunnelState::Free { member, .. } if member.agent == agent);
+        let keys = self.tunnels_that(is_meant);
+        self.end_tunnels(&keys, CloseReason::Expired, now);
+        self.review(now);
+    }
+
+    pub(super) fn tunnels_that(&self, is_meant: impl Fn(&Tunnel) -> bool) -> Vec<TunnelKey> {
+        self.tunnels.iter().filter(|(_, tunnel)| is_meant(tunnel)).map(|(key, _)| key).collect()
+    }
+
+    /// A tunnel that has its name takes the next exchange.
     pub(super) fn free_tunnel(&mut self, key: TunnelKey, now: Now) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if tunnel.left {
             self.drop_tunnel(key, "it closed the connection", now);
             return;
         }
-        let Some(place) = self.pool.push_idle(tunnel.agent, key) else { return };
+        let Some(member) = tunnel.member() else { return };
+        if !tunnel.is_ready() {
+            self.pool.set_ready(member.agent, true, now.mono);
+        }
+        let Some(place) = self.pool.push_idle(member.agent, key) else { return };
         tunnel.state = TunnelState::Free {
+            member,
             standing: Standing::Pooled(place),
             unanswered: 0,
             ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
@@ -135,29 +167,95 @@ impl Hub {
         self.arm_tunnel(key);
     }
 
-    /// Ends a tunnel: with a farewell if it is free, at once if it is busy (its exchange goes elsewhere, if it may).
-    pub(super) fn end_tunnel(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
-        match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
-            Some(TunnelState::Free { .. }) => {
-                self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
-                self.retire_tunnel(key, reason.as_str(), now);
+    /// Ends tunnels: with a farewell those that are free, at once those that are busy. The exchange of one goes elsewhere, if it may, but
+    /// not to another one of these: all of them are out of the pool by then.
+    pub(super) fn end_tunnels(&mut self, keys: &[TunnelKey], reason: CloseReason, now: Now) {
+        let mut lost = Vec::new();
+        for &key in keys {
+            match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
+                Some(TunnelState::Free { .. }) => self.bid_farewell(key, reason, now),
+                Some(TunnelState::Busy { exchange, .. }) => {
+                    lost.push(*exchange);
+                    self.drop_tunnel(key, reason.as_str(), now);
+                }
+                Some(TunnelState::Ending { .. }) | None => {}
             }
-            Some(TunnelState::Busy { .. }) => self.end_lost_tunnel(key, reason.as_str(), now),
-            Some(TunnelState::Ending { .. }) | None => {}
+        }
+        self.retry_or_fail(&lost, true, now);
+    }
+
+    fn bid_farewell(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
+        self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
+        self.retire_tunnel(key, reason.as_str(), now);
+    }
+
+    /// The tunnel of this name that is in the middle of a response, though it was replaced, or is about to be. Such a response is seen
+    /// through as long as any of it still moves: the agent may have sent all of it, and the client be slow.
+    pub(super) fn seen_through(&self, member: Member) -> Option<TunnelKey> {
+        if !self.pool.has_replaced(member.agent) {
+            return None;
+        }
+        let mut tunnels = self.tunnels.iter();
+        tunnels
+            .find(|(_, tunnel)| tunnel.member() == Some(member) && self.is_answered(tunnel))
+            .map(|(key, _)| key)
+    }
+
+    /// Whether a response has begun on this tunnel.
+    fn is_answered(&self, tunnel: &Tunnel) -> bool {
+        match tunnel.state {
+            TunnelState::Busy { exchange, .. } => {
+                self.exchanges.get(exchange).is_some_and(|exchange| exchange.messages.is_answered())
+            }
+            TunnelState::Free { .. } | TunnelState::Ending { .. } => false,
         }
     }
 
-    /// Another tunnel of the same name came. Its agent has done with the old one, or has lost it. What it has already answered is seen
-    /// through as long as any of it still moves: the agent may have sent all of it, and the client be slow.
+    /// Another tunnel has taken the name of this one: its agent has done with it, or has lost it.
     pub(super) fn replace_tunnel(&mut self, key: TunnelKey, now: Now) {
-        let until = now.mono.after(self.config.limits.linger);
-        if let Some(Tunnel { state: TunnelState::Busy { exchange, sign_by }, .. }) = self.tunnels.get_mut(key)
-            && self.exchanges.get(*exchange).is_some_and(|exchange| exchange.messages.is_answered())
+        let is_seen_through = self.tunnels.get(key).is_some_and(|tunnel| self.is_answered(tunnel));
+        self.leave_pool(key);
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if let Some(member) = tunnel.member().filter(|_| tunnel.is_ready()) {
+            self.pool.set_ready(member.agent, false, now.mono);
+        }
+        if let TunnelState::Busy { sign_by, .. } = &mut tunnel.state
+            && is_seen_through
         {
-            *sign_by = until;
+            *sign_by = now.mono.after(self.config.limits.linger);
             self.arm_tunnel(key);
         } else {
-            self.end_tunnel(key, CloseReason::Replaced, now);
+            self.end_tunnels(&[key], CloseReason::Replaced, now);
+        }
+    }
+
+    /// A tunnel that has just joined takes work once the other one is through.
+    pub(super) fn wait_behind(&mut self, key: TunnelKey, first: TunnelKey, now: Now) {
+        let Some(Tunnel { state: TunnelState::Free { member, standing, .. }, .. }) =
+            self.tunnels.get_mut(key)
+        else {
+            return;
+        };
+        *standing = Standing::Behind(first);
+        self.pool.set_ready(member.agent, true, now.mono);
+        self.arm_tunnel(key);
+    }
+
+    /// A tunnel that had been replaced is through with its exchange: the one that waits for it may begin.
+    fn let_begin(&mut self, key: TunnelKey, after: TunnelKey, now: Now) {
+        let Some(Tunnel { state: TunnelState::Free { standing, unanswered, .. }, .. }) =
+            self.tunnels.get_mut(key)
+        else {
+            return;
+        };
+        match standing {
+            Standing::Behind(first) if *first == after => {}
+            Standing::Pooled(_) | Standing::Asked | Standing::Behind(_) | Standing::Withdrawn => return,
+        }
+        if *unanswered > 0 {
+            *standing = Standing::Asked;
+        } else {
+            self.free_tunnel(key, now);
         }
     }
 
@@ -173,12 +271,10 @@ impl Hub {
 
     /// Lets a tunnel have what is on its way to it, then FIN. It carries nothing more.
     pub(super) fn retire_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
-        self.withdraw(key, now);
+        self.leave(key, why, now);
         let limit = self.config.limits.linger;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let (agent, worker) = (tunnel.agent, tunnel.worker);
         tunnel.state = TunnelState::Ending { until: now.mono.after(limit) };
-        self.leave(agent, worker, key, why, now);
         self.commands.push(Command::Close(key.into(), Close::Linger));
         self.arm_tunnel(key);
     }
@@ -204,16 +300,14 @@ impl Hub {
         if let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) =
             self.forget_tunnel(key, why, now)
         {
-            self.retry_or_fail(exchange, written, now);
+            self.retry_or_fail(&[exchange], written, now);
         }
     }
 
     /// All free tunnels are told that the hub ends.
-    pub(super) fn bid_farewell(&mut self, now: Now) {
-        let keys: Vec<TunnelKey> = self.tunnels.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.end_tunnel(key, CloseReason::Draining, now);
-        }
+    pub(super) fn bid_farewell_to_all(&mut self, now: Now) {
+        let keys = self.tunnels_that(|_| true);
+        self.end_tunnels(&keys, CloseReason::Draining, now);
     }
 
     /// As [`Hub::tunnel_lost`], by our decision.
@@ -223,21 +317,34 @@ impl Hub {
     }
 
     fn forget_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) -> Option<Tunnel> {
-        self.withdraw(key, now);
-        let tunnel = self.tunnels.remove(key)?;
-        self.leave(tunnel.agent, tunnel.worker, key, why, now);
-        Some(tunnel)
+        self.leave(key, why, now);
+        self.tunnels.remove(key)
     }
 
-    /// Takes a tunnel out of the pool. Its agent is gone if it does not come back soon.
-    fn leave(&mut self, agent: AgentSlot, worker: u32, key: TunnelKey, why: &str, now: Now) {
-        debug!("agent {} worker {worker} left: {why}", self.pool.describe(agent));
-        self.pool.leave(agent, worker, key, why, now.mono);
+    /// Takes a tunnel out of the pool, once. Its agent is gone if it does not come back soon. The caller changes its state, or removes it.
+    fn leave(&mut self, key: TunnelKey, why: &str, now: Now) {
+        self.leave_pool(key);
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let Some(member) = tunnel.member() else { return };
+        debug!("agent {} worker {} left: {why}", self.pool.describe(member.agent), member.worker);
+        let holder = self.pool.holder(member);
+        if holder == Some(key) && tunnel.is_ready() {
+            self.pool.set_ready(member.agent, false, now.mono);
+        }
+        self.pool.leave(member, key, why, now.mono);
+        self.look_again_at(self.pool.grace_from(now.mono));
+        if let Some(successor) = holder.filter(|holder| *holder != key) {
+            self.let_begin(successor, key, now);
+        }
     }
 
     /// The log hears of an agent that it takes work, or why it takes none, if that is new.
-    pub(super) fn note_standing(&mut self, agent: AgentSlot, trouble: Option<&str>, now: Now) {
-        let Some(news) = self.pool.note_standing(agent, trouble.is_none()) else { return };
+    pub(super) fn note_standing(&mut self, agent: AgentSlot, trouble: Option<Trouble<'_>>, now: Now) {
+        let news = self.pool.note_standing(agent, trouble, now.mono);
+        // It may have said that it will not be ready before long.
+        self.look_again_at(self.pool.grace_from(now.mono));
+        let Some(news) = news else { return };
+        let trouble = trouble.map(|trouble| trouble.reason);
         let what = match news {
             News::Joined => "joined",
             News::Withdrew => "withdrew",
@@ -253,35 +360,21 @@ impl Hub {
         self.notices.say(Level::Info, (what, serial), now.mono, format_args!("agent {name} {what}{why}"));
     }
 
-    /// A tunnel that counted as ready does no more.
-    fn withdraw(&mut self, key: TunnelKey, now: Now) {
-        self.leave_pool(key);
-        let Some(tunnel) = self.tunnels.get(key) else { return };
-        let was_ready = match tunnel.state {
-            TunnelState::Free { standing, .. } => !matches!(standing, Standing::Withdrawn),
-            TunnelState::Busy { .. } => true,
-            TunnelState::Ending { .. } => false,
-        };
-        if was_ready {
-            self.pool.set_ready(tunnel.agent, false, now.mono);
-        }
-        self.sweep_at = self.sweep_at.min(now.mono.after_coarse(REDIAL_GRACE));
-    }
-
+    /// A tunnel is not idle any more, though no exchange takes it.
     fn leave_pool(&mut self, key: TunnelKey) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if let TunnelState::Free { standing, .. } = &mut tunnel.state
+        if let TunnelState::Free { member, standing, .. } = &mut tunnel.state
             && let Standing::Pooled(place) = *standing
         {
             *standing = Standing::Asked;
-            self.pool.remove_idle(tunnel.agent, place);
+            self.pool.remove_idle(member.agent, place);
         }
     }
 
     /// What an agent says on a tunnel without an exchange: a sign of life, or that it withdraws.
     fn read_note(&mut self, key: TunnelKey, input: &[u8], end: Option<End>, now: Now) -> Step {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
-        let TunnelState::Free { scan, unanswered, standing, .. } = &mut tunnel.state else {
+        let TunnelState::Free { member, scan, unanswered, standing, .. } = &mut tunnel.state else {
             return Step::Wait;
         };
         // Nothing but the answer to a sign of life, or a withdrawal, may come.
@@ -317,8 +410,8 @@ impl Hub {
             }
             Note::Refused(reason) => {
                 let why = format!("it withdrew: {}", reason.escape_default());
-                let agent = tunnel.agent;
-                self.note_standing(agent, Some(reason), now);
+                let agent = member.agent;
+                self.note_standing(agent, Some(Trouble { reason, is_loading: false }), now);
                 self.drop_tunnel(key, &why, now);
                 Step::Wait
             }
@@ -386,7 +479,10 @@ impl Hub {
             return Step::Wait;
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
-        let TunnelState::Busy { sign_by, .. } = &mut tunnel.state else { return Step::Wait };
+        let TunnelState::Busy { member: Member { agent, .. }, sign_by, .. } = &mut tunnel.state else {
+            return Step::Wait;
+        };
+        let agent = *agent;
         let mut storage = Storage::on_tunnel();
         let head = match exchange.messages.find_head(input, &mut storage) {
             Ok(Some(head)) => head,
@@ -414,7 +510,6 @@ impl Hub {
                 return Step::Skip(head.length);
             }
             Note::Refused(reason) => {
-                let agent = tunnel.agent;
                 let why = format!("it refused: {}", reason.escape_default());
                 self.drop_tunnel(key, &why, now);
                 self.refused(exchange_key, agent, now);
@@ -454,7 +549,7 @@ impl Hub {
         };
         // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
         if turn != Turn::Interim || version == Version::Http11 {
-            let agent_id = self.pool.agent_id(tunnel.agent);
+            let agent_id = self.pool.agent_id(agent);
             let name = &self.config.name;
             response_to_client(&head, &ToClient { name, agent_id, version, framing, persistent }, out);
         }
@@ -482,7 +577,7 @@ impl Hub {
                     }
                 }
                 if let Some(label) = &exchange.label {
-                    debug!("{label}: {} from {}", head.status, self.pool.describe(tunnel.agent));
+                    debug!("{label}: {} from {}", head.status, self.pool.describe(agent));
                 }
             }
         }

@@ -201,13 +201,20 @@ impl Pair {
                 raw.turn(&mut self.wires);
             }
             if self.wires.moves == before {
-                for agent in self.agents.iter().filter(|agent| agent.exit.is_none()) {
-                    assert_eq!(agent.core.audit(), None);
-                }
-                return;
+                return self.audit();
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// At rest all tables hold what they should.
+    fn audit(&self) {
+        if self.hub.exit.is_none() {
+            assert_eq!(self.hub.core.audit(), None);
+        }
+        for agent in self.agents.iter().filter(|agent| agent.exit.is_none()) {
+            assert_eq!(agent.core.audit(), None);
+        }
     }
 
     /// Lets time pass. Everything that is due meanwhile happens at its time.

@@ -4,11 +4,13 @@ mod admission;
 mod dispatch;
 mod drain;
 mod hold;
+mod replace;
 mod respond;
 mod retry;
 mod time;
 mod tunnel;
 mod upgrade;
+mod waiting;
 
 use core::time::Duration;
 

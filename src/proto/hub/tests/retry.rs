@@ -69,6 +69,8 @@ fn refusals_do_not_count_and_the_last_one_is_502() {
         }
         pair.send(*agent, REFUSAL);
     }
+    assert_eq!((pair.got(client).as_str(), pair.hub.core.census().queued), ("", 1));
+    pair.advance(seconds(6));
     assert_refused(&mut pair, client, 502, "every agent that could serve this refused it");
     assert_eq!(pair.ended(client), None);
     pair.assert_quiet(0);
@@ -132,6 +134,8 @@ fn an_agent_that_refused_gets_the_same_request_again_only_once_it_is_back() {
     assert_eq!(pair.hub.core.census().queued, 1);
     // It joins anew while the request waits for the other agent: what it refused, it takes now.
     let again = pair.raw_agent_called(&token(1), "a", 0, None);
+    assert!(!pair.got(again).contains("GET /x"), "it has refused that just now");
+    pair.advance(Duration::from_millis(1500));
     assert!(pair.got(again).contains("GET /x"));
     pair.send(again, OK);
     assert!(pair.got(client).starts_with("HTTP/1.1 200"));
@@ -154,6 +158,7 @@ fn an_agent_that_refused_is_back_also_while_its_other_workers_are_busy() {
     pair.send(first, REFUSAL);
     assert_eq!(pair.hub.core.census().queued, 1);
     let again = pair.raw_agent_called(&token(1), "a", 0, None);
+    pair.advance(Duration::from_millis(1500));
     assert!(pair.got(again).contains("GET /x"));
     pair.send(again, OK);
     pair.send(busy, OK);

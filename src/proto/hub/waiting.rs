@@ -1,0 +1,289 @@
+//! Who waits for a worker, how long, and what is said where none comes; and who comes back from a tunnel to wait for another one.
+
+use core::time::Duration;
+
+use log::{Level, debug};
+
+use super::{Exchange, Hub, Phase, Refusal, Standing, TunnelState};
+use crate::proto::exchange::Response;
+use crate::proto::http1::head::HeadScan;
+use crate::proto::key::ExchangeKey;
+use crate::proto::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
+use crate::proto::queue::{Arrival, Waiter};
+use crate::proto::seam::Command;
+use crate::proto::timer::{Mono, Now};
+
+const QUEUE_FULL: Refusal =
+    Refusal::new(503, "connection_limit_reached", "the hub's queue is full; try again later");
+const NO_AGENT: Refusal = Refusal::new(
+    503,
+    "destination_unavailable",
+    "no agent that could serve this is connected; start one, or send Slime-Block: 1 to wait for it",
+);
+pub(super) const UNREACHABLE: Refusal = Refusal::new(
+    503,
+    "destination_unavailable",
+    "agents that could serve this are connected, but their upstreams cannot be used; the hub's log says which and why",
+);
+const BARRED_PATH: Refusal = Refusal::new(
+    503,
+    "destination_unavailable",
+    "the path can be read in more than one way, so it matches no agent's scope paths; send it in its plain form",
+);
+pub(super) const WAITED: Refusal =
+    Refusal::new(503, "connection_timeout", "no worker became free in time; try again later");
+pub(super) const BUSY: Refusal =
+    Refusal::new(503, "connection_limit_reached", "no worker is free, and Slime-Block: 0 does not wait");
+pub(super) const LOST: Refusal =
+    Refusal::new(502, "connection_terminated", "the agent was lost before it answered");
+pub(super) const REFUSED: Refusal =
+    Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
+
+/// Under one request two tunnels may be lost; a third one would look like the request's doing.
+const MAX_LOST: u8 = 2;
+/// Refusals of one request that count for nothing. Each agent that cannot reach its upstream adds one; beyond this many they count as
+/// lost tunnels, so that no request is on the move for ever.
+const MAX_REFUSALS: u8 = 100;
+/// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
+const ASKED_GRACE: Duration = Duration::from_secs(1);
+
+impl Hub {
+    /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
+    pub(super) fn admit(&mut self, key: ExchangeKey, now: Now) {
+        if self.is_dispatch_due {
+            // Those that wait already come first.
+            self.dispatch(now);
+        }
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if let Phase::Gathering { place, .. } = exchange.phase {
+            self.gathering.remove(&mut self.exchange_nodes, place);
+            // Waiting is what it does until it is matched or refused below; nobody looks in between.
+            exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
+        }
+        if !self.has_permit() {
+            let line = format_args!(
+                "{} requests are in progress, the limit of --concurrent: others wait even if a worker is free",
+                self.active + self.tails
+            );
+            self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
+        }
+        while self.has_permit() {
+            let Some(exchange) = self.exchanges.get(key) else { return };
+            let class = self.pool.class_of(&exchange.need);
+            let Some(tunnel) = self.pool.find_idle(class, &exchange.need.refused) else { break };
+            if self.activate(key, tunnel, now) {
+                return;
+            }
+        }
+        let Some(exchange) = self.exchanges.get(key) else { return };
+        let class = self.pool.class_of(&exchange.need);
+        let is_connected = self.is_connected(class, &exchange.need.refused, now);
+        match self.wait_until(exchange, class, now) {
+            Err(refusal) => self.fail(key, refusal, now),
+            Ok(until) if self.has_place_in_queue(is_connected, now) => {
+                self.enter_queue(key, class, until);
+                self.arm_exchange(key);
+                self.makes_room(key);
+            }
+            Ok(_) => self.fail(key, QUEUE_FULL, now),
+        }
+    }
+
+    /// The tunnels under these exchanges are gone (and out of all tables). Each gets another one, if that is permitted.
+    pub(super) fn retry_or_fail(&mut self, lost: &[ExchangeKey], written: bool, now: Now) {
+        let mut again = Vec::new();
+        let mut failed = Vec::new();
+        for &key in lost {
+            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
+            if let Phase::Active { since, .. } = exchange.phase {
+                // It did not wait while it was served.
+                exchange.waits_since = exchange.waits_since.after(now.mono.since(since));
+            }
+            let harmless = !written || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
+            if harmless && exchange.may_be_sent_again() {
+                exchange.lost = exchange.lost.saturating_add(u8::from(written));
+                again.push(key);
+            } else {
+                failed.push(key);
+            }
+        }
+        self.send_again(&again, now);
+        for key in failed {
+            self.fail(key, LOST, now);
+        }
+    }
+
+    /// An agent refused an exchange: its upstream has seen nothing of it.
+    pub(super) fn refused(&mut self, key: ExchangeKey, agent: AgentSlot, now: Now) {
+        let refused = self.pool.refuse(agent, now.mono);
+        self.look_again_at(now.mono.after_coarse(REFUSAL_PAUSE));
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        if let Some(refused) = refused {
+            exchange.need.note_refusal(refused);
+        }
+        exchange.refusals = exchange.refusals.saturating_add(1);
+        let is_one_too_many = exchange.refusals > MAX_REFUSALS;
+        if !exchange.may_be_sent_again() {
+            self.fail(key, REFUSED, now);
+        } else if is_one_too_many {
+            self.retry_or_fail(&[key], true, now);
+        } else {
+            self.send_again(&[key], now);
+        }
+    }
+
+    /// Exchanges that had a tunnel wait for another one, each in the place that it had. All of them do before any is served, and those who
+    /// came before them go first.
+    fn send_again(&mut self, keys: &[ExchangeKey], now: Now) {
+        for &key in keys {
+            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
+            debug!("{key:?} goes to another tunnel");
+            exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
+            self.active -= 1;
+            self.commands.push(Command::Unpair(exchange.client.into()));
+            let class = self.pool.class_of(&exchange.need);
+            self.enter_queue(key, class, Mono::NEVER);
+        }
+        self.dispatch(now);
+        for &key in keys {
+            let Some(exchange) = self.exchanges.get(key) else { continue };
+            let Phase::Queued { .. } = exchange.phase else { continue };
+            let class = self.pool.class_of(&exchange.need);
+            match self.wait_until(exchange, class, now) {
+                Ok(last) => {
+                    if let Some(Exchange { phase: Phase::Queued { until, .. }, .. }) =
+                        self.exchanges.get_mut(key)
+                    {
+                        *until = last;
+                    }
+                    self.arm_exchange(key);
+                    if self.makes_room(key) {
+                        // Its body was not wanted just now.
+                        self.commands
+                            .extend(self.exchanges.get(key).map(|it| Command::Resume(it.client.into())));
+                    }
+                }
+                Err(refusal) => self.fail(key, refusal, now),
+            }
+        }
+    }
+
+    /// Ends the wait of all who wait for agents that are taken for connected no more, and did not say that they wait for them all the same.
+    pub(super) fn review(&mut self, now: Now) {
+        for (_, key, class) in self.in_vain(now) {
+            if let Some(exchange) = self.exchanges.get(key)
+                && exchange.patience.block.is_none()
+            {
+                self.fail(key, self.why_nobody(exchange, class), now);
+            }
+        }
+    }
+
+    /// Those who wait though no agent that could serve them is connected, in order of arrival.
+    fn in_vain(&self, now: Now) -> Vec<(Arrival, ExchangeKey, ClassId)> {
+        let mut all = Vec::new();
+        if now.mono < self.grace_ends {
+            return all;
+        }
+        for (class, _) in self.queue.classes() {
+            let is_connected = self.pool.is_connected(class, &[], now.mono);
+            for Waiter { exchange: key, arrival } in self.queue.waiters_of(class) {
+                let Some(Exchange { need, .. }) = self.exchanges.get(key) else { continue };
+                let has_hope = if need.refused.is_empty() {
+                    is_connected
+                } else {
+                    self.pool.is_connected(class, &need.refused, now.mono)
+                };
+                if !has_hope {
+                    all.push((arrival, key, class));
+                }
+            }
+        }
+        all.sort_unstable();
+        all
+    }
+
+    /// Sees to it that agents and waiters are looked at by then.
+    pub(super) fn look_again_at(&mut self, at: Mono) {
+        self.sweep_at = self.sweep_at.min(at);
+    }
+
+    fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Mono) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let place = self.queue.enter(key, exchange.arrival, class);
+        exchange.phase = Phase::Queued { place, until };
+    }
+
+    fn is_connected(&self, class: ClassId, refused: &[Refused], now: Now) -> bool {
+        now.mono < self.grace_ends || self.pool.is_connected(class, refused, now.mono)
+    }
+
+    /// How long an exchange may wait from now on, or what is said to it at once.
+    fn wait_until(&self, exchange: &Exchange, class: ClassId, now: Now) -> Result<Mono, Refusal> {
+        let is_connected = self.is_connected(class, &exchange.need.refused, now);
+        let until = |longest| exchange.waits_since.after(longest);
+        let patience = exchange.patience;
+        match patience.block {
+            Some(true) => Ok(patience.max_wait.map_or(Mono::NEVER, until)),
+            Some(false) if is_connected && self.is_anyone_asked(class) => Ok(now.mono.after(ASKED_GRACE)),
+            Some(false) if is_connected => Err(BUSY),
+            None if is_connected => Ok(until(patience.max_wait.unwrap_or(self.config.queue_timeout))),
+            None | Some(false) => Err(self.why_nobody(exchange, class)),
+        }
+    }
+
+    /// Whether there is a place for a newcomer in the queue. Those that no connected agent can serve have a quarter of it, and give up what
+    /// they have beyond that to those that one can.
+    fn has_place_in_queue(&mut self, is_connected: bool, now: Now) -> bool {
+        let depth = self.config.queue_depth;
+        let is_full = self.queue.len() >= depth;
+        if is_connected && !is_full {
+            return true;
+        }
+        let (in_vain, most) = (self.in_vain(now), (depth / 4).max(1));
+        if !is_connected {
+            return !is_full && in_vain.len() < most;
+        }
+        match in_vain.last() {
+            Some((_, last, _)) if in_vain.len() > most => {
+                self.fail(*last, QUEUE_FULL, now);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// What is said where no agent that could serve this is connected.
+    fn why_nobody(&self, exchange: &Exchange, class: ClassId) -> Refusal {
+        if exchange.lost > 0 {
+            LOST
+        } else if !exchange.need.refused.is_empty() {
+            REFUSED
+        } else if self.pool.is_barred_by_path(&exchange.need) {
+            BARRED_PATH
+        } else if self.pool.has_any(class) {
+            UNREACHABLE
+        } else {
+            NO_AGENT
+        }
+    }
+
+    /// Whether a tunnel that would serve this class is free but for an answer to our sign of life.
+    fn is_anyone_asked(&self, class: ClassId) -> bool {
+        let profiles = self.pool.serving(class);
+        self.tunnels.iter().any(|(_, tunnel)| {
+            let TunnelState::Free { member, standing: Standing::Asked, unanswered: 1, .. } = tunnel.state
+            else {
+                return false;
+            };
+            self.pool.profile(member.agent).is_some_and(|profile| profiles.contains(&profile))
+        })
+    }
+}
+
+impl Exchange {
+    /// Whether all that was sent of the request is still held, and nothing of a response has come.
+    fn may_be_sent_again(&self) -> bool {
+        self.held.whole && !self.messages.is_answered() && !self.messages.has_interim()
+    }
+}
