@@ -1,6 +1,9 @@
 //! Lines of the log that may repeat: of each kind one at once, and then at most one a minute, with the number of those that
 //! are not shown.
 //!
+//! A change of state is not such a line: it is shown at once, and ends the lines that were true before it. Else the log would say for a
+//! minute what is no longer so, and say it last.
+//!
 //! What goes wrong for one goes wrong for a thousand: a log that says it a thousand times is as useless as one that does not say
 //! it. What makes two lines of one kind is for the caller to say: the place, and, where it matters, whom it is about.
 
@@ -65,6 +68,20 @@ impl Notices {
             log!(level, "{line}");
             let until = now.after_coarse(PAUSE);
             self.recent.push(Recent { kind, until, swallowed: 0, level, last: String::new(), last_at: now });
+        }
+    }
+
+    /// Shows a line that says that things are different from now on. It is never held back. Lines of the kinds that it ends are forgotten:
+    /// those that were held back are not shown any more, and the next one is.
+    pub fn change(&mut self, level: Level, ends: &[Kind], line: fmt::Arguments<'_>) {
+        log!(level, "{line}");
+        self.recent.retain(|recent| !ends.contains(&recent.kind));
+    }
+
+    /// What lines of these kinds said is no longer so: those that were held back are not shown any more.
+    pub fn end(&mut self, kinds: &[Kind]) {
+        for recent in self.recent.iter_mut().filter(|recent| kinds.contains(&recent.kind)) {
+            recent.swallowed = 0;
         }
     }
 
@@ -177,6 +194,32 @@ mod tests {
         assert_eq!(taken(), ["lost 181"]);
         notices.handle_end(Mono(183_000));
         assert_eq!(taken(), ["lost 183 (0 s ago, and 1 more like it before)"]);
+    }
+
+    #[test]
+    fn a_change_is_shown_at_once_and_ends_what_was_so_before() {
+        let mut notices = notices();
+        let at = |second: u64| Mono(second * 1000);
+        for second in 0..3 {
+            notices.say(Level::Info, ("unreachable", 0), at(second), format_args!("cannot join {second}"));
+        }
+        for _ in 0..2 {
+            notices.change(Level::Info, &[("unreachable", 0)], format_args!("joined"));
+        }
+        assert_eq!(taken(), ["cannot join 0", "joined", "joined"]);
+        notices.say(Level::Info, ("unreachable", 0), at(4), format_args!("cannot join 4"));
+        assert_eq!(taken(), ["cannot join 4"]);
+        notices.say(Level::Info, ("unreachable", 0), at(5), format_args!("cannot join 5"));
+        notices.end(&[("unreachable", 0)]);
+        notices.handle_timeout(at(200));
+        assert_eq!(taken(), [""; 0]);
+    }
+
+    #[test]
+    fn numbers_have_their_noun() {
+        assert_eq!(Count(1, "request").to_string(), "1 request");
+        assert_eq!(Count(0, "request").to_string(), "0 requests");
+        assert_eq!(Count(2, "tunnel").to_string(), "2 tunnels");
     }
 
     #[test]

@@ -285,6 +285,7 @@ fn limits_are_logged_when_they_are_hit() {
     let hub = Hub::start(&[], &[&secret]);
     let agent = hub.agent(&register(SECRET, &["--max-workers=1"]), &echo(), &["--num-worker=2"]);
     agent.wait_line("(403): the agent token allows no more workers");
+    agent.wait_line(": 1 of 2 workers for upstream");
     hub.wait_line(": the agent token allows no more workers");
 
     let hub = Hub::start(&["--concurrent=1"], &[&secret]);
@@ -610,9 +611,14 @@ fn the_log_of_a_day() {
     let hub = Hub::start_at(&address, &[], &[&format!("SLIME_SECRET={SECRET}")]);
     hub.wait_line("agent gpu-1 (me) joined");
     assert!(get(&address, "Slime-Block: 1\r\n").starts_with("HTTP/1.1 200"));
+    // That it is back is said at once, and what was so before is not said after it.
+    wait_until("the agent says that it is back", || agent.log().matches("joined the hub at").count() == 2);
     agent.signal(Signal::TERM);
     hub.wait_line("agent gpu-1 (me) withdrew: draining");
     assert_eq!(agent.wait(), 0);
+    let log = agent.log();
+    let after = log.rsplit("joined the hub at").next().unwrap();
+    assert!(after.contains(": 4 workers") && !after.contains("cannot join"), "{log}");
     hub.wait_line("agent gpu-1 (me) left: ");
 }
 

@@ -192,13 +192,13 @@ impl Agent {
                 return Step::Skip(head.length);
             }
             Ok(Some(head)) => head.status,
-            Ok(None) | Err(_) => 599,
+            Ok(None) | Err(_) => 0,
         };
         self.drop_upstream(connection);
-        if status < 500 {
+        if (100..500).contains(&status) {
             self.upstream_is_up(index, now);
         } else {
-            self.probe_failed(index, "its health path does not answer as it should", now);
+            self.probe_failed(index, ill(status), now);
         }
         Step::Wait
     }
@@ -220,10 +220,9 @@ impl Agent {
         if matches!(before, Verdict::Down(_)) {
             return;
         }
-        let kind = ("down", u64::from(index));
         let authority = self.authority(index).to_owned();
         let line = format_args!("upstream {authority} cannot be used: {why}; trying again every second");
-        self.notices.say(Level::Warn, kind, now.mono, line);
+        self.notices.change(Level::Warn, &[], line);
         self.join_anew(index, why, now);
     }
 
@@ -240,7 +239,7 @@ impl Agent {
             Verdict::Down(_) => {
                 let authority = self.authority(index).to_owned();
                 let line = format_args!("upstream {authority} can be used again");
-                self.notices.say(Level::Info, ("up", u64::from(index)), now.mono, line);
+                self.notices.change(Level::Info, &[], line);
                 self.join_anew(index, "", now);
             }
         }
@@ -256,6 +255,20 @@ impl Agent {
     pub(super) fn authority(&self, index: u16) -> &str {
         self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.authority)
     }
+}
+
+/// What the health path answered, in words.
+fn ill(status: u16) -> &'static str {
+    macro_rules! answered {
+        ($($status:literal)*) => {
+            match status {
+                0 => "its health path does not answer in HTTP",
+                $($status => concat!("its health path answered ", $status),)*
+                _ => "its health path answered with a status above 500",
+            }
+        };
+    }
+    answered!(500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599)
 }
 
 /// Why a connection could not be made, or ended.

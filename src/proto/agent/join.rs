@@ -159,7 +159,7 @@ impl Agent {
                     scan: HeadScan::on_tunnel(),
                     ready,
                 };
-                self.note_joined(key, now);
+                self.note_joined(key);
                 self.arm_worker(key);
                 self.check_readiness(key, now);
                 Step::Skip(length)
@@ -187,7 +187,9 @@ impl Agent {
                 let line = format_args!("the hub did not accept {} ({status}): {why}", self.describe(key));
                 self.notices.say(Level::Warn, ("no room", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
+                let index = self.workers.get(key).map(|worker| worker.upstream);
                 self.rest(key, false, now);
+                index.into_iter().for_each(|index| self.note_joined_partly(index));
                 Step::Wait
             }
             Welcome::Other => {
@@ -212,37 +214,65 @@ impl Agent {
         }
     }
 
-    /// A worker has joined. The log hears of the first one of its agent.
-    pub(super) fn note_joined(&mut self, key: WorkerKey, now: Now) {
+    /// A worker has joined. The log hears of it when all of its agent have.
+    pub(super) fn note_joined(&mut self, key: WorkerKey) {
         debug!("{} joined the hub", self.describe(key));
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let (joined, all) = (self.joined(index), self.config.workers as usize);
+        if joined >= all {
+            self.tell_joined(index, all);
+        }
+    }
+
+    /// The hub takes no more workers. The log hears with how many the agent has joined, if it has not heard of that.
+    fn note_joined_partly(&mut self, index: u16) {
+        let joined = self.joined(index);
+        if joined > 0 && self.told_joined.get(usize::from(index)) == Some(&0) {
+            self.tell_joined(index, joined);
+        }
+    }
+
+    fn tell_joined(&mut self, index: u16, joined: usize) {
         let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
-        if core::mem::replace(told, true) {
+        if core::mem::replace(told, joined) == joined {
             return;
         }
         let AgentConfig { hub_authority, upstreams, workers, .. } = &self.config;
         let Some(Upstream { agent_id, authority, .. }) = upstreams.get(usize::from(index)) else { return };
+        let of = if joined < *workers as usize { format!("{joined} of ") } else { String::new() };
         let workers = Count(*workers as usize, "worker");
         let line = format_args!(
-            "joined the hub at {hub_authority} as {agent_id}: {workers} for upstream {authority}"
+            "joined the hub at {hub_authority} as {agent_id}: {of}{workers} for upstream {authority}"
         );
-        self.notices.say(Level::Info, ("joined", index.into()), now.mono, line);
+        let ends = [("unreachable", 0), ("rejected", 0)];
+        self.notices.change(Level::Info, &ends, line);
+    }
+
+    /// How many workers of this upstream are at the hub, busy ones included.
+    fn joined(&self, index: u16) -> usize {
+        let is_there = |state: &WorkerState| match state {
+            WorkerState::Joined { .. }
+            | WorkerState::Serving(_)
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_) => true,
+            WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Spare
+            | WorkerState::Stopped => false,
+        };
+        self.workers.iter().filter(|(_, worker)| worker.upstream == index && is_there(&worker.state)).count()
     }
 
     /// A worker has lost its tunnel. The log hears of the first one of its agent.
-    pub(super) fn note_apart(
-        &mut self,
-        key: WorkerKey,
-        level: Level,
-        kind: &'static str,
-        line: core::fmt::Arguments<'_>,
-        now: Now,
-    ) {
+    pub(super) fn note_apart(&mut self, key: WorkerKey, level: Level, line: core::fmt::Arguments<'_>) {
         let worker = self.describe(key);
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
         let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
-        if core::mem::replace(told, false) {
-            self.notices.say(level, (kind, index.into()), now.mono, format_args!("{worker}: {line}"));
+        if core::mem::replace(told, 0) > 0 {
+            self.notices.change(level, &[], format_args!("{worker}: {line}"));
         } else {
             debug!("{worker}: {line}");
         }

@@ -202,13 +202,7 @@ impl Agent {
             WorkerState::Discarding(_) => self.next(key, now),
             WorkerState::Joined { since, .. } => {
                 let settled = now.mono.since(*since) >= SETTLED;
-                self.note_apart(
-                    key,
-                    Level::Warn,
-                    "lost",
-                    format_args!("lost the hub: {why}; reconnecting"),
-                    now,
-                );
+                self.note_apart(key, Level::Warn, format_args!("lost the hub: {why}; reconnecting"));
                 self.rest(key, settled, now);
             }
             WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
@@ -221,7 +215,7 @@ impl Agent {
                 let line = format_args!("cannot join the hub at {hub}{by}: {why}; retrying");
                 self.notices.say(Level::Warn, ("unreachable", 0), now.mono, line);
                 if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
-                    *joined = false;
+                    *joined = 0;
                 }
                 self.rest(key, false, now);
             }
@@ -244,7 +238,7 @@ impl Agent {
             CloseReason::Revoked => (Level::Warn, TOKEN_REVOKED),
             CloseReason::Draining => (Level::Info, "the hub is shutting down; reconnecting until it is back"),
         };
-        self.note_apart(key, level, reason.as_str(), format_args!("{what}"), now);
+        self.note_apart(key, level, format_args!("{what}"));
         match reason {
             CloseReason::Replaced | CloseReason::Expired | CloseReason::Revoked => self.rest_slowly(key, now),
             CloseReason::Draining => self.rest(key, true, now),

@@ -85,8 +85,8 @@ pub struct Agent {
     accepted: bool,
     draining: Option<Draining>,
     notices: Notices,
-    /// By index of the configured upstreams: whether the log knows its agent as one that has joined.
-    told_joined: Vec<bool>,
+    /// By index of the configured upstreams: with how many workers its agent has joined, as the log has it.
+    told_joined: Vec<usize>,
 }
 
 /// The process is ending.
@@ -234,7 +234,7 @@ impl Agent {
             upstreams: Table::new(),
             spare_servings: SpareServings::default(),
             notices: Notices::default(),
-            told_joined: vec![false; health.len()],
+            told_joined: vec![0; health.len()],
             health,
             timers: TimerTable::default(),
             commands: Vec::new(),

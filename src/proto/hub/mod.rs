@@ -628,6 +628,7 @@ impl Core for Hub {
             }
             for Gone { serial, name, why } in swept.gone {
                 let line = format_args!("agent {name} left: {why}");
+                self.notices.end(&["joined", "withdrew", "takes work again"].map(|what| (what, serial.0)));
                 self.notices.say(Level::Info, ("left", serial.0), now.mono, line);
             }
             self.dispatch(now);

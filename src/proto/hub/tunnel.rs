@@ -357,6 +357,9 @@ impl Hub {
         };
         let serial = self.pool.serial(agent).map_or(0, |serial| serial.0);
         let name = self.pool.describe(agent);
+        // What was held back of it is no longer so.
+        let before = ["joined", "withdrew", "takes work again", "left"].map(|what| (what, serial));
+        self.notices.end(&before);
         self.notices.say(Level::Info, (what, serial), now.mono, format_args!("agent {name} {what}{why}"));
     }
 

@@ -28,12 +28,17 @@ fn an_agent_joins_once_it_knows() {
     assert_eq!(pair.hub_dials(), 0);
     answer(&mut pair, "HTTP/1.1 404 Not Found\r\n\r\n");
     joins_again(&mut pair, "?1");
-    for bad in ["HTTP/1.1 500 Internal Server Error\r\n\r\n", "SSH-2.0-x\r\n\r\n"] {
+    for (bad, says) in [
+        ("HTTP/1.1 500 Internal Server Error\r\n\r\n", "its health path answered 500\r\n"),
+        ("HTTP/1.1 503 Loading\r\n\r\n", "its health path answered 503\r\n"),
+        ("HTTP/1.1 555 Odd\r\n\r\n", "its health path answered with a status above 500\r\n"),
+        ("SSH-2.0-x\r\n\r\n", "its health path does not answer in HTTP\r\n"),
+    ] {
         let mut pair = with_path().start();
         pair.to_hub = Reach::Raw;
         pair.settle();
         answer(&mut pair, bad);
-        let hub = joins_again(&mut pair, "?0\r\nSlime-Reason: its health path does not answer as it should");
+        let hub = joins_again(&mut pair, &format!("?0\r\nSlime-Reason: {says}"));
         pair.advance(seconds(1));
         answer(&mut pair, OK);
         assert!(pair.ended(hub).is_some());
