@@ -77,11 +77,11 @@ fn options(
             "--hub-ca and --hub-pin need a hub with https://, such as --hub https://HOST".into(),
         ));
     }
-    let upstream_trust = args.upstream_ca.map(|file| Trust::Authority(file.into()));
+    let upstream_trust = upstream_trust(args.upstream_ca, &args.upstream_pin, given)?;
     let destinations: Vec<_> =
         upstreams.iter().map(|upstream| destination(upstream, upstream_trust.as_ref())).collect();
     if upstream_trust.is_some() && destinations.iter().all(|upstream| upstream.trust.is_none()) {
-        return Err(Failure::Usage("--upstream-ca needs an upstream with https://".into()));
+        return Err(Failure::Usage("--upstream-ca and --upstream-pin need an upstream with https://".into()));
     }
     let upstream_fields =
         args.upstream_header_file.map(|path| header_file::read(&path, given)).transpose()?;
@@ -147,15 +147,39 @@ fn hub_trust(
             "--hub-ca and --hub-pin are two ways to recognise the hub; use one of them".into(),
         )),
         (Some(file), None) => Ok(Some(Trust::Authority(file.into()))),
-        (None, Some(pin)) => match Pin::parse(pin.trim()) {
-            Some(pin) => Ok(Some(Trust::Pin(pin))),
-            None => Err(Failure::Usage(format!(
-                "{}: a pin is sha256: and 64 hexadecimal digits; the hub prints its pin when it starts",
-                given.origin("--hub-pin")
-            ))),
-        },
+        (None, Some(pin)) => pins("--hub-pin", &[pin], given).map(|pins| Some(Trust::Pins(pins))),
         (None, None) => Ok(None),
     }
+}
+
+/// Whom to trust for upstreams, if that was said.
+fn upstream_trust(
+    authority: Option<String>,
+    pinned: &[String],
+    given: &Normalised,
+) -> Result<Option<Trust>, Failure> {
+    match authority {
+        Some(_) if !pinned.is_empty() => Err(Failure::Usage(
+            "--upstream-ca and --upstream-pin are two ways to recognise an upstream; use one of them".into(),
+        )),
+        Some(file) => Ok(Some(Trust::Authority(file.into()))),
+        None if pinned.is_empty() => Ok(None),
+        None => pins("--upstream-pin", pinned, given).map(|pins| Some(Trust::Pins(pins))),
+    }
+}
+
+/// The pins that a flag holds, one at least.
+fn pins(flag: &str, values: &[String], given: &Normalised) -> Result<Vec<Pin>, Failure> {
+    let wrong = || {
+        Failure::Usage(format!(
+            "{}: a pin is sha256: and 64 hexadecimal digits; a hub prints its pin when it starts, and \
+             `openssl x509 -in cert.pem -noout -fingerprint -sha256` prints that of any certificate",
+            given.origin(flag)
+        ))
+    };
+    let pins: Vec<Pin> =
+        items(values).map(|pin| Pin::parse(pin).ok_or_else(wrong)).collect::<Result<_, _>>()?;
+    if pins.is_empty() { Err(wrong()) } else { Ok(pins) }
 }
 
 /// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other secret.
@@ -270,8 +294,16 @@ mod tests {
             (file.clone(), vec![web.clone()])
         );
         assert_eq!(trust("--hub https://h --upstream https://v,w --upstream-ca f"), (web, vec![file, None]));
+        let (_, upstreams) =
+            trust(&format!("--hub h --upstream u,https://v --upstream-pin {PIN},{PIN} --upstream-pin {PIN}"));
+        assert!(
+            matches!(&upstreams[..], [None, Some(Trust::Pins(pins))] if pins.len() == 3),
+            "{upstreams:?}"
+        );
         let (pinned, _) = trust(&format!("--hub https://h --upstream u --hub-pin {PIN}"));
-        assert!(matches!(pinned, Some(Trust::Pin(pin)) if pin.to_string() == PIN.to_lowercase()));
+        assert!(
+            matches!(pinned, Some(Trust::Pins(pins)) if pins.len() == 1 && pins[0].to_string() == PIN.to_lowercase())
+        );
     }
 
     #[test]
@@ -292,7 +324,7 @@ mod tests {
         );
         refused(
             "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub https://h --upstream u --upstream-ca f",
-            "needs an upstream with https://",
+            "need an upstream with https://",
         );
         refused(
             "agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub https://h --upstream u --hub-pin sha256:12",

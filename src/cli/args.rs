@@ -355,6 +355,10 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "file")]
     pub(super) upstream_header_file: Option<String>,
 
+    /// fingerprint of the certificate that https:// upstreams must have: sha256:... (may be repeated)
+    #[argh(option, arg_name = "pin")]
+    pub(super) upstream_pin: Vec<String>,
+
     /// requests in progress at once, for each upstream (default: 1)
     #[argh(option, arg_name = "n", default = "DEFAULT_WORKERS", from_str_fn(workers))]
     pub(super) num_worker: u32,

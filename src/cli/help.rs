@@ -18,6 +18,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--hub-ca",
             "--hub-pin",
             "--upstream-ca",
+            "--upstream-pin",
         ],
     ),
     (

@@ -11,6 +11,7 @@ pub mod buffer;
 mod chain;
 mod conn;
 mod dial;
+mod explain;
 mod flow;
 mod handshakes;
 pub mod notify;

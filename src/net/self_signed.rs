@@ -5,33 +5,64 @@ use std::path::Path;
 
 use super::run::TlsFiles;
 
-/// The files in this folder. They are made if they are not there: a key, and a certificate for these names that has no end, because
-/// a machine that boots without a clock must not find it expired, and agents look at its pin only.
+/// The files in this folder. What is not there is made: a key, and a certificate for it and these names that has no end, because a machine
+/// that boots without a clock must not find it expired, and agents look at its pin only. A key that is there is used, and nothing that
+/// is there is ever overwritten.
 ///
 /// # Errors
-/// The folder or the files cannot be made, or this build of slime cannot make certificates.
+/// The folder or the files cannot be made, a certificate has no key beside it, or this build of slime cannot make certificates.
 pub fn keep(folder: &Path, names: Vec<String>) -> io::Result<TlsFiles> {
     let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem"), is_own: true };
-    if !files.certificate.exists() || !files.key.exists() {
-        make(folder, &files, names).map_err(|error| {
-            io::Error::other(format!("cannot make a certificate in {}: {error}", folder.display()))
-        })?;
-        log::info!("made a key and a certificate in {}", folder.display());
+    let failed = |error: io::Error| {
+        io::Error::other(format!("cannot make a certificate in {}: {error}", folder.display()))
+    };
+    let has_key = is_there(&files.key).map_err(failed)?;
+    if is_there(&files.certificate).map_err(failed)? {
+        if has_key {
+            return Ok(files);
+        }
+        return Err(failed(io::Error::other(
+            "there is a cert.pem, but no key.pem; put its key there, or move cert.pem away",
+        )));
     }
+    make(folder, &files, has_key, names).map_err(failed)?;
+    let what = if has_key { "a certificate for the key that is" } else { "a key and a certificate" };
+    log::info!("made {what} in {}", folder.display());
     Ok(files)
 }
 
+/// Whether there is anything of this name, if only a link that leads nowhere.
+fn is_there(file: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(file) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(feature = "self-signed")]
-fn make(folder: &Path, files: &TlsFiles, names: Vec<String>) -> io::Result<()> {
+fn make(folder: &Path, files: &TlsFiles, has_key: bool, names: Vec<String>) -> io::Result<()> {
     use rcgen::{CertificateParams, DnType, KeyPair};
 
-    let key = KeyPair::generate().map_err(io::Error::other)?;
+    let key = if has_key {
+        let unusable = |error: &dyn core::fmt::Display| {
+            io::Error::other(format!(
+                "its key.pem cannot be used: {error}; move it away to have a new one made"
+            ))
+        };
+        let text = std::fs::read_to_string(&files.key).map_err(|error| unusable(&error))?;
+        KeyPair::from_pem(&text).map_err(|error| unusable(&error))?
+    } else {
+        KeyPair::generate().map_err(io::Error::other)?
+    };
     let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
     params.distinguished_name.push(DnType::CommonName, "slime hub");
     let certificate = params.self_signed(&key).map_err(io::Error::other)?;
     std::fs::create_dir_all(folder)?;
     // The certificate comes last: with it the pair is complete.
-    write(&files.key, &key.serialize_pem(), 0o600)?;
+    if !has_key {
+        write(&files.key, &key.serialize_pem(), 0o600)?;
+    }
     write(&files.certificate, &certificate.pem(), 0o644)
 }
 
@@ -51,8 +82,8 @@ fn write(file: &Path, content: &str, mode: u32) -> io::Result<()> {
 }
 
 #[cfg(not(feature = "self-signed"))]
-fn make(_: &Path, _: &TlsFiles, _: Vec<String>) -> io::Result<()> {
+fn make(_: &Path, _: &TlsFiles, _: bool, _: Vec<String>) -> io::Result<()> {
     Err(io::Error::other(
-        "this build of slime was made without the feature self-signed; give --tls-cert and --tls-key",
+        "this build of slime was made without the feature self-signed; use --tls-cert and --tls-key",
     ))
 }

@@ -5,14 +5,15 @@
 
 use std::io::{self, IoSlice};
 
+use rustls::InvalidMessage;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
 use super::Net;
 use super::buffer::{Buffer, BufferPool, Class};
+use super::explain::explain;
 use super::handshakes::With;
-use super::tls::explain;
 use crate::proto::seam::End;
 
 /// A socket, and what is spoken on it.
@@ -257,7 +258,7 @@ impl<S> TlsStream<S> {
     pub(super) fn failure(&self) -> Option<String> {
         match &self.failure {
             _ if !self.is_handshaking() => None,
-            Some(error) => Some(explain(error)),
+            Some(error) => Some(explain(error, self.with)),
             None => self.has_received.then(|| "the other side did not finish the handshake".to_owned()),
         }
     }
@@ -336,9 +337,18 @@ impl<S> TlsStream<S> {
             let is_bulk = !self.is_drained && self.is_established;
             let class = match self.incoming.len() {
                 _ if is_bulk => Class::Large,
+                // Only servers send chains of certificates here.
+                len if len >= Class::Wide.size() && matches!(self.session, Session::Client(_)) => {
+                    Class::Large
+                }
                 len if len >= Class::Medium.size() => Class::Wide,
                 _ => Class::Medium,
             };
+            if !self.is_established && self.incoming.len() >= class.size() {
+                let error = rustls::Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
+                self.failure = Some(Box::new(error.clone()));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
             if self.receive(net, pool, class)? == 0 {
                 return Ok(0);
             }

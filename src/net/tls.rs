@@ -15,9 +15,11 @@ use rustls::crypto::{CryptoProvider, ring as provider, verify_tls12_signature, v
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
+
+use super::explain::WrongPin;
 
 /// The one protocol that is spoken over TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
@@ -30,10 +32,11 @@ pub enum Trust {
     /// The authorities that browsers trust.
     #[default]
     WebRoots,
-    /// The authorities in this PEM file, and no others.
+    /// The authorities in this PEM file, and no others; and servers whose own certificate stands in it, byte for byte, whether it is
+    /// one of an authority or not: `openssl req -x509` makes such.
     Authority(std::path::PathBuf),
-    /// The one certificate with this fingerprint.
-    Pin(Pin),
+    /// The certificates with these fingerprints.
+    Pins(Vec<Pin>),
 }
 
 /// The SHA-256 of a certificate in DER, as `openssl x509 -fingerprint -sha256` prints it.
@@ -49,9 +52,14 @@ impl Pin {
         Self(pin)
     }
 
-    /// Reads `sha256:` and 64 hex digits, with or without colons between them.
+    /// Reads `sha256:` and 64 hex digits, with or without colons between them, or what openssl prints.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits: Vec<u8> = text.strip_prefix("sha256:")?.bytes().filter(|byte| *byte != b':').collect();
+        let digits: Vec<u8> = text
+            .strip_prefix("sha256:")
+            .or(text.strip_prefix("sha256 Fingerprint="))?
+            .bytes()
+            .filter(|byte| *byte != b':')
+            .collect();
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let mut pin = [0; 32];
         if digits.len() != 2 * pin.len() {
@@ -79,12 +87,7 @@ impl core::fmt::Display for Pin {
 /// (`unix`, in seconds since 1970).
 pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<ServerConfig>, Pin), String> {
     let chain = certificates(certificate)?;
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-        if let pem::Error::NoItemsFound = error {
-            return format!("there is no private key in {}", key.display());
-        }
-        format!("cannot read a private key from {}: {error}", key.display())
-    })?;
+    let key_der = private_key(key)?;
     let leaf =
         chain.first().ok_or_else(|| format!("there is no certificate in {}", certificate.display()))?;
     check_validity(leaf, unix)
@@ -126,16 +129,20 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
         }
         Trust::Authority(file) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
+            let own = certificates(file)?;
+            for certificate in &own {
                 roots
-                    .add(certificate)
+                    .add(certificate.clone())
                     .map_err(|error| format!("cannot trust a certificate in {}: {error}", file.display()))?;
             }
-            builder.with_root_certificates(roots).with_no_client_auth()
+            let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto());
+            let authorities = authorities.build().map_err(|error| error.to_string())?;
+            let pins = own.iter().map(|certificate| Pin::of(certificate)).collect();
+            let verifier = PinVerifier { pins, else_by: Some(authorities), provider: crypto() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
         }
-        // Not a way around verification: exactly one certificate is accepted, and its key must have signed the handshake.
-        Trust::Pin(pin) => {
-            let verifier = PinVerifier { pin: *pin, provider: crypto() };
+        Trust::Pins(pins) => {
+            let verifier = PinVerifier { pins: pins.clone(), else_by: None, provider: crypto() };
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
         }
     };
@@ -143,43 +150,59 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, String> {
     Ok(config)
 }
 
-/// A failure in words for the operator.
-pub(super) fn explain(error: &Error) -> String {
-    if let Error::InvalidMessage(InvalidMessage::InvalidContentType) = error {
-        return "it does not speak TLS".to_owned();
-    }
-    let Error::InvalidCertificate(certificate) = error else { return error.to_string() };
-    if let CertificateError::Other(other) = certificate {
-        return other.to_string();
-    }
-    // What rustls does not say: what to do about it.
-    let hint = if *certificate == CertificateError::UnknownIssuer {
-        "; --hub-ca, --hub-pin or --upstream-ca name whom to trust"
-    } else if matches!(
-        certificate,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
-    ) {
-        "; is the clock of this machine set?"
-    } else {
-        ""
-    };
-    format!("{error}{hint}")
-}
-
 fn crypto() -> Arc<CryptoProvider> {
     Arc::new(provider::default_provider())
 }
 
+/// The certificates in a file.
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unreadable = |error: pem::Error| format!("cannot read certificates from {}: {error}", file.display());
-    let all: Vec<_> = CertificateDer::pem_file_iter(file)
-        .map_err(unreadable)?
+    let unreadable =
+        |error: &dyn core::fmt::Display| format!("cannot read certificates from {}: {error}", file.display());
+    let text = read_pem(file).map_err(|error| unreadable(&error))?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(unreadable)?;
+        .map_err(|error| unreadable(&in_words(&error)))?;
     if all.is_empty() {
-        return Err(format!("there is no certificate in {}", file.display()));
+        return Err(format!("there is no certificate in {}; {PEM_BEGINS}", file.display()));
     }
     Ok(all)
+}
+
+/// The private key in a file.
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let name = file.display();
+    let text = read_pem(file).map_err(|error| format!("cannot read a private key from {name}: {error}"))?;
+    // PKCS#8, and what OpenSSL wrote before that (RFC 1421 section 4.6.1.1).
+    let has = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
+    if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
+        return Err(format!(
+            "the private key in {name} is encrypted; write it without a password: openssl pkey -in {name} -out NEW"
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => format!("there is no private key in {name}; {PEM_BEGINS}"),
+        other => format!("cannot read a private key from {name}: {}", in_words(&other)),
+    })
+}
+
+/// What a file of the other kind of encoding lacks.
+const PEM_BEGINS: &str = "PEM is needed, which begins with -----BEGIN";
+
+/// What is in the file, without what some editors put at its beginning.
+fn read_pem(file: &Path) -> io::Result<Vec<u8>> {
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+    let text = std::fs::read(file)?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec).unwrap_or(text))
+}
+
+/// What is wrong with a file in PEM.
+fn in_words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "it is cut off: an END line is missing".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is not well-formed".to_owned(),
+        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is damaged".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Looks at the dates of a certificate, by verifying it as its own authority: dates come before everything else.
@@ -209,10 +232,12 @@ fn check_validity(leaf: &CertificateDer<'_>, unix: u64) -> Result<(), &'static s
     }
 }
 
-/// Accepts one certificate.
+/// Accepts certain certificates, and what others accept. That is no way around verification: the key of the certificate must have signed
+/// the handshake. Name and dates of a pinned one are not looked at, so that it holds for any address and on machines without a clock.
 #[derive(Debug)]
 struct PinVerifier {
-    pin: Pin,
+    pins: Vec<Pin>,
+    else_by: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -220,17 +245,24 @@ impl ServerCertVerifier for PinVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if Pin::of(end_entity) == self.pin {
+        let pin = Pin::of(end_entity);
+        if self.pins.contains(&pin) {
             return Ok(ServerCertVerified::assertion());
         }
-        let other =
-            format!("its certificate has another pin than that of --hub-pin: {}", Pin::of(end_entity));
-        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(io::Error::other(other))))))
+        match &self.else_by {
+            Some(verifier) => {
+                verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            None => {
+                let wrong = OtherError(Arc::new(WrongPin(pin)));
+                Err(Error::InvalidCertificate(CertificateError::Other(wrong)))
+            }
+        }
     }
 
     fn verify_tls12_signature(

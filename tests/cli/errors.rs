@@ -64,7 +64,12 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
             &agent,
             "two ways to recognise the hub; use one of them",
         ),
-        ("agent --upstream-ca f", &agent, "--upstream-ca needs an upstream with https://"),
+        (
+            "agent --upstream https://h --upstream-ca f --upstream-pin p",
+            &agent,
+            "two ways to recognise an upstream; use one of them",
+        ),
+        ("agent --upstream-ca f", &agent, "--upstream-ca and --upstream-pin need an upstream with https://"),
         ("agent --upstream u,v --agent-id a/b", &agent, "--agent-id: an agent id is"),
         ("hub", &[], "the hub's secret is missing: use --secret-file"),
         ("hub register", &[], "the hub's secret is missing"),

@@ -84,6 +84,7 @@ const AGENT_RUN: &Table = &[
     ("--hub-ca", "/nonexistent", 1, "cannot read certificates from /nonexistent"),
     ("--hub-pin", "sha256:12", 2, "a pin is sha256: and 64 hexadecimal digits"),
     ("--upstream-ca", "/nonexistent", 1, "cannot read certificates from /nonexistent"),
+    ("--upstream-pin", "sha256:12", 2, "a pin is sha256: and 64 hexadecimal digits"),
     ("--token", "a\tb", 2, ONE_LINE),
     ("--token-file", "/nonexistent", 1, NO_FILE),
     ("--upstream-header-file", "/nonexistent", 1, NO_FILE),
@@ -477,6 +478,11 @@ fn hubs_and_agents(starter: &mut Starter) {
         ("--upstream-header-file", &headers),
     ];
     let agent = starter.start("agent run", &[&AGENT_FLAGS, &to_plain, &files]);
+    let pin = line.rsplit(' ').next().unwrap();
+    let sure = [("--upstream", own_address.as_str()), ("--upstream-pin", pin), ("--token", &scoped)];
+    let sure = starter.start("agent run", &[&to_plain, &sure]);
+    sure.wait_line("joined the hub at");
+    assert_eq!(sure.stop(), 0);
     let trusting =
         [("--upstream", own_address.as_str()), ("--upstream-ca", &certificate), ("--token", &scoped)];
     let trusting = starter.start("agent run", &[&to_plain, &trusting]);

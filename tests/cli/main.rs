@@ -413,7 +413,7 @@ fn an_agent_says_what_is_wrong_with_an_address() {
         (hub.address.clone(), "it answered 400: this port speaks HTTPS: write https:// instead of http://"),
         (
             format!("https://{}", hub.address),
-            "UnknownIssuer; --hub-ca, --hub-pin or --upstream-ca name whom to trust",
+            "its certificate was issued by nobody that this agent trusts; give",
         ),
         (format!("https://{talks_first}"), "failed: it does not speak TLS"),
         (nobody.clone(), "the server there is not a slime hub, or the path is wrong: status 200"),

@@ -171,6 +171,93 @@ fn what_cannot_be_shown_is_said_at_the_start() {
     }
 }
 
+#[test]
+fn a_certificate_of_an_authority_is_trusted_when_it_is_the_servers_own() {
+    // As `openssl req -x509` makes it, but for its name, which does not count either.
+    let identity = pki::self_signed_ca("openssl");
+    let hub = hub_with(&identity, &[]);
+    let url = format!("https://{}", hub.address());
+    let file = identity.certificate.to_str().unwrap();
+    let (upstream, _sockets) = serve(pki::server_config(&identity, ALL_VERSIONS));
+    let pin = hub.wait_line("--hub-pin sha256:").rsplit(' ').next().unwrap().to_owned();
+    for trust in [["--upstream-ca", file], ["--upstream-pin", &pin]] {
+        let flags = [&["--hub-ca", file][..], &trust].concat();
+        let agent = Agent::start(&url, shared_token(), &format!("https://{upstream}"), &flags);
+        agent.wait_line("joined the hub");
+        assert!(!agent.output().contains("TLS with"), "{}", agent.output());
+    }
+}
+
+/// The most that a handshake takes.
+#[test]
+fn long_chains_are_read() {
+    let mut identity = pki::authority().sign("long", |_| {});
+    let leaf = std::fs::read_to_string(&identity.certificate).unwrap();
+    let other = std::fs::read_to_string(pki::authority().file()).unwrap();
+    let der = other.len() * 3 / 4;
+    identity.certificate = pki::file("long.pem", &format!("{leaf}{}", other.repeat(58_000 / der)));
+    let hub = hub_with(&identity, &[]);
+    let authority = pki::authority().file();
+    let flags = ["--hub-ca", authority.to_str().unwrap()];
+    let agent =
+        Agent::start(&format!("https://{}", hub.address()), shared_token(), "http://127.0.0.1:9", &flags);
+    agent.wait_line("joined the hub");
+}
+
+#[test]
+fn an_encrypted_key_is_called_so() {
+    let good = pki::identity();
+    for (name, text) in [
+        (
+            "encrypted.key",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        ),
+        (
+            "legacy.key",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+        ),
+    ] {
+        let identity = Identity { certificate: good.certificate.clone(), key: pki::file(name, text) };
+        let output = hub_command(&identity, &[]).env("SLIME_SECRET", "s").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && text.contains("is encrypted; write it without"), "{text}");
+    }
+}
+
+/// A key without a certificate is used, a certificate without a key is not, and nothing is overwritten.
+#[test]
+fn a_key_that_is_there_is_never_overwritten() {
+    let folder = pki::folder().join("half");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
+    let start = || {
+        let mut start = command(&["hub", "--host", "127.0.0.1", "--port", "0", "--tls-self-signed"]);
+        start.arg(&folder);
+        start
+    };
+    let text = KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(&key, &text).unwrap();
+    let hub = Hub::run(start());
+    let pin = hub.wait_line("--hub-pin sha256:").rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), text);
+    drop(hub);
+    Hub::run(start()).wait_line(&pin);
+
+    let fails = |says: &str| {
+        let output = start().env("SLIME_SECRET", "s").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && text.contains(says), "{text}");
+    };
+    std::fs::remove_file(&key).unwrap();
+    let made = std::fs::read_to_string(&certificate).unwrap();
+    fails("there is a cert.pem, but no key.pem");
+    assert_eq!(std::fs::read_to_string(&certificate).unwrap(), made);
+    std::fs::remove_file(&certificate).unwrap();
+    std::fs::write(&key, "no key").unwrap();
+    fails("its key.pem cannot be used");
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), "no key");
+}
+
 fn expired() -> Identity {
     pki::authority().sign("expired", |params| {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -186,8 +273,9 @@ fn bad_identities() -> Vec<(Identity, &'static str)> {
     vec![
         (wrong_name, "not valid for"),
         (expired(), "expired"),
-        (pki::self_signed("self-signed"), "UnknownIssuer"),
-        (Authority::new("stranger").sign("host", |_| {}), "UnknownIssuer"),
+        (pki::self_signed("self-signed"), "issued by nobody that this agent trusts; give"),
+        (pki::self_signed_ca("ca"), "CA:TRUE); give the same certificate with --"),
+        (Authority::new("stranger").sign("host", |_| {}), "issued by nobody that this agent trusts; give"),
     ]
 }
 

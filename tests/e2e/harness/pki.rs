@@ -101,6 +101,16 @@ pub fn self_signed(name: &str) -> Identity {
     write(&folder(), name, &certificate.pem(), &key)
 }
 
+/// A certificate of an authority that its own key signed, for a name that is not this machine's, as `openssl req -x509` makes it.
+pub fn self_signed_ca(name: &str) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "a server");
+    let certificate = params.self_signed(&key).unwrap();
+    write(&folder(), name, &certificate.pem(), &key)
+}
+
 /// A file of the tests' own.
 pub fn file(name: &str, content: &str) -> PathBuf {
     let file = folder().join(name);
