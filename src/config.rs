@@ -129,6 +129,8 @@ impl Cidr {
 pub struct AgentConfig {
     /// The token, as the hub printed it.
     pub token: String,
+    /// What the hub is called in the log: its host and port.
+    pub hub_name: String,
     /// The `Host` of the handshake: the hub's authority.
     pub hub_authority: String,
     /// What stands before `/.slime/tunnel` in the handshake's target; empty, or starts with a slash and does not end with one.
@@ -189,6 +191,8 @@ pub struct Upstream {
     pub agent_id: String,
     /// How it is reached.
     pub scheme: Scheme,
+    /// What it is called in the log: its host and port.
+    pub name: String,
     /// `host[:port]` as the `Host` field names it.
     pub authority: String,
     /// What stands before every target; empty, or starts with a slash and does not end with one.

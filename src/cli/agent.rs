@@ -96,6 +96,7 @@ fn options(
     let upstreams = upstreams.into_iter().zip(ids).map(|(address, agent_id)| Upstream {
         agent_id,
         scheme: if address.is_tls { Scheme::Https } else { Scheme::Http },
+        name: address.host_and_port(),
         authority: address.authority,
         base_path: address.base_path,
         authorization: address.authorization,
@@ -108,6 +109,7 @@ fn options(
             authorization: proxy.authorization.clone(),
             then_tls: hub.is_tls,
         }),
+        hub_name: hub.host_and_port(),
         hub_authority: hub.authority,
         hub_path: hub.base_path,
         hub_authorization: hub.authorization,
@@ -252,6 +254,8 @@ mod tests {
         assert_eq!(config.health_path, None);
         assert_eq!(config.upstreams[0].agent_id.len(), 16);
         assert_eq!(config.upstreams[0].authority, "u");
+        // The log shows the port that is meant where none is written.
+        assert_eq!((config.hub_name.as_str(), config.upstreams[0].name.as_str()), ("h:8080", "u:80"));
     }
 
     #[test]

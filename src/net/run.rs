@@ -415,12 +415,14 @@ mod tests {
         let upstream = crate::config::Upstream {
             agent_id: String::new(),
             scheme: crate::proto::http1::url::Scheme::Http,
+            name: String::new(),
             authority: String::new(),
             base_path: String::new(),
             authorization: None,
         };
         let mut config = AgentConfig {
             token: String::new(),
+            hub_name: String::new(),
             hub_authority: String::new(),
             hub_path: String::new(),
             hub_authorization: None,

@@ -26,6 +26,9 @@ const ALPN: &[u8] = b"http/1.1";
 /// What clients offer that speak only this (`curl --http1.0`). A hub serves them; HTTP/1.1 is chosen where both are offered.
 const ALPN_OLD: &[u8] = b"http/1.0";
 
+/// The longest chain that is shown, in bytes: a message of a handshake has at most 64 KB, and other messages go along with it.
+const LONGEST_CHAIN: usize = 60_000;
+
 /// Whom an agent trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
@@ -90,6 +93,12 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
     let key_der = private_key(key)?;
     let leaf =
         chain.first().ok_or_else(|| format!("there is no certificate in {}", certificate.display()))?;
+    if chain.iter().map(|certificate| certificate.len()).sum::<usize>() > LONGEST_CHAIN {
+        return Err(format!(
+            "the certificates in {} take more than 60 KB, which is more than clients read; remove those that are not needed",
+            certificate.display()
+        ));
+    }
     check_validity(leaf, unix)
         .map_err(|why| format!("the certificate in {} {why}", certificate.display()))?;
     let pin = Pin::of(leaf);

@@ -113,6 +113,11 @@ impl<'a> Hello<'a> {
             && head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL))
     }
 
+    /// Whether this is a handshake that lost its upgrade on the way: what is between removes the field unless it knows the protocol.
+    pub fn is_stripped(head: &RequestHead<'_, '_>) -> bool {
+        head.path().ends_with(TUNNEL_PATH) && head.upgrade.is_none() && head.field(AGENT_TOKEN).is_some()
+    }
+
     /// Reads a handshake for which [`Hello::is_meant`] holds.
     ///
     /// # Errors

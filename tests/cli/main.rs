@@ -13,7 +13,7 @@ mod harness;
 mod readme;
 
 use std::fs;
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -136,7 +136,6 @@ fn register_and_inspect() {
 
 #[test]
 fn inspect_says_on_a_terminal_that_it_waits() {
-    use std::io::BufRead as _;
     use std::os::unix::fs::OpenOptionsExt as _;
 
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -409,7 +408,29 @@ fn an_agent_says_what_is_wrong_with_an_address() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
         }
     });
+    // A front as many are: it passes no upgrade but WebSocket's on.
+    let plain = Hub::start(&[], &[&secret]);
+    let front = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (stripping, behind) = (front.local_addr().unwrap().to_string(), plain.address.clone());
+    thread::spawn(move || {
+        for stream in front.incoming().map_while(Result::ok) {
+            let mut head = String::new();
+            for line in
+                BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty())
+            {
+                if !line.starts_with("Upgrade:") && !line.starts_with("Connection:") {
+                    head.push_str(&format!("{line}\r\n"));
+                }
+            }
+            let answer = exchange(&behind, &format!("{head}Connection: close\r\n\r\n"));
+            let _ = (&stream).write_all(answer.as_bytes());
+        }
+    });
     for (address, says) in [
+        (
+            stripping,
+            "it answered 400: the handshake came without its Upgrade field: a reverse proxy in front of this hub passes WebSockets",
+        ),
         (hub.address.clone(), "it answered 400: this port speaks HTTPS: write https:// instead of http://"),
         (
             format!("https://{}", hub.address),

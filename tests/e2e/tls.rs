@@ -195,8 +195,12 @@ fn long_chains_are_read() {
     let leaf = std::fs::read_to_string(&identity.certificate).unwrap();
     let other = std::fs::read_to_string(pki::authority().file()).unwrap();
     let der = other.len() * 3 / 4;
-    identity.certificate = pki::file("long.pem", &format!("{leaf}{}", other.repeat(58_000 / der)));
+    identity.certificate = pki::file("long.pem", &format!("{leaf}{}", other.repeat(55_000 / der)));
     let hub = hub_with(&identity, &[]);
+    let longer = pki::file("longer.pem", &format!("{leaf}{}", other.repeat(62_000 / der)));
+    let too_long = Identity { certificate: longer, key: identity.key.clone() };
+    let output = hub_command(&too_long, &[]).env("SLIME_SECRET", "s").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("take more than 60 KB"), "{output:?}");
     let authority = pki::authority().file();
     let flags = ["--hub-ca", authority.to_str().unwrap()];
     let agent =

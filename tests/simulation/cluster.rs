@@ -494,7 +494,7 @@ fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/tls");
         let (server, pin) =
             server_config(&folder.join("cert.pem"), &folder.join("key.pem"), 1_800_000_000).unwrap();
-        let mut client = client_config(&Trust::Pin(pin)).unwrap();
+        let mut client = client_config(&Trust::Pins(vec![pin])).unwrap();
         // Sessions would be shared by runs.
         client.resumption = Resumption::disabled();
         (server, Arc::new(client))

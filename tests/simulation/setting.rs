@@ -170,12 +170,14 @@ fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentCon
     let upstream = |index| Upstream {
         agent_id: format!("agent{number}-{index}"),
         scheme: Scheme::Http,
+        name: "upstream.example:80".into(),
         authority: "upstream.example".into(),
         base_path: String::new(),
         authorization: None,
     };
     AgentConfig {
         token: String::new(),
+        hub_name: HUB_NAME.into(),
         hub_authority: HUB_NAME.into(),
         hub_path: String::new(),
         hub_authorization: None,

@@ -253,7 +253,7 @@ impl Agent {
     }
 
     pub(super) fn authority(&self, index: u16) -> &str {
-        self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.authority)
+        self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.name)
     }
 }
 

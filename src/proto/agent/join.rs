@@ -18,8 +18,8 @@ const LOCKED: &str = "a reverse proxy in front of it answered 401; it wants a us
 /// What is said about a redirection.
 const MOVED: &str = "it redirects to another address; should --hub begin with https://?";
 /// What is said about a 400 that does not say why: what servers of TLS answer to those who come without.
-const MISUNDERSTOOD: &str =
-    "it does not understand the handshake (status 400); should --hub begin with https://?";
+const MISUNDERSTOOD: &str = "it does not understand the handshake (status 400); should --hub begin with https://, or does a reverse proxy there pass \
+     WebSockets only?";
 
 impl Agent {
     /// Dials the hub, unless the process is ending.
@@ -165,7 +165,7 @@ impl Agent {
                 Step::Skip(length)
             }
             Welcome::Unauthorized if !self.accepted => {
-                let hub = self.config.hub_authority.clone();
+                let hub = self.config.hub_name.clone();
                 let line = format_args!("the hub at {hub} rejects the token: {}", why.unwrap_or(NOT_WANTED));
                 // All workers may hear of it in one turn.
                 self.notices.say(Level::Error, ("fatal", 0), now.mono, line);
@@ -202,6 +202,13 @@ impl Agent {
                         Some(why) => self.tunnel_lost(key, &format!("it answered 400: {why}"), now),
                         None => self.tunnel_lost(key, MISUNDERSTOOD, now),
                     },
+                    // What fronts answer to an upgrade that they do not know.
+                    426 | 501 | 502 => {
+                        let why = format!(
+                            "a reverse proxy there may pass WebSockets only: status {status}; have it pass Upgrade: slime/1 on"
+                        );
+                        self.tunnel_lost(key, &why, now);
+                    }
                     _ => {
                         let why = format!(
                             "the server there is not a slime hub, or the path is wrong: status {status}"
@@ -237,13 +244,12 @@ impl Agent {
         if core::mem::replace(told, joined) == joined {
             return;
         }
-        let AgentConfig { hub_authority, upstreams, workers, .. } = &self.config;
-        let Some(Upstream { agent_id, authority, .. }) = upstreams.get(usize::from(index)) else { return };
+        let AgentConfig { hub_name, upstreams, workers, .. } = &self.config;
+        let Some(Upstream { agent_id, name, .. }) = upstreams.get(usize::from(index)) else { return };
         let of = if joined < *workers as usize { format!("{joined} of ") } else { String::new() };
         let workers = Count(*workers as usize, "worker");
-        let line = format_args!(
-            "joined the hub at {hub_authority} as {agent_id}: {of}{workers} for upstream {authority}"
-        );
+        let line =
+            format_args!("joined the hub at {hub_name} as {agent_id}: {of}{workers} for upstream {name}");
         let ends = [("unreachable", 0), ("rejected", 0)];
         self.notices.change(Level::Info, &ends, line);
     }

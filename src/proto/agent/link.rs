@@ -206,7 +206,7 @@ impl Agent {
                 self.rest(key, settled, now);
             }
             WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
-                let hub = self.config.hub_authority.clone();
+                let hub = self.config.hub_name.clone();
                 let by = self
                     .config
                     .proxy

@@ -37,6 +37,9 @@ const HTTPS_PORT: u16 = 443;
 /// The longest `Slime-Max-Wait`: a year.
 const MAX_WAIT: Duration = Duration::from_secs(31_536_000);
 
+const NO_UPGRADE: &str = "the handshake came without its Upgrade field: a reverse proxy in front of this hub passes WebSockets only; \
+                          have it pass Upgrade: slime/1 on (Apache: upgrade=ANY)";
+
 impl Hub {
     pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
@@ -312,6 +315,9 @@ impl Hub {
                 let hello = Hello::parse(head)?;
                 self.join(key, &hello, now);
                 return Ok(());
+            }
+            if Hello::is_stripped(head) {
+                return Err(Violation { status: 400, detail: NO_UPGRADE });
             }
             return Err(Violation {
                 status: 404,

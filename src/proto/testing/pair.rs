@@ -118,6 +118,7 @@ impl Setup {
     pub(crate) fn with_agent(mut self, token: AgentToken, agent_id: &str) -> Self {
         let config = AgentConfig {
             token: sealed(&token),
+            hub_name: "hub.test:80".to_owned(),
             hub_authority: "hub.test".to_owned(),
             hub_path: String::new(),
             hub_authorization: None,
@@ -125,6 +126,7 @@ impl Setup {
             upstreams: vec![Upstream {
                 agent_id: agent_id.to_owned(),
                 scheme: Scheme::Http,
+                name: "up.test:80".to_owned(),
                 authority: "up.test".to_owned(),
                 base_path: String::new(),
                 authorization: None,

@@ -61,7 +61,7 @@ fn a_handshake_that_is_not_right_is_refused() {
         (401, good.replace("slime1_", "slime1_A")),
         (404, good.replace("GET", "POST")),
         (404, good.replace("slime/1", "slime/2")),
-        (404, good.replace("Connection: Upgrade\r\n", "")),
+        (400, good.replace("Connection: Upgrade\r\n", "")),
     ];
     for (status, request) in cases {
         let mut pair = Setup::hub_only().start();
