@@ -57,7 +57,7 @@ fn what_comes_before_the_answer_of_a_health_path_is_none() {
         pair.to_hub = Reach::Raw;
         pair.settle();
         answer(&mut pair, &bad);
-        joins_again(&mut pair, "?0\r\nSlime-Reason: its health path does not answer as it should");
+        joins_again(&mut pair, "?0\r\nSlime-Reason: its health path answered 503");
     }
     let mut pair = with_path().start();
     pair.to_hub = Reach::Raw;
