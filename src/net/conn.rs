@@ -14,12 +14,25 @@ use crate::proto::table::{Thrift, more_room};
 pub(super) enum Slot<S> {
     /// The name of its target is being looked up.
     Resolving(Target),
-    /// The connection is being made; these addresses are left to try after it.
-    Connecting { socket: S, target: Target, left: Vec<SocketAddr> },
+    /// The connection is being made.
+    Connecting(Box<Attempts<S>>),
     /// The connection is being secured. `hangup` if an edge has said that the remote side has closed or reset it.
     Securing { stream: Box<TlsStream<S>>, hangup: bool },
     /// The connection stands.
     Open(Conn<S>),
+}
+
+/// Attempts to make one connection, to one address after the other (RFC 8305).
+pub(super) struct Attempts<S> {
+    pub(super) target: Target,
+    /// Those that are under way.
+    pub(super) sockets: Vec<S>,
+    /// The addresses that are left to try, the next one last.
+    pub(super) left: Vec<SocketAddr>,
+    /// An edge has said that a socket was closed or reset.
+    pub(super) hangup: bool,
+    /// There was more than one socket: whose that edge was is not known.
+    pub(super) are_several: bool,
 }
 
 /// A connection.
@@ -242,7 +255,7 @@ impl<S> Conns<S> {
         let place = self.tables.get(index(key)?)?.places.get(key.slot())?;
         match &place.as_ref().filter(|entry| entry.key == key)?.slot {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing { .. } => None,
+            Slot::Resolving(_) | Slot::Connecting(_) | Slot::Securing { .. } => None,
         }
     }
 
@@ -250,7 +263,7 @@ impl<S> Conns<S> {
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
         match self.slot_mut(key)? {
             Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting { .. } | Slot::Securing { .. } => None,
+            Slot::Resolving(_) | Slot::Connecting(_) | Slot::Securing { .. } => None,
         }
     }
 
@@ -265,6 +278,12 @@ impl<S> Conns<S> {
             || conn.stream.has_pending()
             || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
                 if self.get(requester).is_some_and(|requester| !requester.held.is_sent()))
+    }
+
+    /// Those that are as the closure says.
+    pub(super) fn keys_where(&mut self, mut is_meant: impl FnMut(&mut Slot<S>) -> bool) -> Vec<Key> {
+        let entries = self.tables.iter_mut().flat_map(|table| table.places.iter_mut().flatten());
+        entries.filter_map(|Entry { key, slot }| is_meant(slot).then_some(*key)).collect()
     }
 
     /// How many there are.

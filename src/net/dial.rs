@@ -1,6 +1,7 @@
 //! Connections that are made: from a name to a socket that is connected, and secured if need be.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
@@ -10,13 +11,16 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::Net;
-use super::conn::{Conn, Slot};
+use super::conn::{Attempts, Conn, Slot};
 use super::handshakes::With;
 use super::shell::Shell;
 use super::stream::{Session, Stream, TlsStream};
 use crate::proto::key::Key;
 use crate::proto::seam::{Closed, Core, Target, Unreachable, Why};
+use crate::proto::timer::Mono;
 
+/// An attempt that is not answered for so long has another one beside it (RFC 8305 section 5).
+const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
 /// TLS could not be established.
 const UNTRUSTED: Closed = Closed { why: Why::Unreachable(Unreachable::Untrusted), written: false };
 
@@ -64,51 +68,101 @@ impl<C: Core, N: Net> Shell<C, N> {
     pub(super) fn resolved(&mut self, key: Key, mut addresses: Vec<SocketAddr>) {
         let Some(Slot::Resolving(target)) = self.conns.slot_mut(key) else { return };
         let target = *target;
+        self.core.handle_resolved(key, self.now);
         // They are tried from the end.
         addresses.reverse();
         let why = if addresses.is_empty() { Unreachable::NameNotFound } else { Unreachable::Other };
-        self.connect_next(key, target, addresses, why);
+        let attempts =
+            Attempts { target, sockets: Vec::new(), left: addresses, hangup: false, are_several: false };
+        if let Some(slot) = self.conns.slot_mut(key) {
+            *slot = Slot::Connecting(Box::new(attempts));
+        }
+        self.connect_next(key, why);
     }
 
-    /// Connects to the next address that is left, or reports that there is none.
-    fn connect_next(&mut self, key: Key, target: Target, mut left: Vec<SocketAddr>, mut why: Unreachable) {
-        while let Some(address) = left.pop() {
+    /// Connects to the next address that is left. If there is none, and no attempt is under way, the connection cannot be made.
+    fn connect_next(&mut self, key: Key, mut why: Unreachable) {
+        let Some(Slot::Connecting(attempts)) = self.conns.slot_mut(key) else { return };
+        while let Some(address) = attempts.left.pop() {
             let connected = self.net.connect(address).and_then(|mut socket| {
                 self.net.register(&mut socket, key.to_token())?;
                 Ok(socket)
             });
             match connected {
                 Ok(socket) => {
-                    if let Some(slot) = self.conns.slot_mut(key) {
-                        *slot = Slot::Connecting { socket, target, left };
+                    attempts.are_several |= !attempts.sockets.is_empty();
+                    attempts.sockets.push(socket);
+                    if !attempts.left.is_empty() {
+                        self.attempts.push_back((self.now.mono.after(NEXT_ATTEMPT), key));
                     }
                     return;
                 }
                 Err(error) => why = unreachable(&error),
             }
         }
-        self.conns.remove(key);
-        self.core.handle_closed(key, Closed { why: Why::Unreachable(why), written: false }, self.now);
-        self.obey();
+        if attempts.sockets.is_empty() {
+            self.conns.remove(key);
+            self.core.handle_closed(key, Closed { why: Why::Unreachable(why), written: false }, self.now);
+            self.obey();
+        }
     }
 
-    /// Looks whether a connection stands now. With `hangup` the event said that the remote side has closed it already: connecting, data
-    /// and FIN may share one edge, and no other one comes.
-    pub(super) fn check_connecting(&mut self, key: Key, hangup: bool) {
-        let Some(Slot::Connecting { socket, target, left }) = self.conns.slot_mut(key) else { return };
-        match self.net.connected(socket) {
-            Ok(false) => {}
-            Ok(true) => {
-                let target = *target;
-                let Some(Slot::Connecting { socket, .. }) = self.conns.remove(key) else { return };
-                match self.tls_of(target) {
-                    Some(tls) if !tls.is_later => self.secure(key, socket, target, &tls.clone(), hangup),
-                    Some(_) | None => self.opened(key, Stream::Plain(socket), hangup),
+    /// When the next address of a connection is tried beside those that have not answered.
+    pub(super) fn next_attempt(&self) -> Option<Mono> {
+        self.attempts.front().map(|(at, _)| *at)
+    }
+
+    /// Tries the next address of those connections whose last attempt takes long.
+    pub(super) fn try_next_addresses(&mut self) {
+        while let Some((_, key)) = self.attempts.pop_front_if(|(at, _)| *at <= self.now.mono) {
+            self.connect_next(key, Unreachable::Other);
+        }
+    }
+
+    /// Looks at the connections that are being made and had an event. All events of the batch are noted then: one of an attempt that is
+    /// over must not be taken for one of the connection that stands.
+    #[inline]
+    pub(super) fn check_dialled(&mut self) {
+        while let Some(key) = self.dialled.pop() {
+            self.check_connecting(key);
+        }
+    }
+
+    /// Looks whether a connection stands now, or an attempt has failed.
+    fn check_connecting(&mut self, key: Key) {
+        let Some(Slot::Connecting(attempts)) = self.conns.slot_mut(key) else { return };
+        let mut index = 0;
+        while let Some(socket) = attempts.sockets.get_mut(index) {
+            match self.net.connected(socket) {
+                Ok(false) => index += 1,
+                Ok(true) => {
+                    let mut socket = attempts.sockets.swap_remove(index);
+                    let (target, hangup) = (attempts.target, attempts.hangup && !attempts.are_several);
+                    // What the edges said of it, and what of others, is told anew: connecting, data and FIN may share one edge.
+                    let is_told =
+                        !attempts.are_several || self.net.reregister(&mut socket, key.to_token()).is_ok();
+                    self.conns.remove(key);
+                    match self.tls_of(target) {
+                        _ if !is_told => {
+                            let why = Why::Unreachable(Unreachable::Other);
+                            self.core.handle_closed(key, Closed { why, written: false }, self.now);
+                            self.obey();
+                        }
+                        Some(tls) if !tls.is_later => {
+                            self.secure(key, socket, target, &tls.clone(), hangup);
+                        }
+                        Some(_) | None => self.opened(key, Stream::Plain(socket), hangup),
+                    }
+                    return;
                 }
-            }
-            Err(error) => {
-                let (target, left) = (*target, core::mem::take(left));
-                self.connect_next(key, target, left, unreachable(&error));
+                Err(error) => {
+                    // Not by FIN: a socket that was connected to itself would keep the port, and its server from listening there.
+                    self.net.abort(attempts.sockets.remove(index));
+                    attempts.hangup = false;
+                    self.connect_next(key, unreachable(&error));
+                    self.check_connecting(key);
+                    return;
+                }
             }
         }
     }

@@ -26,6 +26,8 @@ mod splice;
 mod stream;
 pub mod sys;
 pub mod tls;
+mod unanswered;
+mod vanish;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -94,6 +96,13 @@ pub trait Net {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Begins to look for sockets whose remote side does not acknowledge what is sent to it any more, for about half a minute at least.
+    /// The answer is an [`Event::Vanished`], if there are any: of this process or of others.
+    fn find_vanished(&mut self);
+
+    /// What [`Event::Vanished`] calls this socket.
+    fn identity(&mut self, socket: &mut Self::Socket) -> Option<u64>;
+
     /// Looks up a name without blocking the loop. The answer is an [`Event::Resolved`] with this token.
     fn resolve(&mut self, host: &str, port: u16, token: u32);
 }
@@ -131,6 +140,11 @@ pub enum Event {
         token: u32,
         /// The addresses, in the order in which to try them.
         addresses: Vec<SocketAddr>,
+    },
+    /// Nobody is at the other end of these sockets any more.
+    Vanished {
+        /// Their identities.
+        sockets: Vec<u64>,
     },
     /// `SIGTERM` or `SIGINT`.
     Terminate,

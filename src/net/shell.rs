@@ -5,6 +5,7 @@
 //! dispatched. This module owns the turn and the commands; `flow` moves the bytes, `accept` and `dial` make connections.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -55,6 +56,12 @@ pub struct Shell<C: Core, N: Net> {
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     pub(super) accept_again: Option<Mono>,
     events: Vec<Event>,
+    /// Connections that are being made, of which an event has told something.
+    pub(super) dialled: Vec<Key>,
+    /// Those that try their next address, if they have one, at that time. Each waits as long, so the earliest comes first.
+    pub(super) attempts: VecDeque<(Mono, Key)>,
+    /// When is looked next whether remote sides have vanished: see `vanish.rs`. Never while there are none.
+    pub(super) look_at: Option<Mono>,
     /// Turns since a deadline passed on which nobody has acted yet: see `overdue.rs`.
     pub(super) turns_overdue: usize,
     pub(super) handshakes: Handshakes,
@@ -89,6 +96,9 @@ impl<C: Core, N: Net> Shell<C, N> {
             spare: Vec::new(),
             later: Vec::new(),
             events: Vec::new(),
+            dialled: Vec::new(),
+            attempts: VecDeque::new(),
+            look_at: None,
             turns_overdue: 0,
             // Connections may have come before the first poll.
             listeners: listeners
@@ -168,6 +178,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.serve_ready();
             }
         }
+        self.try_next_addresses();
+        self.look_for_vanished();
         self.core.handle_batch_end(self.now);
         self.obey();
         self.end_shares();
@@ -185,6 +197,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         events.shrink_to(KEPT);
         self.events = events;
+        self.check_dialled();
         if self.accept_again.is_some_and(|at| at <= self.now.mono) {
             self.accept_again = None;
         }
@@ -205,7 +218,11 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         let notice = self.notifier.as_ref().and_then(Notifier::next_timeout);
         let or_never = |at: Option<Mono>| at.unwrap_or(Mono::NEVER);
-        let next = or_never(due).min(or_never(self.accept_again)).min(or_never(notice));
+        let next = or_never(due)
+            .min(or_never(self.accept_again))
+            .min(or_never(notice))
+            .min(or_never(self.look_at))
+            .min(or_never(self.next_attempt()));
         (next != Mono::NEVER).then_some(next)
     }
 
@@ -254,7 +271,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                             self.ready.push(key);
                         }
                     }
-                    Some(Slot::Connecting { .. }) => self.check_connecting(key, hangup),
+                    Some(Slot::Connecting(attempts)) => {
+                        attempts.hangup |= hangup;
+                        self.dialled.push(key);
+                    }
                     Some(Slot::Securing { hangup: noted, .. }) => {
                         *noted |= hangup;
                         self.check_securing(key);
@@ -263,6 +283,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
             }
             Event::Resolved { token, addresses } => self.resolved(Key::from_token(token), addresses),
+            Event::Vanished { sockets } => self.vanished(&sockets),
             Event::Terminate => {
                 if let Some(notifier) = &mut self.notifier {
                     notifier.stopping(self.now.mono);
@@ -379,7 +400,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.note_handshake(&stream);
                 drop(Stream::Tls(stream).into_socket(&mut self.buffers));
             }
-            Some(Slot::Resolving(_) | Slot::Connecting { .. }) | None => {}
+            Some(Slot::Resolving(_) | Slot::Connecting(_)) | None => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! The operating system: sockets, readiness, clocks, randomness, limits.
 //!
-//! This file and its helpers (`alarm.rs`, `pipes.rs`, `resolve.rs`, `signals.rs`, `sys/*.rs`) are the only ones that name mio and rustix, and this one
-//! is the only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
+//! This file and its helpers (`alarm.rs`, `pipes.rs`, `resolve.rs`, `signals.rs`, `unanswered.rs`, `sys/*.rs`) are the only ones that name mio
+//! and rustix, and this one is the only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
 
 pub mod memory;
 pub mod process;
@@ -18,6 +18,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::fs::fstat;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -26,6 +27,7 @@ use super::alarm::Alarm;
 use super::pipes::Pipes;
 use super::resolve::Resolver;
 use super::signals::Signals;
+use super::unanswered::Unanswered;
 use super::{Event, Net, Pipe, Polled};
 use crate::proto::timer::{Mono, Now};
 
@@ -63,6 +65,7 @@ pub struct Sys {
     /// When it asked for the time of day again.
     unix_again: Mono,
     resolver: Resolver,
+    unanswered: Unanswered,
     pipes: Pipes,
     signals: Option<Signals>,
 }
@@ -78,7 +81,8 @@ impl Sys {
             start: instant(),
             last: Now { mono: Mono(0), unix: 0 },
             unix_again: Mono(0),
-            resolver: Resolver::new(waker),
+            resolver: Resolver::new(Arc::clone(&waker)),
+            unanswered: Unanswered::new(waker),
             pipes: Pipes::default(),
             signals: None,
             poll,
@@ -142,13 +146,17 @@ impl Net for Sys {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Polled::Part),
             result => result?,
         }
-        let Self { events: ready, resolver, signals, alarm, .. } = self;
+        let Self { events: ready, resolver, unanswered, signals, alarm, last: Now { mono: now, .. }, .. } =
+            self;
         let mut count = 0;
         for event in &*ready {
             count += 1;
             // Every token was made of 32 bits.
             match u32::try_from(event.token().0).unwrap_or(WAKER) {
-                WAKER => resolver.append_answers(events),
+                WAKER => {
+                    resolver.append_answers(events, *now);
+                    unanswered.append_answers(events);
+                }
                 ALARM => alarm.rang(),
                 TERMINATE if signals.as_mut().is_some_and(Signals::take_terminate) => {
                     events.push(Event::Terminate)
@@ -190,6 +198,10 @@ impl Net for Sys {
             return Err(error);
         }
         match socket.0.peer_addr() {
+            // The kernel chose for our side the very port that was dialled, on which nobody listens: both sides are this socket.
+            Ok(peer) if socket.0.local_addr().is_ok_and(|own| own == peer) => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
@@ -233,8 +245,16 @@ impl Net for Sys {
         self.pipes.drain(pipe, &socket.0, n)
     }
 
+    fn find_vanished(&mut self) {
+        self.unanswered.look();
+    }
+
+    fn identity(&mut self, socket: &mut Socket) -> Option<u64> {
+        Some(fstat(&socket.0).ok()?.st_ino)
+    }
+
     fn resolve(&mut self, host: &str, port: u16, token: u32) {
-        self.resolver.resolve(host, port, token);
+        self.resolver.resolve(host, port, token, self.last.mono);
     }
 }
 
@@ -348,7 +368,7 @@ mod tests {
     fn wait_ready(sys: &mut Sys, wanted: u32, hangup_wanted: bool) {
         wait(sys, |event| match event {
             Event::Ready { token, hangup, .. } => *token == wanted && *hangup >= hangup_wanted,
-            Event::Resolved { .. } | Event::Terminate | Event::Reload => false,
+            Event::Resolved { .. } | Event::Vanished { .. } | Event::Terminate | Event::Reload => false,
         });
     }
 
@@ -370,6 +390,19 @@ mod tests {
 
     fn drained(sys: &mut Sys) {
         sys.poll(&mut Vec::new(), Some(Duration::ZERO)).unwrap();
+    }
+
+    #[test]
+    fn nobody_is_connected_to_himself() {
+        let mut sys = Sys::new().unwrap();
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let stream = std::net::TcpStream::from(socket);
+        let address = stream.local_addr().unwrap();
+        rustix::net::connect(&stream, &address).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        let mut socket = Socket(TcpStream::from_std(stream));
+        assert_eq!(sys.connected(&mut socket).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
@@ -461,7 +494,9 @@ mod tests {
             .into_iter()
             .map(|event| match event {
                 Event::Resolved { token, addresses } => (token, addresses),
-                Event::Ready { .. } | Event::Terminate | Event::Reload => panic!("{event:?}"),
+                Event::Ready { .. } | Event::Vanished { .. } | Event::Terminate | Event::Reload => {
+                    panic!("{event:?}")
+                }
             })
             .collect();
         assert_eq!(
@@ -482,7 +517,7 @@ mod tests {
                 assert_eq!(*token >= 200, addresses.is_empty());
                 answered == 60
             }
-            Event::Ready { .. } | Event::Terminate | Event::Reload => false,
+            Event::Ready { .. } | Event::Vanished { .. } | Event::Terminate | Event::Reload => false,
         });
     }
 

@@ -41,6 +41,10 @@ impl Core for Node {
         either!(self.handle_exhausted(now))
     }
 
+    fn handle_resolved(&mut self, key: Key, now: Now) {
+        either!(self.handle_resolved(key, now));
+    }
+
     fn handle_connected(&mut self, key: Key, now: Now) {
         either!(self.handle_connected(key, now));
     }

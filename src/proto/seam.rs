@@ -40,6 +40,9 @@ pub trait Core {
     /// The descriptors or buffers of the process ran out while accepting. The core may close what it can spare; whether it did.
     fn handle_exhausted(&mut self, now: Now) -> bool;
 
+    /// The name of a connection that was asked for by [`Command::Dial`] was looked up, or is an address. Now it is being made.
+    fn handle_resolved(&mut self, key: Key, now: Now);
+
     /// A connection that was asked for by [`Command::Dial`] stands.
     fn handle_connected(&mut self, key: Key, now: Now);
 

@@ -31,4 +31,5 @@ mod relay;
 mod streaming;
 mod trust;
 mod upgrade;
+mod vanished;
 mod workers;

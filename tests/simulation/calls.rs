@@ -165,6 +165,14 @@ impl Net for SimNet {
         Ok(n)
     }
 
+    fn find_vanished(&mut self) {
+        self.world.borrow_mut().find_vanished(self.process);
+    }
+
+    fn identity(&mut self, socket: &mut Socket) -> Option<u64> {
+        Some(socket.end as u64)
+    }
+
     fn resolve(&mut self, host: &str, port: u16, token: u32) {
         self.world.borrow_mut().resolve(self.process, host, port, token);
     }
@@ -511,6 +519,23 @@ impl World {
         while let Some(end) = self.listeners[listener].backlog.pop_front() {
             self.ends[end].history.dropped = true;
             self.abort(end);
+        }
+    }
+
+    /// What was sent on a connection that has been silent for half a minute is not acknowledged.
+    fn find_vanished(&mut self, process: usize) {
+        self.enter(process);
+        let is_gone = |end: &usize| {
+            let it = &self.ends[*end];
+            !it.dead
+                && it.silent_since.is_some_and(|since| self.clock >= since + 30 * SECOND)
+                && self.ends[*end ^ 1].used > 0
+        };
+        let sockets: Vec<u64> =
+            self.hosts[process].ends.iter().filter(|end| is_gone(end)).map(|end| *end as u64).collect();
+        if !sockets.is_empty() {
+            self.progressed(process);
+            self.deliver_at(self.clock + MILLI, Delivery::Told(process, Event::Vanished { sockets }));
         }
     }
 

@@ -143,7 +143,7 @@ impl Cluster {
         if quirks.has(Quirk::Names) {
             for (endpoint, net) in endpoints.iter_mut().zip(&upstreams) {
                 let name = format!("{}.example", simulation.world.borrow().hosts[net.process].name);
-                simulation.give_name(&name, net, mood, &mut odd);
+                simulation.give_name(&name, net, &mut odd);
                 endpoint.host = name;
             }
         }
@@ -172,7 +172,7 @@ impl Cluster {
 
         let hub_net = simulation.net("hub");
         if quirks.has(Quirk::Names) {
-            simulation.give_name(HUB_NAME, &hub_net, mood, &mut odd);
+            simulation.give_name(HUB_NAME, &hub_net, &mut odd);
         } else {
             let address = hub_net.address(0).ip();
             simulation.world.borrow_mut().names.insert(HUB_NAME.into(), vec![address]);

@@ -53,7 +53,7 @@ fn events(net: &mut SimNet) -> Vec<(u32, bool, bool, bool)> {
     net.poll(&mut events, None).unwrap();
     let ready = |event| match event {
         Event::Ready { token, readable, writable, hangup } => Some((token, readable, writable, hangup)),
-        Event::Resolved { .. } | Event::Terminate | Event::Reload => None,
+        Event::Resolved { .. } | Event::Vanished { .. } | Event::Terminate | Event::Reload => None,
     };
     events.into_iter().filter_map(ready).collect()
 }

@@ -182,7 +182,7 @@ impl Process for Relay {
                     let failed = self.pump(side).and_then(|()| self.pump(side ^ 1)).is_err();
                     self.settle(side, failed);
                 }
-                Event::Resolved { .. } | Event::Reload => {}
+                Event::Resolved { .. } | Event::Vanished { .. } | Event::Reload => {}
                 Event::Terminate => return Some(0),
             }
         }

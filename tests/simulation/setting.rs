@@ -166,7 +166,7 @@ pub(crate) fn plain_token(number: usize) -> AgentToken {
     }
 }
 
-fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentConfig {
+pub(crate) fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) -> AgentConfig {
     let upstream = |index| Upstream {
         agent_id: format!("agent{number}-{index}"),
         scheme: Scheme::Http,

@@ -1,4 +1,4 @@
-//! The real hub, turn by turn: what one turn does, and what it leaves for the next one.
+//! The real hub, and an agent, turn by turn: what one turn does, and what it leaves for the next one.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use slime::config::HubConfig;
 use slime::net::Net;
-use slime::net::shell::{LISTENER_TOKENS, Shell, Targets};
+use slime::net::shell::{Endpoint, LISTENER_TOKENS, Shell, Targets};
+use slime::proto::agent::Agent;
 use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
+use slime::proto::seam::{Command, Core};
+use slime::proto::timer::{Mono, Now};
 use slime::proto::tunnel::Hello;
 
 use crate::calls::{SimNet, Socket};
-use crate::setting::{plain_token, token_key};
-use crate::world::{SECOND, Weather, World};
+use crate::setting::{plain_config, plain_token, token_key};
+use crate::world::{MILLI, SECOND, Weather, World};
 
 const PORT: u16 = 80;
 /// The hub answers it by itself, and the connection goes on.
@@ -203,4 +206,63 @@ fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
     assert!(seen.contains("GET /busy ") && !seen.contains("/left"), "{seen}");
     let census = bench.hub.core().census();
     assert_eq!((census.active, census.queued, census.tunnels), (0, 0, 1));
+}
+
+/// A client that has vanished, though it has not taken its answer.
+#[test]
+fn who_has_vanished_is_noticed_within_about_a_minute() {
+    let mut bench = Bench::new(Weather::default());
+    let mut client = bench.clients(1).remove(0);
+    bench.send(&mut client, REFUSED);
+    bench.pass(SECOND);
+    bench.world.borrow_mut().silence(client.end);
+    bench.turns(1);
+    assert_eq!(bench.hub.census().0, 1);
+    for _ in 0..50 {
+        bench.pass(SECOND);
+        bench.turns(1);
+    }
+    assert_eq!(bench.hub.census().0, 0);
+}
+
+fn upstream_endpoint() -> Endpoint {
+    Endpoint { host: "upstream.example".into(), port: PORT }
+}
+
+#[test]
+fn an_address_that_swallows_packets_does_not_hold_up_the_next_one() {
+    let world = Rc::new(RefCell::new(World::new(1, Weather::default())));
+    let (net, mut upstream) = (SimNet::new(&world, "agent"), SimNet::new(&world, "upstream"));
+    let address = upstream.address(PORT);
+    let nowhere = [10, 0, 255, 1].into();
+    world.borrow_mut().names.insert("upstream.example".into(), vec![nowhere, nowhere, address.ip()]);
+    let mut listener = upstream.listen(address, 0);
+    let endpoints = vec![upstream_endpoint()];
+    let core = Agent::new(plain_config(0, 1, &endpoints), 1, world.borrow().now());
+    let mut agent = Shell::new(core, net, Vec::new(), Targets { hub: None, upstreams: endpoints });
+    for _ in 0..40 {
+        world.borrow_mut().begin_turn(0);
+        assert_eq!(agent.turn().unwrap(), None);
+        let now = world.borrow().clock;
+        world.borrow_mut().advance_to(now + 50 * MILLI);
+    }
+    assert!(upstream.accept(&mut listener).is_ok(), "the third address was not tried within two seconds");
+}
+
+#[test]
+fn the_limit_of_connecting_begins_when_the_name_was_looked_up() {
+    let at = |seconds: u64| Now { mono: Mono(seconds * 1000), unix: 0 };
+    let mut agent = Agent::new(plain_config(0, 1, &[upstream_endpoint()]), 1, at(0));
+    agent.handle_timeout(at(0));
+    let dialled = agent.commands().drain(..).find_map(|command| match command {
+        Command::Dial { key, .. } => Some(key),
+        _ => None,
+    });
+    agent.handle_resolved(dialled.unwrap(), at(4));
+    let mut given_up = |seconds| {
+        agent.handle_timeout(at(seconds));
+        agent.commands().drain(..).any(|command| matches!(command, Command::Close(..)))
+    };
+    assert!(!given_up(8));
+    assert!(given_up(10));
 }

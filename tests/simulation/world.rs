@@ -153,6 +153,7 @@ pub(crate) struct Endpoint {
     pub(crate) latency: Micros,
     /// Nothing arrives here any more.
     pub(crate) silent: bool,
+    pub(crate) silent_since: Option<Micros>,
     pub(crate) history: History,
 }
 
@@ -482,6 +483,8 @@ impl World {
     pub(crate) fn silence(&mut self, end: usize) {
         for end in [end, end ^ 1] {
             self.ends[end].silent = true;
+            let now = self.clock;
+            self.ends[end].silent_since.get_or_insert(now);
             let at = self.clock + KEEPALIVE;
             self.deliver_at(at, Delivery::GiveUp { end, last: false });
         }

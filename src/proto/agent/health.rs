@@ -148,6 +148,15 @@ impl Agent {
         }
     }
 
+    /// The lookup of its name is over, and connecting has until then.
+    pub(super) fn probe_connects(&mut self, index: u16, by: Mono) {
+        if let Some(Health { probe: Probe::Running { until, .. }, .. }) =
+            self.health.get_mut(usize::from(index))
+        {
+            *until = by;
+        }
+    }
+
     pub(super) fn probe_connected(&mut self, index: u16, now: Now) {
         let Some(Health { probe: Probe::Running { connection, .. }, .. }) =
             self.health.get(usize::from(index))

@@ -2,10 +2,11 @@
 
 use log::{Level, debug};
 
-use super::{Agent, Tunnel, TunnelOf, WorkerState};
+use super::serve::{Leg, Serving};
+use super::{Agent, Tunnel, TunnelOf, UpstreamOf, WorkerState};
 use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
-use crate::proto::key::{TunnelKey, WorkerKey};
+use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::notice::Count;
 use crate::proto::seam::{Command, End, Step, Target};
 use crate::proto::timer::{Armed, Mono, Now};
@@ -36,6 +37,26 @@ impl Agent {
         worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
         self.commands.push(Command::Dial { key: tunnel.into(), target: Target::Hub });
         self.arm_worker(key);
+    }
+
+    /// The lookup of a name is over: connecting has a limit of its own, which it begins now.
+    pub(super) fn begin_to_connect(&mut self, key: Key, now: Now) {
+        let by = now.mono.after(self.config.limits.connect);
+        if let Some(tunnel) = TunnelKey::from_key(key)
+            && let Some(worker) = self.worker_of(tunnel).and_then(|key| self.workers.get_mut(key))
+            && let WorkerState::Dialling { until, .. } = &mut worker.state
+        {
+            *until = by;
+        }
+        match UpstreamKey::from_key(key).and_then(|key| Some(self.upstreams.get(key)?.of)) {
+            Some(UpstreamOf::Worker(worker)) => {
+                if let Some(Serving { leg: Leg::Dialling { until, .. }, .. }) = self.serving(worker) {
+                    *until = by;
+                }
+            }
+            Some(UpstreamOf::Probe(index)) => self.probe_connects(index, by),
+            Some(UpstreamOf::Nobody { .. }) | None => {}
+        }
     }
 
     pub(super) fn tunnel_connected(&mut self, tunnel: TunnelKey) {

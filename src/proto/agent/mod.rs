@@ -408,6 +408,10 @@ impl Core for Agent {
         false
     }
 
+    fn handle_resolved(&mut self, key: Key, now: Now) {
+        self.begin_to_connect(key, now);
+    }
+
     fn handle_connected(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {
             self.tunnel_connected(key);

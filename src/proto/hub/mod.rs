@@ -521,6 +521,8 @@ impl Core for Hub {
         self.make_room(now)
     }
 
+    fn handle_resolved(&mut self, _key: Key, _now: Now) {}
+
     fn handle_connected(&mut self, _key: Key, _now: Now) {
         debug_assert!(false, "a hub dials nobody");
     }

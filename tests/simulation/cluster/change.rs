@@ -67,13 +67,14 @@ pub(super) fn draw_restarts(now: Micros, rng: &mut Rng) -> Vec<(Micros, Micros)>
 }
 
 impl Simulation {
-    /// Gives a host a name that some other addresses have, too. There nobody listens, or in a storm nobody is.
-    pub(super) fn give_name(&self, name: &str, net: &SimNet, mood: Mood, rng: &mut Rng) {
+    /// Gives a host a name that some other addresses have, too. There nobody listens, or nobody is.
+    pub(super) fn give_name(&self, name: &str, net: &SimNet, rng: &mut Rng) {
         let mut addresses = vec![net.address(0).ip()];
         if rng.chance(700) {
             addresses.push(self.net("nobody").address(0).ip());
         }
-        if mood == Mood::Stormy && rng.chance(300) {
+        if rng.chance(300) {
+            // What is sent there is lost.
             addresses.push([10, 9, 9, 9].into());
         }
         self.world.borrow_mut().names.insert(name.to_owned(), addresses);
