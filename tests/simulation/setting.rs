@@ -53,6 +53,9 @@ impl Setting {
         let plain = rng.chance(333);
         let stormy = mood == Mood::Stormy;
         let mut hub = HubConfig::default();
+        // In calm weather nothing is cut off, upgraded connections at an end neither.
+        let upgrade_drain = if stormy { hub.upgrade_drain } else { hub.drain_timeout };
+        hub.upgrade_drain = upgrade_drain;
         if !plain {
             hub.concurrent = rng.pick(&[1024, 1024, 1, 2, 5]);
             hub.app_password = rng.chance(300).then(|| PASSWORD.to_owned());
@@ -74,6 +77,7 @@ impl Setting {
             .map(|number| {
                 let mut token = plain_token(number);
                 let mut config = plain_config(number, workers, upstreams);
+                config.upgrade_drain = upgrade_drain;
                 if !plain {
                     config.extra_upgrades = rng.pick(&[0, 0, 1, 2]);
                     config.on_cancel = rng.pick(&[OnCancel::Close, OnCancel::Close, OnCancel::Drain]);
