@@ -410,8 +410,14 @@ fn who_left_is_not_given_what_became_free_in_the_same_turn() {
     pair.assert_quiet(0);
 
     // A permit, because its client left, too.
-    let (mut pair, agents) = with_agents(Setup::hub_only().hub(|hub| hub.concurrent = 1), 2);
-    let [first, left, stays] = ["/first", "/left", "/stays"].map(|path| ask(&mut pair, &get(path, "")));
+    let mut pair = Setup::hub_only().hub(|hub| hub.concurrent = 1).start();
+    // The hub hears of them in the order in which they came.
+    let [first, left, stays] = [(); 3].map(|()| pair.client());
+    let agents = [1, 2].map(|agent| pair.raw_agent(&token(agent), 0));
+    agents.map(|agent| pair.got(agent));
+    for (client, path) in [(first, "/first"), (left, "/left"), (stays, "/stays")] {
+        pair.send(client, get(path, ""));
+    }
     assert_eq!(path_at(&mut pair, agents[0]), "/first");
     pair.close_quietly(first);
     pair.close(left);
