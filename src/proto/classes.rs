@@ -219,6 +219,12 @@ impl Classes {
         self.classes.get(class.index()).map_or(&[], |class| &class.members)
     }
 
+    /// Whether a profile serves a class.
+    pub(super) fn has_member(&self, class: ClassId, profile: ProfileId) -> bool {
+        let memberships = self.memberships.get(profile.index());
+        memberships.is_some_and(|memberships| memberships.iter().any(|(id, _)| *id == class))
+    }
+
     /// A class whose idle tunnels or members have changed. Each is told once for all changes since.
     pub(super) fn pop_changed(&mut self) -> Option<ClassId> {
         let id = self.changed.pop()?;
@@ -228,15 +234,19 @@ impl Classes {
         Some(id)
     }
 
+    /// Nobody waits in this class any more.
+    pub(super) fn note_empty(&mut self, class: ClassId) {
+        if self.members(class).is_empty() {
+            self.deserted.push(class);
+        }
+    }
+
     /// Forgets classes that are of no use. `is_used` knows in which of them somebody waits.
     pub(super) fn end_batch(&mut self, is_used: impl Fn(ClassId) -> bool) {
-        if !self.deserted.is_empty() {
-            let mut deserted = core::mem::take(&mut self.deserted);
-            deserted.sort_unstable();
-            deserted.dedup();
-            deserted
-                .retain(|class| self.members(*class).is_empty() && (is_used(*class) || !self.forget(*class)));
-            self.deserted = deserted;
+        while let Some(class) = self.deserted.pop() {
+            if self.members(class).is_empty() && !is_used(class) {
+                self.forget(class);
+            }
         }
         // Seldom enough that it costs each new class one look at another one.
         if self.classes.len() > 2 * self.used + MAX_UNUSED {
@@ -308,9 +318,8 @@ impl Classes {
         self.note_change(id);
     }
 
-    /// Whether the class was there.
-    fn forget(&mut self, id: ClassId) -> bool {
-        let Some(class) = self.classes.try_remove(id.index()) else { return false };
+    fn forget(&mut self, id: ClassId) {
+        let Some(class) = self.classes.try_remove(id.index()) else { return };
         if self.plain == Some(id) {
             self.plain = None;
         }
@@ -329,7 +338,6 @@ impl Classes {
             }
         }
         self.changed.retain(|other| *other != id);
-        true
     }
 
     fn note_change(&mut self, id: ClassId) {
@@ -443,6 +451,8 @@ mod tests {
         while let Some((index, _)) = profiles.iter().next() {
             classes.leave(ProfileId::new(index), profiles.remove(index).rights());
         }
+        let all: Vec<ClassId> = classes.classes.iter().map(|(index, _)| ClassId::new(index)).collect();
+        all.into_iter().for_each(|class| classes.note_empty(class));
         classes.end_batch(|_| false);
         assert!(classes.classes.is_empty() && classes.by_scope.is_empty() && classes.rules.is_empty());
         assert!(classes.plain.is_none() && classes.changed.is_empty());
@@ -456,6 +466,7 @@ mod tests {
         }
         classes.end_batch(|class| class.index() == 17);
         assert_eq!(classes.classes.len(), 1);
+        classes.note_empty(ClassId::new(17));
         classes.end_batch(|_| false);
         assert!(classes.classes.is_empty() && classes.by_scope.is_empty());
     }

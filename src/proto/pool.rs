@@ -436,6 +436,11 @@ impl Pool {
         self.classes.members(class)
     }
 
+    /// Whether a profile may serve this class.
+    pub fn is_served_by(&self, class: ClassId, profile: ProfileId) -> bool {
+        self.classes.has_member(class, profile)
+    }
+
     /// A class that has other idle tunnels, or other profiles, than when it was last told here.
     pub fn pop_changed(&mut self) -> Option<ClassId> {
         self.classes.pop_changed()
@@ -655,6 +660,11 @@ impl Pool {
             && self.profiles.iter().all(|(id, profile)| profile.here == here_in(id))
             && self.per_token.iter().all(|(token, count)| *count as usize == named_of(token))
             && self.agents.iter().all(|(slot, it)| of(slot).0 == 0 || self.per_token.contains_key(&it.token))
+    }
+
+    /// Nobody waits in this class any more.
+    pub fn note_empty(&mut self, class: ClassId) {
+        self.classes.note_empty(class);
     }
 
     /// Forgets classes in which nobody waits and that nobody serves, and gives back what a burst has left behind.

@@ -19,6 +19,8 @@ pub struct DispatchQueue {
     served: Tournament,
     /// Classes whose waiters have changed since somebody asked.
     changed: Vec<ClassId>,
+    /// Classes whose last waiter left in this turn.
+    emptied: Vec<ClassId>,
     len: usize,
 }
 
@@ -103,6 +105,9 @@ impl DispatchQueue {
         let Some(line) = self.lines.get_mut(place.class.index()) else { return };
         if line.waiters.remove(&mut self.arena, place.node).is_some() {
             self.len -= 1;
+            if line.waiters.is_empty() {
+                self.emptied.push(place.class);
+            }
             self.note_change(place.class);
         }
     }
@@ -125,6 +130,11 @@ impl DispatchQueue {
     /// The first waiter of a class that could be served now came then, if there is one.
     pub fn note_served(&mut self, class: ClassId, arrival: Option<Arrival>) {
         self.served.set(class.index(), arrival.map(|Arrival(arrival)| arrival));
+    }
+
+    /// A class whose last waiter left. The pool is to know.
+    pub fn pop_emptied(&mut self) -> Option<ClassId> {
+        self.emptied.pop()
     }
 
     /// The class of the waiter that came first among those that could be served now. It needs to have been told of all changes.

@@ -21,6 +21,9 @@ FIGURES = Path(__file__).with_name("figures")
 REQUESTS = 500
 # Of the simulation. In one where agents use TLS, encryption is nearly all that there is.
 SEED = 2
+# Agents and waiters that a hand-over is counted beside, and how many hand-overs tests/simulation/flat.rs makes.
+CROWDS = [1, 1000]
+HAND_OVERS = 1000
 
 
 def main():
@@ -28,7 +31,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured = {
-            **per_request("instructions", instructions, folder), **simulation(folder),
+            **per_request("instructions", instructions, folder), **simulation(folder), **crowds(folder),
             **system_calls(folder), **per_request("allocations", allocations, folder),
         }
     compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
@@ -144,6 +147,20 @@ def simulation(folder):
     if done.returncode or "1 passed" not in done.stdout:
         sys.exit(f"the simulation failed under callgrind:\n{done.stdout}{done.stderr}")
     return {"instructions.simulation": total(output)}
+
+
+def crowds(folder):
+    """What a hand-over costs with one agent, and beside a thousand with a scope each and a thousand waiters."""
+    measured = {}
+    for crowd in CROWDS:
+        output = folder / f"callgrind-crowd-{crowd}"
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", "--toggle-collect=*flat::hand_over*"]
+        command += [os.environ["SLIME_SIMULATION"], "--exact", "flat::a_crowd_costs_a_request_nothing", "--test-threads=1"]
+        done = subprocess.run(command, env={**os.environ, "SLIME_CROWD": str(crowd)}, capture_output=True, text=True)
+        if done.returncode or "1 passed" not in done.stdout:
+            sys.exit(f"the crowd failed under callgrind:\n{done.stdout}{done.stderr}")
+        measured[f"instructions.crowd.{crowd}"] = total(output) / HAND_OVERS
+    return measured
 
 
 def system_calls(folder):

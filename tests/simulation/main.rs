@@ -4,6 +4,7 @@
 //! - `setting`: how hub and agents are set up; `hostile`: peers that mean no good;
 //! - `theme`: what a run is about; `quirk`: what else is in it; `plan`, `client`, `upstream`, `http`, `wire`: what applications and upstreams do, written apart from the code under test;
 //! - `model`: what must be true of a run, whatever happened in it;
+//! - `flat`: what a crowd costs, for `tests/bench/check`;
 //! - `network`, `scripts` (with `relay`): tests of all that; `turns`: the hub, turn by turn; `cluster`: the tests of the real hub and agents.
 //!
 //! `SLIME_SEED=n` runs one seed, `SLIME_SEEDS=n` so many of them, `SLIME_KEEP_GOING=1` does not stop at the first that fails,
@@ -15,6 +16,7 @@
 mod calls;
 mod client;
 mod cluster;
+mod flat;
 mod history;
 mod hostile;
 mod http;

@@ -112,7 +112,7 @@ impl Hub {
                 };
             }
         }
-        is_wrong || pooled != self.pool.idle()
+        is_wrong || pooled != self.pool.idle() || self.is_asked_unnoted()
     }
 
     fn is_anyone_unarmed(&self) -> bool {

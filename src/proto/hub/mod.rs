@@ -50,6 +50,7 @@ mod waiting;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use log::{Level, debug, info, warn};
 use ring::hmac;
@@ -107,6 +108,8 @@ pub struct Hub {
     /// What may be held of requests that wait.
     budget: Budget,
     arrivals: u64,
+    /// Tunnels that were asked for a heartbeat, the first of them first. Some may have answered or ended since.
+    asked: VecDeque<TunnelKey>,
     spare_needs: Vec<Need>,
     /// Until then every agent is taken for connected.
     grace_ends: Mono,
@@ -411,6 +414,7 @@ impl Hub {
             exchange_nodes: Arena::default(),
             is_dispatch_due: false,
             arrivals: 0,
+            asked: VecDeque::new(),
             spare_needs: Vec::new(),
             // Then those are looked at who wait for agents that have not come.
             sweep_at: now.mono.after(config.startup_grace),
@@ -676,6 +680,9 @@ impl Core for Hub {
         self.client_nodes.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();
+        while let Some(class) = self.queue.pop_emptied() {
+            self.pool.note_empty(class);
+        }
         self.pool.end_batch(|class| self.queue.has_waiters(class));
         self.queue.end_batch();
         self.exchange_nodes.end_batch();

@@ -94,6 +94,7 @@ impl Hub {
                 *ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
                 self.commands.push(Command::Send { key: key.into(), bytes: PING.to_vec() });
                 self.leave_pool(key);
+                self.note_asked(key);
             }
             TunnelState::Busy { sign_by, exchange, .. } if *sign_by <= now.mono => {
                 // While its client takes what came before, nothing is read that could be a sign. (Answered, it was replaced.)
@@ -254,6 +255,7 @@ impl Hub {
         }
         if *unanswered > 0 {
             *standing = Standing::Asked;
+            self.note_asked(key);
         } else {
             self.free_tunnel(key, now);
         }
@@ -408,6 +410,8 @@ impl Hub {
                 if *unanswered == 0 && matches!(standing, Standing::Asked) {
                     self.free_tunnel(key, now);
                     self.dispatch(now);
+                } else {
+                    self.note_asked(key);
                 }
                 Step::Skip(head.length)
             }

@@ -7,7 +7,7 @@ use log::{Level, debug};
 use super::{Exchange, Hub, Phase, Refusal, Standing, TunnelState};
 use crate::proto::exchange::Response;
 use crate::proto::http1::head::HeadScan;
-use crate::proto::key::ExchangeKey;
+use crate::proto::key::{ExchangeKey, TunnelKey};
 use crate::proto::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
 use crate::proto::queue::{Arrival, Waiter};
 use crate::proto::seam::Command;
@@ -268,18 +268,42 @@ impl Hub {
         }
     }
 
-    /// Whether a tunnel that would serve this class is free but for an answer to our sign of life.
+    /// A tunnel may owe the answer to one heartbeat now.
+    pub(super) fn note_asked(&mut self, key: TunnelKey) {
+        while self.asked.front().is_some_and(|first| self.who_is_asked(*first).is_none()) {
+            self.asked.pop_front();
+        }
+        if self.asked.is_empty() {
+            self.asked.shrink_to(MOST_ASKED);
+        }
+        if self.who_is_asked(key).is_some() {
+            self.asked.push_back(key);
+        }
+    }
+
+    /// Whether a tunnel that would serve this class is free but for the answer to its first heartbeat. It costs a look at those that have
+    /// been asked, however many tunnels there are.
     fn is_anyone_asked(&self, class: ClassId) -> bool {
-        let profiles = self.pool.serving(class);
-        self.tunnels.iter().any(|(_, tunnel)| {
-            let TunnelState::Free { member, standing: Standing::Asked, unanswered: 1, .. } = tunnel.state
-            else {
-                return false;
-            };
-            self.pool.profile(member.agent).is_some_and(|profile| profiles.contains(&profile))
-        })
+        let mut profiles = self.asked.iter().filter_map(|key| self.pool.profile(self.who_is_asked(*key)?));
+        profiles.any(|profile| self.pool.is_served_by(class, profile))
+    }
+
+    /// Whether a tunnel is missing among those that were asked. For tests.
+    pub(super) fn is_asked_unnoted(&self) -> bool {
+        self.tunnels.iter().any(|(key, _)| self.who_is_asked(key).is_some() && !self.asked.contains(&key))
+    }
+
+    /// The agent of a tunnel that owes the answer to one heartbeat and would take work but for that.
+    fn who_is_asked(&self, key: TunnelKey) -> Option<AgentSlot> {
+        match self.tunnels.get(key)?.state {
+            TunnelState::Free { member, standing: Standing::Asked, unanswered: 1, .. } => Some(member.agent),
+            TunnelState::Free { .. } | TunnelState::Busy { .. } | TunnelState::Ending { .. } => None,
+        }
     }
 }
+
+/// Tunnels asked for a heartbeat for which room is kept.
+const MOST_ASKED: usize = 64;
 
 impl Exchange {
     /// Whether all that was sent of the request is still held, and nothing of a response has come.
