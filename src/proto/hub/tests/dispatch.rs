@@ -414,7 +414,9 @@ fn who_left_is_not_given_what_became_free_in_the_same_turn() {
     // The hub hears of them in the order in which they came.
     let [first, left, stays] = [(); 3].map(|()| pair.client());
     let agents = [1, 2].map(|agent| pair.raw_agent(&token(agent), 0));
-    agents.map(|agent| pair.got(agent));
+    for agent in agents {
+        pair.got(agent);
+    }
     for (client, path) in [(first, "/first"), (left, "/left"), (stays, "/stays")] {
         pair.send(client, get(path, ""));
     }
