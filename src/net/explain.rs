@@ -1,6 +1,11 @@
 //! Why TLS failed, in sentences for an operator: what is wrong, and what to do next. No name of an alert or an error of rustls, which only
 //! its authors know.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums of rustls are open, and most of their variants have no sentence of their own"
+)]
+
 use core::fmt::{self, Write as _};
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
@@ -89,7 +94,7 @@ fn certificate(error: &CertificateError, flags: &Flags) -> String {
              {ca}, or the server's fingerprint with {pin}"
         ),
         CertificateError::Expired => {
-            format!("its certificate has expired; renew it, or set the clock of this machine")
+            "its certificate has expired; renew it, or set the clock of this machine".to_owned()
         }
         CertificateError::NotValidYet => {
             "its certificate is not valid yet; is the clock of this machine set?".to_owned()

@@ -178,6 +178,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// The private key in a file.
+#[allow(clippy::wildcard_enum_match_arm, reason = "the enum is open")]
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let name = file.display();
     let text = read_pem(file).map_err(|error| format!("cannot read a private key from {name}: {error}"))?;
@@ -205,6 +206,7 @@ fn read_pem(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// What is wrong with a file in PEM.
+#[allow(clippy::wildcard_enum_match_arm, reason = "the enum is open")]
 fn in_words(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "it is cut off: an END line is missing".to_owned(),

@@ -391,7 +391,7 @@ fn byte_order_marks_are_dropped() {
     };
     let expected = register("s", &[]);
     for (name, content) in [
-        ("utf8", format!("\u{feff}s\r\n").into_bytes()),
+        ("utf8", "\u{feff}s\r\n".as_bytes().to_vec()),
         ("little", wide("s\r\n", u16::to_le_bytes)),
         ("big", wide("s\r\n", u16::to_be_bytes)),
     ] {

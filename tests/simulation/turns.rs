@@ -254,10 +254,8 @@ fn the_limit_of_connecting_begins_when_the_name_was_looked_up() {
     let at = |seconds: u64| Now { mono: Mono(seconds * 1000), unix: 0 };
     let mut agent = Agent::new(plain_config(0, 1, &[upstream_endpoint()]), 1, at(0));
     agent.handle_timeout(at(0));
-    let dialled = agent.commands().drain(..).find_map(|command| match command {
-        Command::Dial { key, .. } => Some(key),
-        _ => None,
-    });
+    let key_of = |command| if let Command::Dial { key, .. } = command { Some(key) } else { None };
+    let dialled = agent.commands().drain(..).find_map(key_of);
     agent.handle_resolved(dialled.unwrap(), at(4));
     let mut given_up = |seconds| {
         agent.handle_timeout(at(seconds));

@@ -120,8 +120,8 @@ fn lenient_response_head(data: &[u8]) {
         };
         let whole = found(&mut HeadScan::of_upstream(), data);
         let mut scan = HeadScan::of_upstream();
-        let in_pieces = (1..=data.len()).map(|length| found(&mut scan, &data[..length]));
-        assert_eq!(in_pieces.filter(|found| *found != Ok(None)).next().unwrap_or(Ok(None)), whole);
+        let mut in_pieces = (1..=data.len()).map(|length| found(&mut scan, &data[..length]));
+        assert_eq!(in_pieces.find(|found| *found != Ok(None)).unwrap_or(Ok(None)), whole);
         let strict = found(&mut HeadScan::default(), data);
         assert!(!matches!(strict, Ok(Some(_))) || strict == whole);
 

@@ -290,14 +290,12 @@ impl<'s, 'b> RequestHead<'s, 'b> {
     pub fn write_origin(&self, out: &mut String) {
         let (mut scheme, mut authority) = (Scheme::Http, self.authority);
         for (field, class) in self.classified() {
-            match class {
-                Class::XForwardedProto
-                    if members(field.value).next().is_some_and(|it| it.eq_ignore_ascii_case(b"https")) =>
-                {
-                    scheme = Scheme::Https;
-                }
-                Class::XForwardedHost => authority = first_authority(field.value).unwrap_or(authority),
-                _ => {}
+            if class == Class::XForwardedHost {
+                authority = first_authority(field.value).unwrap_or(authority);
+            } else if class == Class::XForwardedProto
+                && members(field.value).next().is_some_and(|it| it.eq_ignore_ascii_case(b"https"))
+            {
+                scheme = Scheme::Https;
             }
         }
         if !authority.is_empty() {
