@@ -164,6 +164,10 @@ impl Cluster {
             sessions.push(these);
         }
         setting.adapt(mood, &mut exchanges, &mut rng);
+        if theme == Theme::Bulk && mood == Mood::Stormy && odd.chance(300) {
+            // Some are longer, and go through pipes.
+            setting.hub.max_body = Some(300_000);
+        }
         if quirks.has(Quirk::Waiters) && mood == Mood::Calm {
             setting.hub.max_clients = sessions.len();
             setting.hub.startup_grace = Duration::from_secs(300);
@@ -189,7 +193,7 @@ impl Cluster {
         }
         if legs_have_tls && mood == Mood::Calm {
             // Handshakes on a long way: until an agent has found its upstream well, and has joined.
-            setting.hub.startup_grace = Duration::from_secs(15);
+            setting.hub.startup_grace = setting.hub.startup_grace.max(Duration::from_secs(15));
         }
         let mut endpoints_tls = Vec::new();
         for net in upstreams {

@@ -114,8 +114,6 @@ pub(crate) struct Exchange {
     /// And does not read the rest.
     pub(crate) early_close: bool,
     pub(crate) upstream_pace: Option<Pace>,
-    /// The upstream begins to read the body so long after the head.
-    pub(crate) deaf: Micros,
     /// The upstream knows nothing of `100 Continue`.
     pub(crate) says_continue: bool,
     pub(crate) fault: Option<Fault>,
@@ -192,7 +190,6 @@ impl Exchange {
             early: None,
             early_close: false,
             upstream_pace: draw_pace(request_length, mood, rng),
-            deaf: 0,
             says_continue: true,
             fault: None,
             last: Last::Nobody,
@@ -405,6 +402,8 @@ pub(crate) fn draw_sessions(
             || exchange.request == Framing::Upgrade
             || exchange.leave.is_some()
             || exchange.halt.is_some()
+            // Its connection is idle for the hub long before its application has taken all.
+            || exchange.read_pace.is_some_and(|pace| pace.every > 10 * SECOND)
             || mood == Mood::Calm && exchange.is_troubled();
         open = !last && rng.chance(700);
     }

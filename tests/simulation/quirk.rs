@@ -58,7 +58,7 @@ const CHANCES: [(Quirk, u64, u64); 19] = [
     (Quirk::Names, 150, 150),
     (Quirk::Twins, 0, 0),
     (Quirk::Rolls, 0, 0),
-    (Quirk::Halts, 0, 0),
+    (Quirk::Halts, 0, 60),
     (Quirk::Mutes, 0, 60),
     (Quirk::Breaks, 80, 60),
     (Quirk::TurnsAway, 0, 60),
@@ -92,10 +92,12 @@ impl Quirks {
     /// Makes of an exchange what this run is about.
     pub(crate) fn change(&self, mood: Mood, it: &mut Exchange, rng: &mut Rng) {
         let is_whole = it.fault.is_none() && it.leave.is_none();
-        if self.has(Quirk::Halts) && mood == Mood::Stormy && rng.chance(300) {
+        // Whoever sends nothing after an upgrade is not late.
+        let may_halt = self.has(Quirk::Halts) && mood == Mood::Stormy && !it.is_upgrade();
+        if may_halt && rng.chance(300) {
             (it.fault, it.leave, it.early) = (None, None, None);
             it.halt = Some(rng.length(0, it.request_length + 300));
-            if it.request_length > 0 && it.request != Framing::Upgrade && rng.chance(500) {
+            if it.request_length > 0 && rng.chance(500) {
                 (it.expect, it.says_continue) = (!it.http10, false);
             }
         }
@@ -119,9 +121,6 @@ impl Quirks {
                 (it.fault, it.leave) = (Some(Fault::Crash), None);
             }
             (it.scope, it.field) = (None, "");
-        }
-        if self.has(Quirk::Deaf) && it.request_length > 0 && it.request != Framing::Upgrade {
-            it.deaf = rng.pick(&[0, 90 * SECOND, 200 * SECOND]);
         }
         if self.has(Quirk::Trickles) && is_whole && it.request != Framing::Upgrade && rng.chance(500) {
             it.read_pace =

@@ -142,6 +142,9 @@ impl Upstream {
                         self.turn_away(socket);
                         continue;
                     }
+                    let deaf = self.net.world.borrow().weather.deaf;
+                    let is_deaf = deaf > 0 && self.tls.is_none() && self.rng.chance(deaf);
+                    let next_read = if is_deaf { now + 90 * SECOND } else { 0 };
                     self.connections.push(Connection {
                         wire: Wire::server(socket, self.tls.as_ref()),
                         served: 0,
@@ -151,7 +154,7 @@ impl Upstream {
                         serving: None,
                         idle_since: now,
                         taken: 0,
-                        next_read: 0,
+                        next_read,
                         ended: false,
                         lingers_until: None,
                         over: false,
@@ -301,12 +304,6 @@ impl Upstream {
             answered: false,
             request_ended: 0,
         };
-        let plan = head.exchange().map(|id| self.model.borrow().exchanges[id].clone());
-        if let Some(plan) = plan.filter(|plan| plan.deaf > 0) {
-            let at = self.now() + plan.deaf;
-            (connection.next_read, connection.taken) = (at, 0);
-            self.wake_at(at);
-        }
         let says_continue = head.exchange().is_none_or(|id| self.model.borrow().exchanges[id].says_continue);
         if says_continue && head.has_option("expect", "100-continue") {
             serving.answer.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -77,6 +77,8 @@ pub(crate) struct Weather {
     pub(crate) slow_names: Micros,
     /// An upstream answers a connection at once, without a request, and ends it.
     pub(crate) turns_away: u64,
+    /// An upstream begins to read a connection only after a long time.
+    pub(crate) deaf: u64,
     /// Windows close: FIN arrives only when most of what was sent before it has been read.
     pub(crate) windows: bool,
 }
@@ -103,6 +105,7 @@ impl Weather {
             batch: None,
             slow_names: 0,
             turns_away: 0,
+            deaf: 0,
             windows: false,
         }
     }

@@ -24,6 +24,9 @@ impl Quirks {
         if self.has(Quirk::TurnsAway) {
             weather.turns_away = 300;
         }
+        if self.has(Quirk::Deaf) {
+            weather.deaf = 300;
+        }
         if self.has(Quirk::Deserters) {
             (weather.windows, weather.wide, weather.narrow) = (true, true, false);
         }
@@ -41,12 +44,19 @@ impl Quirks {
             // No agent joins a hub that is stopped.
             setting.hub.startup_grace = Duration::from_secs(300);
         }
+        if self.has(Quirk::Deaf) {
+            // Probes would find that the upstream does not answer.
+            setting.agents.iter_mut().for_each(|it| it.config.health_path = None);
+        }
         if self.has(Quirk::Deserters) {
             setting.agents.iter_mut().for_each(|it| it.config.workers = 1);
         }
         if self.has(Quirk::Drains) || self.has(Quirk::Trickles) {
             setting.hub.drain_timeout = Duration::from_secs(20_000);
-            setting.agents.iter_mut().for_each(|it| it.config.drain_timeout = Duration::from_secs(20_000));
+            for agent in &mut setting.agents {
+                agent.config.drain_timeout = Duration::from_secs(20_000);
+                agent.config.upgrade_drain = Duration::from_secs(20_000);
+            }
         }
         if self.has(Quirk::Twins) || self.has(Quirk::Rolls) {
             let most = rng.pick(&[None, Some(1), Some(1), Some(2)]);
