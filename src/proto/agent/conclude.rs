@@ -141,6 +141,7 @@ impl Agent {
                 let finishing = Finishing::new(upstream, serving.messages, &self.config, now.mono);
                 worker.state = WorkerState::Finishing(Box::new(finishing));
                 self.commands.push(Command::Resume(upstream.into()));
+                self.arm_worker(key);
             }
             (OnCancel::Close | OnCancel::Drain, _) => {
                 let (upstream, is_fed) = upstream_of(&serving);

@@ -64,6 +64,21 @@ fn an_answer_that_nobody_waits_for_does_not_hold_the_worker_for_good() {
 }
 
 #[test]
+fn an_answer_that_was_passed_on_until_its_application_left_does_not_hold_the_worker_either() {
+    let setup = Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain);
+    let (mut pair, hub, upstream) = serving(setup, POST);
+    pair.send(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel");
+    pair.got(hub);
+    // Nothing of it is due any more, so that no deadline is left from before.
+    pair.advance(seconds(100));
+    pair.close(hub);
+    pair.advance(seconds(599));
+    assert_eq!(pair.ended(upstream), None);
+    pair.advance(seconds(2));
+    assert!(pair.ended(upstream).is_some());
+}
+
+#[test]
 fn a_response_head_that_has_begun_has_ten_seconds() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
     for interim in ["", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
