@@ -73,7 +73,9 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<(Slime, Normalised), Fa
     let args: Result<Vec<String>, OsString> = args.map(OsString::into_string).collect();
     // It is not shown: it may be a secret.
     let args = args.map_err(|_| Failure::Usage("an argument is not UTF-8".into()))?;
-    parse_words(args, |name| std::env::var_os(name))
+    let (slime, mut given) = parse_words(args, |name| std::env::var_os(name))?;
+    normalise::note_unknown_variables(&mut given, &Slime::get_args_info(), std::env::vars_os());
+    Ok((slime, given))
 }
 
 fn parse_words(

@@ -248,13 +248,41 @@ fn is_made_up(flag: &str, value: &str) -> bool {
 
 /// Lines of a file that no command reads are slips, as a rule. Other programs' variables may stand there.
 fn note_unknown(normal: &mut Normalised, root: &CommandInfoWithArgs, file: &str, lines: &[(String, String)]) {
-    fn known(info: &CommandInfoWithArgs, key: &str) -> bool {
-        let here = info.flags.iter().any(|flag| variable(flag.long) == key);
-        here || info.commands.iter().any(|command| known(&command.command, key))
-    }
-    for (key, _) in lines.iter().filter(|(key, _)| key.starts_with(PREFIX) && !known(root, key)) {
+    for (key, _) in lines.iter().filter(|(key, _)| key.starts_with(PREFIX) && !is_known(root, key)) {
         normal.notices.push(format!("{key} in {file} is ignored: no flag has this variable"));
     }
+}
+
+/// As lines of a file, variables of the environment. Their values are not shown.
+pub(super) fn note_unknown_variables(
+    normal: &mut Normalised,
+    root: &CommandInfoWithArgs,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) {
+    let environment = environment
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.to_string_lossy().into_owned())));
+    let mut unknown: Vec<String> = environment
+        .filter(|(key, value)| key.starts_with(PREFIX) && !is_known(root, key) && !is_injected(key, value))
+        .map(|(key, _)| format!("{key} is ignored: no flag has this variable"))
+        .collect();
+    unknown.sort_unstable();
+    normal.notices.append(&mut unknown);
+}
+
+/// Whether a flag of any command has this variable.
+fn is_known(info: &CommandInfoWithArgs, key: &str) -> bool {
+    let here = info.flags.iter().any(|flag| variable(flag.long) == key);
+    here || info.commands.iter().any(|command| is_known(&command.command, key))
+}
+
+/// Whether Kubernetes or Docker links set the variable for a service whose name begins with `slime`: nobody mistyped it.
+fn is_injected(key: &str, value: &str) -> bool {
+    let has_port =
+        key.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    has_port
+        || ["_SERVICE_HOST", "_SERVICE_PORT", "_ENV_"].iter().any(|part| key.contains(part))
+        || (key.ends_with("_PORT") && value.contains("://"))
+        || (key.ends_with("_NAME") && value.starts_with('/'))
 }
 
 /// Where to read on.

@@ -304,6 +304,28 @@ fn what_container_platforms_make_up_is_ignored_with_one_warning() {
     assert!(err.contains("SLIME_PORT is ignored"), "{err}");
 }
 
+#[test]
+fn a_variable_that_no_flag_has_is_warned_of() {
+    // Of another command, of a container platform, of another program, and mistyped.
+    let environment = [
+        "SLIME_SECRET=s",
+        "SLIME_NUM_WORKER=4",
+        "SLIME_SERVICE_PORT_HTTP=80",
+        "SLIME_HUB_SERVICE_HOST=10.0.0.1",
+        "SLIME_HUB_PORT=tcp://10.0.0.1:80",
+        "SLIME_HUB_PORT_80_TCP_ADDR=10.0.0.1",
+        "SLIMEX=1",
+        "SLIME_NUM_WROKER=hush",
+    ];
+    let (code, _, err) = run(&["hub", "register"], &environment);
+    let warned: Vec<&str> = err.lines().filter(|line| line.contains("ignored")).collect();
+    assert_eq!(
+        (code, warned),
+        (0, vec!["WARN  SLIME_NUM_WROKER is ignored: no flag has this variable"]),
+        "{err}"
+    );
+}
+
 // ---- Values that can be used, and what they do ----
 
 /// Before a service is started again with other flags: would it start?
