@@ -101,12 +101,15 @@ class Process:
         self.name = name
         self.lines = []
         self.changed = threading.Condition()
+        # The variables of the tests are no flags of slime, which would warn of them.
+        is_flag = lambda key: command[0] == SLIME and key.startswith("SLIME_")
+        outer = {key: value for key, value in os.environ.items() if not is_flag(key)}
         self.child = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env={**outer, **(env or {})},
             cwd=cwd,
             text=True,
             errors="replace",
@@ -185,9 +188,9 @@ class Hub(Process):
 class Upstream(Process):
     """A server of the `upstreams` folder or of the machine; `port` is where it listens, `at` how agents are told."""
 
-    def __init__(self, name, command, ready=None, port=None, host="127.0.0.1", **options):
+    def __init__(self, name, command, ready=None, port=None, host="127.0.0.1", limit=PATIENCE, **options):
         super().__init__(name, command, **options)
-        self.port = port if port is not None else int(self.line(ready)[1])
+        self.port = port if port is not None else int(self.line(ready, limit=limit)[1])
         self.authority = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self.url = wire.url(self.authority)
         self.at = self.url if wire.IS_TLS else self.authority
