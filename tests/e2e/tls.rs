@@ -197,7 +197,7 @@ fn long_chains_are_read() {
     let der = other.len() * 3 / 4;
     identity.certificate = pki::file("long.pem", &format!("{leaf}{}", other.repeat(55_000 / der)));
     let hub = hub_with(&identity, &[]);
-    let longer = pki::file("longer.pem", &format!("{leaf}{}", other.repeat(62_000 / der)));
+    let longer = pki::file("longer.pem", &format!("{leaf}{}", other.repeat(80_000 / der)));
     let too_long = Identity { certificate: longer, key: identity.key.clone() };
     let output = hub_command(&too_long, &[]).env("SLIME_SECRET", "s").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("take more than 60 KB"), "{output:?}");

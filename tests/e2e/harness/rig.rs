@@ -258,7 +258,9 @@ pub fn secure_agent(command: &mut Command, hub: &str, upstream: &str, flags: &[&
     if hub.starts_with("https:") && !flags.iter().any(|flag| flag.starts_with("--hub-")) {
         command.arg("--hub-ca").arg(pki::authority().file());
     }
-    if upstream.contains("https:") && !flags.contains(&"--upstream-ca") {
+    if upstream.contains("https:")
+        && !flags.iter().any(|flag| ["--upstream-ca", "--upstream-pin"].contains(flag))
+    {
         command.arg("--upstream-ca").arg(pki::authority().file());
     }
 }
