@@ -87,7 +87,7 @@ fn the_demo_says_what_it_waits_for() {
     let _taken = TcpListener::bind("127.0.0.1:8080");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut demo = Proc::spawn("demo", command(&["demo", "--upstream", &nobody.to_string()]));
-    demo.wait_line("Port 8080 is taken, so the hub gets port ");
+    demo.wait_line("Port 8080 is in use, so the hub uses port ");
     demo.wait_line("cannot be used: nothing is listening there");
     demo.wait_line("Still waiting for an answer. The lines of the agent say what is missing.");
     demo.signal(Signal::INT);
