@@ -67,6 +67,18 @@ fn no_application_becomes_an_agent() {
     assert!(!format!("{:?}", request.head).to_lowercase().contains("slime-"), "{:?}", request.head);
 }
 
+/// One request through an agent whose upstream is its own hub would take all workers, and the hub with them.
+#[test]
+fn a_request_that_comes_back_to_its_hub_ends_there() {
+    let hub = Hub::start(&[]);
+    let agent = hub.agent(&hub.url(), &["--num-worker", "4"]);
+    agent.wait_line("joined the hub");
+    for _ in 0..3 {
+        assert_eq!(hub.client_sending(GET).response().status(), 508);
+    }
+    hub.wait_line("has come through this hub before");
+}
+
 /// The head of the request that the upstream is given, or nothing if the client is answered first. Answers it.
 fn served(rig: &Rig<RawUpstream>, client: &mut Wire) -> Option<String> {
     rig.hub.settle();
