@@ -93,8 +93,8 @@ impl Apart {
     }
 
     fn begin(&self, fields: &str, response: &str) -> (Wire, Wire) {
-        // Another method would be tried again, and wait for an agent.
-        let method = if fields.is_empty() { "POST" } else { "GET" };
+        // A method that may be tried again would wait for an agent.
+        let method = if fields == UPGRADE { "GET" } else { "POST" };
         let client = self.hub.client_sending(format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
         let mut upstream = self.upstream.accept();
         let _: Message = upstream.request();
@@ -146,14 +146,16 @@ fn wait_ends(wires: Vec<(&'static str, Wire)>) {
 }
 
 const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: x\r\n";
+/// So that the end of the connection tells of the end of the exchange.
+const CLOSE: &str = "Connection: close\r\n";
 
 #[test]
 #[ignore = "in a network namespace of its own: see above"]
 fn the_link_to_the_hub() {
     let apart = Apart::new();
-    let (waiting, at_waiting) = apart.begin("", "");
-    let (quiet, at_quiet) = apart.begin("", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx");
-    let (streaming, at_streaming) = apart.begin("", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx");
+    let (waiting, at_waiting) = apart.begin(CLOSE, "");
+    let (quiet, at_quiet) = apart.begin(CLOSE, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx");
+    let (streaming, at_streaming) = apart.begin(CLOSE, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx");
     let (idle, at_idle) = apart.begin(UPGRADE, UPGRADED);
     let (mut busy, mut at_busy) = apart.begin(UPGRADE, UPGRADED);
     apart.cut(0);
@@ -183,10 +185,10 @@ fn the_link_to_the_hub() {
 #[ignore = "in a network namespace of its own: see above"]
 fn the_link_to_the_upstream() {
     let apart = Apart::new();
-    let (quiet, _at_quiet) = apart.begin("", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx");
+    let (quiet, _at_quiet) = apart.begin(CLOSE, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx");
     let (idle, _at_idle) = apart.begin(UPGRADE, UPGRADED);
     let (mut busy, _at_busy) = apart.begin(UPGRADE, UPGRADED);
-    let (waiting, _at_waiting) = apart.begin("", "");
+    let (waiting, _at_waiting) = apart.begin(CLOSE, "");
     let (mut kept, _at_kept) = apart.begin("", OK);
     assert_eq!(kept.response().status(), 200);
     apart.cut(1);
