@@ -208,6 +208,8 @@ impl Cluster {
                 Mood::Calm => rng.pick(&[5 * SECOND, 60 * SECOND, 100_000 * SECOND]),
                 Mood::Stormy => rng.pick(&[SECOND, 5 * SECOND, 100_000 * SECOND]),
             };
+            // An agent that goes on finds connections that nothing has come on since.
+            let idle = if quirks.has(Quirk::Stops) { idle.max(1000 * SECOND) } else { idle };
             let rng = Rng::new(rng.next(), "upstream");
             let has_tls = legs.pick(&[false, legs_have_tls]);
             let restarts = quirks.has(Quirk::Restarts) && mood == Mood::Calm;

@@ -227,7 +227,7 @@ impl Cluster {
         let heartbeat = u64::try_from(self.setting.hub.limits.heartbeat.as_micros()).unwrap_or(0);
         let is_calm = self.mood == Mood::Calm;
         let (process, longest) = if self.odd.chance(500) {
-            (self.hub_net.process, heartbeat * 3)
+            (self.hub_net.process, heartbeat * 5 / 2)
         } else {
             let index = self.odd.length(0, self.agents.len() - 1);
             (self.agents[index].0.net.process, heartbeat * 9 / 5)

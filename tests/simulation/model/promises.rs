@@ -15,7 +15,7 @@ const LATE: Micros = 60 * SECOND;
 /// What `Slime-Max-Wait: 5` and the coarseness of deadlines come to.
 const MAX_WAIT: Micros = 7 * SECOND;
 /// Switches of rules that do not hold yet.
-const REVOCATION_IS_WHOLE: bool = false;
+const REVOCATION_IS_WHOLE: bool = true;
 pub(super) const PROBES_ARE_JOBS: bool = true;
 
 impl Model {
