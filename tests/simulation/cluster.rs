@@ -187,7 +187,7 @@ impl Cluster {
         setting.hub_has_tls |= legs_have_tls;
         {
             let mut model = model.borrow_mut();
-            model.is_slow = setting.hub_has_tls || is_narrow;
+            model.is_slow = setting.hub_has_tls || is_narrow || quirks.has(Quirk::Stops);
             model.upstreams_restart = quirks.has(Quirk::Restarts);
             model.is_crowded = quirks.has(Quirk::Waiters);
         }

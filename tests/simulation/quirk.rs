@@ -109,8 +109,9 @@ impl Quirks {
                 it.leave = Some((When::Passed(rng.within(SECOND, 100 * SECOND)), How::Close));
             }
         }
-        let is_early = it.interims > 0 || it.early.is_some() || it.request == Framing::Upgrade;
-        if self.has(Quirk::Breaks) && is_whole && it.may_repeat() && !is_early && rng.chance(500) {
+        // A body that comes while it is passed on cannot be sent again.
+        let may_repeat = it.may_repeat() && it.request == Framing::None && it.interims == 0;
+        if self.has(Quirk::Breaks) && is_whole && may_repeat && rng.chance(500) {
             // Less than any head has.
             it.fault = Some(Fault::BreakKept(rng.length(0, 30)));
             (it.close, it.think) = (None, it.think.min(SECOND));

@@ -21,6 +21,10 @@ impl Quirks {
         if self.has(Quirk::Dozing) && !weather.narrow {
             weather.dozing = rng.pick(&[50, 200]);
         }
+        if self.has(Quirk::Stops) && mood == Mood::Calm {
+            // A head of which the window took a part, when its sender was stopped, is late for its receiver.
+            (weather.wide, weather.narrow) = (true, false);
+        }
         if self.has(Quirk::TurnsAway) {
             weather.turns_away = 300;
         }
@@ -123,9 +127,7 @@ impl Cluster {
             self.wait_at_most(20 * SECOND);
             self.leave_alone();
         }
-        // Where every byte is waited for, heads take as long as that.
-        let is_narrow = self.simulation.world.borrow().weather.narrow;
-        if self.quirks.has(Quirk::Stops) && !(is_narrow && self.mood == Mood::Calm) {
+        if self.quirks.has(Quirk::Stops) {
             for _ in 0..self.odd.length(1, 3) {
                 self.wait_at_most(20 * SECOND);
                 self.stop();
