@@ -161,6 +161,13 @@ pub(super) enum Ending {
 }
 
 impl<S> Conn<S> {
+    /// Bytes of its peer were written to it, if it is a responder and there were any.
+    pub(super) fn note_written(&mut self, bytes: usize) {
+        if let Some(Peer { role: Role::Responder { written }, .. }) = &mut self.peer {
+            *written |= bytes > 0;
+        }
+    }
+
     pub(super) fn new(stream: Stream<S>) -> Self {
         Self {
             stream,

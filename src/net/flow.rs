@@ -184,6 +184,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         let mut at = 0;
         let mut steps = 0;
         let mut is_unsettled = false;
+        let mut has_failed = false;
         loop {
             steps += 1;
             let begin = out.len();
@@ -194,6 +195,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             match step {
                 Step::Wait => break,
+                Step::Fail => {
+                    has_failed = true;
+                    break;
+                }
                 Step::Skip(n) => at += n,
                 Step::Pass(n) => {
                     push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
@@ -216,8 +221,11 @@ impl<C: Core, N: Net> Shell<C, N> {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.is_unsettled = is_unsettled;
         }
-        let has_commands = !self.core.commands().is_empty();
+        let has_commands = !self.core.commands().is_empty() || has_failed;
         self.obey();
+        if has_failed {
+            self.fail(key, Why::Failed);
+        }
         let bytes = steps.saturating_sub(USUAL_STEPS) * STEP_COST;
         (at > 0 || count > 0 || has_commands).then_some(Cost { bytes, heads: has_commands.into() })
     }
@@ -256,9 +264,6 @@ impl<C: Core, N: Net> Shell<C, N> {
             return;
         };
         let Some(to) = self.conns.get_mut(peer.key) else { return };
-        if let Some(Peer { role: Role::Responder { written }, .. }) = &mut to.peer {
-            *written = true;
-        }
         if to.write_failed {
             return;
         }
@@ -267,6 +272,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
             match to.stream.write(&mut self.net, &mut self.buffers, slices) {
                 Ok(n) => {
+                    to.note_written(n);
                     to.writable = !to.stream.is_filled_by(n, wanted);
                     IoSlice::advance_slices(&mut slices, n);
                 }
@@ -282,6 +288,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             return;
         }
         for slice in slices.iter() {
+            // From now on it may be written at any time.
+            to.note_written(slice.len());
             if to.output.append(slice, &mut self.buffers).is_err() {
                 self.failed.push((peer.key, Why::Failed));
             }

@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 
-use super::conn::{Peer, Piped, Role};
+use super::conn::Piped;
 use super::shell::Shell;
 use super::stream::Stream;
 use super::{Net, Pipe};
@@ -95,17 +95,20 @@ impl<C: Core, N: Net> Shell<C, N> {
             self.net.give_pipe(pipe, false);
             return Ok(());
         };
-        if let Some(Peer { role: Role::Responder { written }, .. }) = &mut to.peer {
-            *written = true;
-        }
         let mut lump = Lump { before, left: n, after };
         match lump.send(&mut self.net, to.stream.socket_mut(), pipe) {
             Ok(()) => {
+                to.note_written(n);
                 self.net.give_pipe(pipe, true);
                 Ok(())
             }
             Err(error) => {
-                let Lump { before, left, after } = lump;
+                let Lump { before: unsent, left, after } = lump;
+                // What would block may be written at any time from now on.
+                if error.kind() == io::ErrorKind::WouldBlock || left < n || unsent.len() < before.len() {
+                    to.note_written(n);
+                }
+                let before = unsent;
                 to.writable = false;
                 to.piped = Some(Box::new(Piped { before: before.to_vec(), pipe, left, after }));
                 if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }

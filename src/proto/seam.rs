@@ -107,6 +107,9 @@ pub enum End {
 pub enum Step {
     /// Nothing more can be done with it now: more bytes are needed, or none are wanted.
     Wait,
+    /// It ended before it said what it should have. The connection has failed, and [`Core::handle_closed`] says whether anything was
+    /// written to it.
+    Fail,
     /// The first `n` bytes go to the peer as they are (to the held bytes where there is none).
     Pass(usize),
     /// The first `n` bytes are done with. What replaces them, if anything, is in `out`.

@@ -11,7 +11,7 @@ use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, Storage, Version};
 use crate::proto::http1::rewrite::{FromUpstream, response_to_hub};
 use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
-use crate::proto::seam::{Closed, Command, End, Step, Why};
+use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now};
 
 impl Agent {
@@ -100,7 +100,7 @@ impl Agent {
                 let is_over = match step {
                     Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
                     Some(Step::Pass(_) | Step::Skip(_)) => false,
-                    None => true,
+                    Some(Step::Fail) | None => true,
                 };
                 if is_over {
                     self.drop_upstream(upstream);
@@ -147,12 +147,7 @@ impl Agent {
                     serving.rest_by = now.mono.after_coarse(head_limit);
                     self.arm_worker(key);
                 }
-                if end.is_some() {
-                    self.drop_upstream(upstream);
-                    let closed = Closed { why: Why::Failed, written: true };
-                    self.upstream_lost(key, upstream, closed, now);
-                }
-                return Step::Wait;
+                return if end.is_some() { Step::Fail } else { Step::Wait };
             }
             Err(violation) => {
                 self.note_unread(key, violation, now);

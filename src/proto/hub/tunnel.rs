@@ -494,11 +494,7 @@ impl Hub {
         let head = match exchange.messages.find_head(input, &mut storage) {
             Ok(Some(head)) => head,
             Ok(None) => {
-                if end.is_some() {
-                    self.commands.push(Command::Close(key.into(), Close::Now));
-                    self.tunnel_lost(key, true, "it closed the connection", now);
-                }
-                return Step::Wait;
+                return if end.is_some() { Step::Fail } else { Step::Wait };
             }
             Err(violation) => {
                 self.fail(exchange_key, violation.into(), now);

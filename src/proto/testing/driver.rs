@@ -215,7 +215,9 @@ impl<C: Core> Driver<C> {
             match wires.read_at_most(conn.wire, BUFFER - conn.input.len()) {
                 Ok(bytes) => conn.input.extend(bytes),
                 Err(Blocked::Yet) => return,
-                Err(Blocked::For(Ended::Fin)) => conn.end = Some(End::Clean),
+                Err(Blocked::For(Ended::Fin)) => {
+                    conn.end = Some(if conn.write_failed { End::Cut } else { End::Clean })
+                }
                 Err(Blocked::For(Ended::Reset)) => return self.fail(key, Why::Failed, wires, now),
             }
             if !self.show(key, wires, now) && self.conns.get(&key).is_none_or(|conn| conn.end.is_some()) {
@@ -230,11 +232,16 @@ impl<C: Core> Driver<C> {
         let Some(conn) = self.conns.get_mut(&key) else { return false };
         let (input, end, mut at) = (core::mem::take(&mut conn.input), conn.end, 0);
         let (mut passed, mut out) = (Vec::new(), Vec::new());
+        let mut has_failed = false;
         loop {
             let step = self.core.handle_input(key, &input[at..], end, &mut out, now);
             passed.append(&mut out);
             match step {
                 Step::Wait => break,
+                Step::Fail => {
+                    has_failed = true;
+                    break;
+                }
                 Step::Skip(n) => at += n,
                 Step::Pass(n) => {
                     passed.extend(&input[at..at + n]);
@@ -249,16 +256,28 @@ impl<C: Core> Driver<C> {
             conn.input = input[at..].to_vec();
         }
         self.obey(wires, now);
-        progress
+        if has_failed {
+            self.fail(key, Why::Failed, wires, now);
+        }
+        progress || has_failed
     }
 
-    /// Moves a lump of bytes to the peer without showing it.
+    /// Moves a lump of bytes to the peer without showing it. False if there is none, and the connection is read as usual.
     fn splice(&mut self, key: Key, wires: &mut Wires, now: Now) -> bool {
         let most = usize::try_from(self.core.unseen(key)).unwrap_or(usize::MAX).min(BUFFER);
         let Some(conn) = self.conns.get(&key).filter(|conn| most > 0 && conn.peer.is_some()) else {
             return false;
         };
-        let Ok(bytes) = wires.read_at_most(conn.wire, most) else { return false };
+        let bytes = match wires.read_at_most(conn.wire, most) {
+            Ok(bytes) => bytes,
+            // The end: reading tells it once more.
+            Err(Blocked::Yet | Blocked::For(Ended::Fin)) => return false,
+            // The error is told once, and this was the time.
+            Err(Blocked::For(Ended::Reset)) => {
+                self.fail(key, Why::Failed, wires, now);
+                return true;
+            }
+        };
         let mut lump = Vec::new();
         let after = self.core.handle_unseen(key, bytes.len() as u64, &mut lump, now);
         lump.extend(bytes);
@@ -278,14 +297,19 @@ impl<C: Core> Driver<C> {
                 return;
             }
         };
-        let Some(peer) = self.conns.get_mut(&to) else { return };
+        let Some(peer) = self.conns.get_mut(&to).filter(|peer| !peer.write_failed) else { return };
+        let taken = if peer.output.is_empty() { wires.write(peer.wire, bytes) } else { Err(Blocked::Yet) };
+        let n = match taken {
+            Ok(n) => n,
+            Err(Blocked::Yet) => 0,
+            Err(Blocked::For(_)) => return self.write_failed(to, wires, now),
+        };
+        // What was not taken may be written at any time from now on.
         if let Some(Peer::Responder { written, .. }) = &mut peer.peer {
             *written = true;
         }
-        if !peer.write_failed {
-            peer.output.extend(bytes);
-            self.flush(to, wires, now);
-        }
+        peer.output.extend(&bytes[n..]);
+        self.flush(to, wires, now);
     }
 
     fn flush(&mut self, key: Key, wires: &mut Wires, now: Now) {

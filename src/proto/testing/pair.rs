@@ -70,6 +70,8 @@ struct RawEnd {
     finish: bool,
     received: Vec<u8>,
     ended: Option<Ended>,
+    /// A write was told of a reset, so that reading finds a mere end.
+    is_reset: bool,
     /// How many more bytes it reads.
     appetite: usize,
     closed: bool,
@@ -350,6 +352,12 @@ impl Pair {
         self.settle();
     }
 
+    /// As [`Pair::reset`], but it arrives only when the other side writes next: that write is told of it, and nobody was before.
+    pub(crate) fn reset_at_write(&mut self, raw: Raw) {
+        self.raws[raw.0].closed = true;
+        self.wires.reset_at_write(self.raws[raw.0].wire);
+    }
+
     /// Reads this many bytes more and no others.
     pub(crate) fn reads_only(&mut self, raw: Raw, bytes: usize) {
         self.raws[raw.0].appetite = bytes;
@@ -439,6 +447,7 @@ impl Pair {
             finish: false,
             received: Vec::new(),
             ended: None,
+            is_reset: false,
             appetite: usize::MAX,
             closed: false,
         });
@@ -499,7 +508,10 @@ impl RawEnd {
             match wires.write(self.wire, &self.to_send) {
                 Ok(n) => drop(self.to_send.drain(..n)),
                 Err(Blocked::Yet) => break,
-                Err(Blocked::For(_)) => self.to_send.clear(),
+                Err(Blocked::For(_)) => {
+                    self.is_reset = true;
+                    self.to_send.clear();
+                }
             }
         }
         if self.finish && self.to_send.is_empty() {
@@ -513,7 +525,9 @@ impl RawEnd {
                     self.received.extend(bytes);
                 }
                 Err(Blocked::Yet) => break,
-                Err(Blocked::For(ended)) => self.ended = Some(ended),
+                Err(Blocked::For(ended)) => {
+                    self.ended = Some(if self.is_reset { Ended::Reset } else { ended });
+                }
             }
         }
     }

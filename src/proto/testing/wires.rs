@@ -46,6 +46,10 @@ struct Side {
     closed: bool,
     /// The other end has reset the connection.
     reset: bool,
+    /// The other end resets the connection when this one writes next, before anything is taken.
+    reset_at_write: bool,
+    /// A read or write was told so. Reading gives the end from then on: the kernel tells an error once.
+    is_told: bool,
 }
 
 impl Wires {
@@ -75,7 +79,8 @@ impl Wires {
     }
 
     pub(crate) fn read_at_most(&mut self, end: WireEnd, most: usize) -> Result<Vec<u8>, Blocked> {
-        let (grain, reset) = (self.grain, self.own(end).reset);
+        let (grain, own) = (self.grain, self.own(end));
+        let reset = own.reset && !own.is_told;
         let other = self.other(end);
         let n = other.sent.len().min(grain).min(most);
         if n > 0 {
@@ -84,7 +89,10 @@ impl Wires {
             return Ok(bytes);
         }
         match (reset, other.fin) {
-            (true, _) => Err(Blocked::For(Ended::Reset)),
+            (true, _) => {
+                self.own(end).is_told = true;
+                Err(Blocked::For(Ended::Reset))
+            }
             (false, true) => Err(Blocked::For(Ended::Fin)),
             (false, false) => Err(Blocked::Yet),
         }
@@ -92,7 +100,11 @@ impl Wires {
 
     /// Sends what there is room for. An end that is closed takes everything and answers with a reset, once.
     pub(crate) fn write(&mut self, end: WireEnd, bytes: &[u8]) -> Result<usize, Blocked> {
+        if core::mem::take(&mut self.own(end).reset_at_write) {
+            self.reset(WireEnd { side: 1 - end.side, ..end });
+        }
         if self.own(end).reset {
+            self.own(end).is_told = true;
             return Err(Blocked::For(Ended::Reset));
         }
         if self.other(end).closed {
@@ -134,6 +146,11 @@ impl Wires {
         let own = self.own(end);
         (own.fin, own.closed) = (true, true);
         self.other(end).reset = true;
+    }
+
+    /// A reset that arrives after the other end has looked for hangups, and before it writes.
+    pub(crate) fn reset_at_write(&mut self, end: WireEnd) {
+        self.other(end).reset_at_write = true;
     }
 
     /// Grows whenever something arrives at this end, an end or a reset included.

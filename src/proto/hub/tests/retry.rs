@@ -243,6 +243,22 @@ fn a_request_of_which_nothing_was_written_goes_elsewhere() {
 }
 
 #[test]
+fn a_request_whose_first_write_fails_goes_elsewhere() {
+    // The kernel tells the write of the reset, and the read that follows finds a mere end.
+    let mut pair = Setup::hub_only().start();
+    let breaking = pair.raw_agent_called(&token(1), "a", 0, None);
+    pair.reset_at_write(breaking);
+    let client = pair.client();
+    pair.send(client, POST);
+    // It waits: nobody else is there yet.
+    assert_eq!(pair.hub.core.census().tunnels, 0);
+    assert_eq!(pair.got(client), "");
+    let other = pair.raw_agent_called(&token(1), "b", 0, None);
+    assert_served_by(&mut pair, other, POST, client);
+    pair.assert_quiet(0);
+}
+
+#[test]
 fn nothing_is_sent_again_once_the_application_has_seen_something() {
     for response in [
         EARLY,
