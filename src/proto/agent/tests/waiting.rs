@@ -173,6 +173,57 @@ fn a_request_that_is_cut_short_never_looks_complete() {
 }
 
 #[test]
+fn a_request_whose_chunks_are_malformed_never_looks_complete() {
+    let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    // What is sent, and what of it may pass.
+    let rests = [
+        ("zz\r\n", ""),
+        ("3\r\ndefg", "3\r\ndef"),
+        ("0\r\nno trailer\r\n\r\n", ""),
+        ("00\r\nA: b\r\nno trailer\r\n\r\n", ""),
+    ];
+    Setup::default().in_every_way(|setup| {
+        for (rest, good) in rests {
+            for answered in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"] {
+                let (mut pair, hub) = joined(setup.clone());
+                pair.send(hub, head);
+                let upstream = pair.upstream();
+                assert!(pair.got(upstream).ends_with("\r\n\r\n3\r\nabc\r\n"));
+                pair.send(upstream, answered);
+                pair.send(hub, rest);
+                let got = pair.got(upstream);
+                assert!(good.starts_with(&got), "{got:?} follows of {rest:?}");
+                assert!(pair.ended(upstream).is_some() && pair.ended(hub).is_some(), "after {rest:?}");
+                joins_again(&mut pair, "?1");
+            }
+            // All of it at once: there may be no connection to the upstream yet.
+            let (mut pair, hub) = joined(setup.clone());
+            pair.send(hub, format!("{head}{rest}"));
+            while pair.arrivals_of(Target::Upstream(0)) > 0 {
+                let upstream = pair.upstream();
+                let got = pair.got(upstream);
+                assert!(!got.contains("\r\n0"), "{got:?} of {rest:?}");
+                assert!(pair.ended(upstream).is_some(), "after {rest:?}");
+            }
+            assert!(pair.ended(hub).is_some(), "after {rest:?}");
+        }
+    });
+}
+
+#[test]
+fn a_request_whose_first_write_to_a_kept_connection_fails_gets_a_new_one() {
+    let (mut pair, hub, upstream) = serving(Setup::default(), GET);
+    pair.send(upstream, OK);
+    pair.got(hub);
+    pair.reset_at_write(upstream);
+    pair.send(hub, POST);
+    let other = pair.upstream();
+    assert!(pair.got(other).starts_with("POST /"));
+    pair.send(other, OK);
+    assert_eq!(pair.got(hub), OK);
+}
+
+#[test]
 fn a_request_that_waits_for_a_probe_is_refused_when_it_fails() {
     let setup = Setup::default().agent(|agent| agent.health_path = Some("/health".to_owned()));
     let mut pair = setup.start();
