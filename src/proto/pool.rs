@@ -23,6 +23,7 @@ use super::presence::Presence;
 use super::revocation::Revocations;
 use super::table::more_room;
 use super::timer::{Mono, Now};
+use super::tunnel::Trouble;
 use super::turns::{Queue, Turns};
 
 /// From a refusal to the time when the agent may have the same request again, if it takes work by then. An agent that refuses and joins
@@ -128,15 +129,6 @@ pub struct Joining<'a> {
     pub scope_paths: &'a [String],
     /// How many tunnels the token may have.
     pub max_workers: Option<u32>,
-}
-
-/// Why an agent takes no work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trouble<'a> {
-    /// In the agent's words.
-    pub reason: &'a str,
-    /// Whether its upstream answers, and will be ready before long.
-    pub is_loading: bool,
 }
 
 /// The answer to [`Pool::join`].

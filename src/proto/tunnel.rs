@@ -32,6 +32,8 @@ const AGENT_TOKEN: &str = "Slime-Agent-Token";
 const WORKER: &str = "Slime-Worker";
 const READY: &str = "Slime-Ready";
 const REASON: &str = "Slime-Reason";
+/// Beside the reason why an agent takes no work: its upstream answers, and is not ready yet.
+const LOADING: &str = "Slime-Loading";
 /// A sign of life, or in the answer to the handshake the pace of those signs.
 const HEARTBEAT: &str = "Slime-Heartbeat";
 const REFUSED: &str = "Slime-Refused";
@@ -52,6 +54,35 @@ pub const TOKEN_EXPIRED: &str = "the agent token has expired; make a new one wit
 /// As [`TOKEN_EXPIRED`].
 pub const TOKEN_REVOKED: &str = "the agent token was revoked; make a new one with 'slime hub register'";
 
+/// Why an agent takes no work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble<'a> {
+    /// In the agent's words.
+    pub reason: &'a str,
+    /// Whether its upstream answers, and will be ready before long.
+    pub is_loading: bool,
+}
+
+impl<'a> Trouble<'a> {
+    /// It is not known that the upstream will be ready before long.
+    pub const fn new(reason: &'a str) -> Self {
+        Self { reason, is_loading: false }
+    }
+
+    /// The upstream answers, and is not ready yet.
+    pub const fn loading(reason: &'a str) -> Self {
+        Self { reason, is_loading: true }
+    }
+
+    /// What a head says of it, where this field holds the reason.
+    fn read(reason: Option<&'a [u8]>, loading: Option<&[u8]>) -> Self {
+        Self {
+            reason: reason.and_then(text).unwrap_or("no reason given"),
+            is_loading: loading == Some(b"?1"),
+        }
+    }
+}
+
 /// What an agent says to open a tunnel. It holds the token, so it is never printed.
 pub struct Hello<'a> {
     /// The agent's token, sealed.
@@ -61,7 +92,7 @@ pub struct Hello<'a> {
     /// Which of its workers this tunnel is for.
     pub worker: u32,
     /// Why it takes no work, if it takes none.
-    pub withdrawn: Option<&'a str>,
+    pub withdrawn: Option<Trouble<'a>>,
 }
 
 impl<'a> Hello<'a> {
@@ -96,7 +127,11 @@ impl<'a> Hello<'a> {
         ] {
             out.extend_from_slice(part.as_bytes());
         }
-        for (name, value) in [(REASON, self.withdrawn), ("Authorization", authorization)] {
+        for (name, value) in [
+            (REASON, self.withdrawn.map(|trouble| trouble.reason)),
+            (LOADING, self.withdrawn.filter(|trouble| trouble.is_loading).map(|_| "?1")),
+            ("Authorization", authorization),
+        ] {
             if let Some(value) = value {
                 for part in [name, ": ", value, "\r\n"] {
                     out.extend_from_slice(part.as_bytes());
@@ -131,7 +166,7 @@ impl<'a> Hello<'a> {
         let worker = head.field(WORKER).and_then(text).and_then(number);
         let withdrawn = match head.field(READY) {
             Some(b"?1") => None,
-            Some(b"?0") => Some(head.field(REASON).and_then(text).unwrap_or("no reason given")),
+            Some(b"?0") => Some(Trouble::read(head.field(REASON), head.field(LOADING))),
             Some(_) | None => return Err(bad("the handshake's Slime-Ready is neither ?0 nor ?1")),
         };
         Ok(Self {
@@ -268,12 +303,18 @@ pub fn write_farewell(reason: CloseReason) -> Vec<u8> {
 
 /// Writes an agent's refusal: of a request of which its upstream has seen nothing, or, unasked on an idle tunnel, of all that come.
 /// With `close` the tunnel takes nothing more.
-pub fn write_refusal(reason: &str, close: bool) -> Vec<u8> {
+pub fn write_refusal(trouble: Trouble<'_>, close: bool) -> Vec<u8> {
+    let Trouble { reason, is_loading } = trouble;
     let connection = if close { "Connection: close\r\n" } else { "" };
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n{connection}{REFUSED}: {reason}\r\n\r\n"
-    )
-    .into_bytes()
+    let mut text = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n{connection}{REFUSED}: {reason}\r\n"
+    );
+    if is_loading {
+        text.push_str(LOADING);
+        text.push_str(": ?1\r\n");
+    }
+    text.push_str("\r\n");
+    text.into_bytes()
 }
 
 /// What a response on a tunnel means beside what it says to the application.
@@ -284,7 +325,7 @@ pub enum Note<'a> {
     /// A sign of life: the answer to [`PING`], or [`WORKING`].
     Alive,
     /// The agent refuses, for this reason.
-    Refused(&'a str),
+    Refused(Trouble<'a>),
 }
 
 impl<'a> Note<'a> {
@@ -293,7 +334,7 @@ impl<'a> Note<'a> {
         match head.status {
             102 | 204 if head.field(HEARTBEAT).is_some() => Self::Alive,
             503 => match head.field(REFUSED) {
-                Some(reason) => Self::Refused(text(reason).unwrap_or("no reason given")),
+                Some(reason) => Self::Refused(Trouble::read(Some(reason), head.field(LOADING))),
                 None => Self::None,
             },
             _ => Self::None,

@@ -293,6 +293,32 @@ fn a_health_path_says_when_the_upstream_is_well() {
 }
 
 #[test]
+fn a_request_waits_for_an_upstream_that_is_loading_beyond_the_grace() {
+    let is_well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let probes = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let upstream = Server::start({
+        let (is_well, probes) = (std::sync::Arc::clone(&is_well), std::sync::Arc::clone(&probes));
+        move |request: crate::harness::Request| {
+            let is_probe = request.uri().path() == "/health";
+            let is_well = is_well.load(std::sync::atomic::Ordering::SeqCst);
+            probes.fetch_add(usize::from(is_probe), std::sync::atomic::Ordering::SeqCst);
+            async move { if is_well { reply(200, "well") } else { reply(503, "loading") } }
+        }
+    });
+    let hub = Hub::start(&["--startup-grace", "0", "--agent-grace", "200ms"]);
+    let _agent = hub.agent(&upstream.url(), &["--health-path", "/health"]);
+    hub.wait_line("but takes no work: its health path answered 503");
+    let mut client = hub.client_sending(POST);
+    // There is a second between two probes, so the grace is over by far.
+    let before = probes.load(std::sync::atomic::Ordering::SeqCst);
+    wait_until("four probes", DEADLINE, || probes.load(std::sync::atomic::Ordering::SeqCst) >= before + 4);
+    assert!(client.is_silent());
+    is_well.store(true, std::sync::atomic::Ordering::SeqCst);
+    let response = client.response();
+    assert_eq!((response.status(), response.text().as_str()), (200, "well"));
+}
+
+#[test]
 fn a_dead_upstream_does_not_swallow_requests_while_a_healthy_one_is_busy() {
     let hub = Hub::start(&[]);
     let healthy = Server::start(async |_| {

@@ -1,6 +1,6 @@
 //! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after every turn.
 
-use super::{Agent, TunnelOf, UpstreamOf, Worker, WorkerState};
+use super::{Agent, Said, TunnelOf, UpstreamOf, Worker, WorkerState};
 use crate::proto::key::{TunnelKey, UpstreamKey};
 use crate::proto::timer::Mono;
 
@@ -41,6 +41,9 @@ impl Agent {
         if let Some(index) = (0..count).find(|index| places(*index) > self.config.workers) {
             return Some(format!("requests and probes at upstream {index} are more than its workers"));
         }
+        if let Some((key, _)) = self.workers.iter().find(|(_, worker)| !self.is_true_to_hub(worker)) {
+            return Some(format!("{} has told the hub what is no longer so", self.describe(key)));
+        }
         if let Some((key, _)) = self.workers.iter().find(|(_, worker)| !self.is_limited(worker)) {
             return Some(format!("{} waits without a limit: {:?}", self.describe(key), self.census()));
         }
@@ -51,6 +54,12 @@ impl Agent {
         }
         let is_armed = self.workers.iter().all(|(_, worker)| worker.armed.covers(worker.deadline()));
         (!is_armed).then(|| format!("a deadline of an agent has no wake-up: {:?}", self.census()))
+    }
+
+    /// Whether a worker that is idle at the hub has told it of its upstream what is known.
+    fn is_true_to_hub(&self, worker: &Worker) -> bool {
+        let WorkerState::Joined { said, .. } = worker.state else { return true };
+        said == Said::of(self.health_of(worker.upstream).and_then(super::Health::trouble))
     }
 
     /// Whether somebody sees to it that a worker's state ends. Either it has a deadline, or it is one of those that the table in the

@@ -12,7 +12,7 @@ use crate::proto::http1::reply::{self, Reply};
 use crate::proto::key::{UpstreamKey, WorkerKey};
 use crate::proto::seam::{Close, Closed, Command};
 use crate::proto::timer::{Mono, Now};
-use crate::proto::tunnel::{WORKING, write_refusal};
+use crate::proto::tunnel::{Trouble, WORKING, write_refusal};
 
 const SLOW_HEAD: Violation =
     Violation::new(502, "the upstream did not complete the head of its response in time");
@@ -161,15 +161,15 @@ impl Agent {
     /// No connection could be made. A refusal promises that the upstream has seen nothing of the request.
     fn not_reached(&mut self, key: WorkerKey, index: u16, seen: bool, why: &'static str, now: Now) {
         if seen {
-            self.upstream_is_down(index, why, now);
+            self.upstream_is_down(index, Trouble::new(why), now);
             self.fail(key, BROKE, now);
         } else {
-            self.refuse(key, index, why, now);
+            self.refuse(key, index, Trouble::new(why), now);
         }
     }
 
     /// Nothing was sent to the upstream: the hub may send the request elsewhere. The worker withdraws.
-    pub(super) fn refuse(&mut self, key: WorkerKey, index: u16, why: &'static str, now: Now) {
+    pub(super) fn refuse(&mut self, key: WorkerKey, index: u16, why: Trouble<'static>, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         let tunnel = serving.tunnel;
         self.commands.push(Command::DropHeld(tunnel.into()));

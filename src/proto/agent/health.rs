@@ -20,6 +20,7 @@ use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
 use crate::proto::key::UpstreamKey;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Unreachable, Why};
 use crate::proto::timer::{Armed, Mono, Now};
+use crate::proto::tunnel::Trouble;
 
 /// From one look at an upstream that is down to the next.
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ pub(super) struct Health {
 enum Verdict {
     Unknown,
     Up,
-    Down(&'static str),
+    Down(Trouble<'static>),
 }
 
 enum Probe {
@@ -59,9 +60,9 @@ impl Health {
     }
 
     /// Why the upstream takes no requests, if it takes none.
-    pub(super) fn trouble(&self) -> Option<&'static str> {
+    pub(super) fn trouble(&self) -> Option<Trouble<'static>> {
         match self.verdict {
-            Verdict::Unknown => Some("starting"),
+            Verdict::Unknown => Some(Trouble::new("starting")),
             Verdict::Up => None,
             Verdict::Down(why) => Some(why),
         }
@@ -86,7 +87,7 @@ impl Agent {
                 Probe::Due(at) if at <= now.mono => self.begin_probe(index, now),
                 Probe::Running { connection, until, .. } if until <= now.mono => {
                     self.drop_upstream(connection);
-                    self.probe_failed(index, "it does not answer", now);
+                    self.probe_failed(index, Trouble::new("it does not answer"), now);
                 }
                 Probe::Due(_) | Probe::Running { .. } => {}
             }
@@ -212,27 +213,33 @@ impl Agent {
         Step::Wait
     }
 
-    pub(super) fn probe_failed(&mut self, index: u16, why: &'static str, now: Now) {
+    pub(super) fn probe_failed(&mut self, index: u16, why: Trouble<'static>, now: Now) {
         self.set_probe(index, Probe::Due(now.mono.after(PROBE_PAUSE)));
         self.upstream_is_down(index, why, now);
         self.refuse_after_probe(index, why, now);
     }
 
     /// A request showed that the upstream cannot be reached, or a probe did.
-    pub(super) fn upstream_is_down(&mut self, index: u16, why: &'static str, now: Now) {
+    pub(super) fn upstream_is_down(&mut self, index: u16, why: Trouble<'static>, now: Now) {
         let Some(health) = self.health.get_mut(usize::from(index)) else { return };
         let before = health.verdict;
         health.verdict = Verdict::Down(why);
         if let Probe::Due(at) = &mut health.probe {
             *at = (*at).min(now.mono.after(PROBE_PAUSE));
         }
-        if matches!(before, Verdict::Down(_)) {
-            return;
+        match before {
+            Verdict::Down(before) if before.is_loading == why.is_loading => return,
+            // The log has it that the upstream cannot be used, but the hub has to hear whether it is worth waiting for.
+            Verdict::Down(_) => {}
+            Verdict::Unknown | Verdict::Up => {
+                let authority = self.authority(index).to_owned();
+                let reason = why.reason;
+                let line =
+                    format_args!("upstream {authority} cannot be used: {reason}; trying again every second");
+                self.notices.change(Level::Warn, &[], line);
+            }
         }
-        let authority = self.authority(index).to_owned();
-        let line = format_args!("upstream {authority} cannot be used: {why}; trying again every second");
-        self.notices.change(Level::Warn, &[], line);
-        self.join_anew(index, why, now);
+        self.join_anew(index, now);
     }
 
     fn upstream_is_up(&mut self, index: u16, now: Now) {
@@ -244,12 +251,12 @@ impl Agent {
         health.verdict = Verdict::Up;
         match before {
             Verdict::Up => {}
-            Verdict::Unknown => self.join_anew(index, "", now),
+            Verdict::Unknown => self.join_anew(index, now),
             Verdict::Down(_) => {
                 let authority = self.authority(index).to_owned();
                 let line = format_args!("upstream {authority} can be used again");
                 self.notices.change(Level::Info, &[], line);
-                self.join_anew(index, "", now);
+                self.join_anew(index, now);
             }
         }
         self.resume_after_probe(index, now);
@@ -266,8 +273,8 @@ impl Agent {
     }
 }
 
-/// What the health path answered, in words.
-fn ill(status: u16) -> &'static str {
+/// What the health path answered. An upstream that answers in HTTP is not ready yet; nothing is known of any other one.
+fn ill(status: u16) -> Trouble<'static> {
     macro_rules! answered {
         ($($status:literal)*) => {
             match status {
@@ -277,7 +284,8 @@ fn ill(status: u16) -> &'static str {
             }
         };
     }
-    answered!(500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599)
+    let reason = answered!(500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599);
+    Trouble { reason, is_loading: status >= 500 }
 }
 
 /// Why a connection could not be made, or ended.

@@ -3,7 +3,7 @@
 use log::{Level, debug};
 
 use super::serve::{Leg, Serving};
-use super::{Agent, Tunnel, TunnelOf, UpstreamOf, WorkerState};
+use super::{Agent, Said, Tunnel, TunnelOf, UpstreamOf, WorkerState};
 use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
@@ -97,7 +97,7 @@ impl Agent {
         );
         self.commands.push(Command::Send { key: tunnel.into(), bytes });
         worker.state =
-            WorkerState::Joining { tunnel, until, scan: HeadScan::default(), ready: trouble.is_none() };
+            WorkerState::Joining { tunnel, until, scan: HeadScan::default(), said: Said::of(trouble) };
     }
 
     /// What the proxy answers to CONNECT (RFC 9110 section 9.3.6).
@@ -155,8 +155,8 @@ impl Agent {
         now: Now,
     ) -> Step {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
-        let WorkerState::Joining { scan, ready, .. } = &mut worker.state else { return Step::Wait };
-        let ready = *ready;
+        let WorkerState::Joining { scan, said, .. } = &mut worker.state else { return Step::Wait };
+        let said = *said;
         let (welcome, status, length) = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
             Ok(Some(head)) => (Welcome::parse(&head), head.status, head.length),
             Ok(None) if end.is_none() => return Step::Wait,
@@ -178,7 +178,7 @@ impl Agent {
                     heard_by,
                     since: now.mono,
                     scan: HeadScan::on_tunnel(),
-                    ready,
+                    said,
                 };
                 self.note_joined(key);
                 self.arm_worker(key);

@@ -4,13 +4,16 @@ use core::time::Duration;
 
 use log::{Level, debug};
 
-use super::{Agent, Tunnel, TunnelOf, WorkerState};
+use super::health::Health;
+use super::{Agent, DRAINING, Said, Tunnel, TunnelOf, WorkerState};
 use crate::config::Limits;
 use crate::proto::http1::head::{RequestHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
-use crate::proto::tunnel::{Ask, CloseReason, IN_BETWEEN, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, write_refusal};
+use crate::proto::tunnel::{
+    Ask, CloseReason, IN_BETWEEN, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, Trouble, write_refusal,
+};
 
 /// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment, the hub would have to keep a
 /// place for each before the first of them has said a word.
@@ -279,7 +282,8 @@ impl Agent {
     }
 
     /// The upstream's state changed: idle tunnels go, and come back saying so.
-    pub(super) fn join_anew(&mut self, upstream: u16, why: &str, now: Now) {
+    pub(super) fn join_anew(&mut self, upstream: u16, now: Now) {
+        let trouble = self.health_of(upstream).and_then(Health::trouble);
         let of_it: Vec<WorkerKey> = self
             .workers
             .iter()
@@ -294,8 +298,12 @@ impl Agent {
                     self.dial_in_turn(key, begun, now);
                     begun += 1;
                 }
-                WorkerState::Joined { ready: true, .. } => self.withdraw(key, why, now),
-                WorkerState::Joined { ready: false, tunnel, .. } => {
+                WorkerState::Joined { said: Said::Ready, .. } => {
+                    if let Some(trouble) = trouble {
+                        self.withdraw(key, trouble, now);
+                    }
+                }
+                WorkerState::Joined { said: Said::Loading | Said::Down, tunnel, .. } => {
                     let tunnel = *tunnel;
                     self.drop_tunnel(tunnel);
                     self.dial_in_turn(key, begun, now);
@@ -332,24 +340,27 @@ impl Agent {
     /// A worker has come to rest on its tunnel. If what it told the hub of its upstream is no longer true, it joins anew.
     pub(super) fn check_readiness(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
-        let trouble = self.health_of(worker.upstream).and_then(|health| health.trouble());
-        let WorkerState::Joined { ready, tunnel, .. } = worker.state else { return };
+        let trouble = self.health_of(worker.upstream).and_then(Health::trouble);
+        let WorkerState::Joined { said, tunnel, .. } = worker.state else { return };
         if self.draining.is_some() {
-            self.withdraw(key, "draining", now);
-        } else if ready && let Some(why) = trouble {
-            self.withdraw(key, why, now);
-        } else if !ready && trouble.is_none() {
-            self.drop_tunnel(tunnel);
-            self.redial(key, now);
+            self.withdraw(key, DRAINING, now);
+        } else if said != Said::of(trouble) {
+            match (said, trouble) {
+                (Said::Ready, Some(trouble)) => self.withdraw(key, trouble, now),
+                (Said::Ready | Said::Loading | Said::Down, _) => {
+                    self.drop_tunnel(tunnel);
+                    self.redial(key, now);
+                }
+            }
         }
     }
 
     /// Takes a worker out of the hub's pool, without a race: it starts nothing more, and the hub closes the tunnel.
-    pub(super) fn withdraw(&mut self, key: WorkerKey, why: &str, now: Now) {
+    pub(super) fn withdraw(&mut self, key: WorkerKey, why: Trouble<'_>, now: Now) {
         let Limits { linger, stall, .. } = self.config.limits;
         let Some(worker) = self.workers.get_mut(key) else { return };
         match worker.state {
-            WorkerState::Joined { tunnel, ready: true, heard_by, .. } => {
+            WorkerState::Joined { tunnel, said: Said::Ready, heard_by, .. } => {
                 // The hub has not been heard of since a response: it closes when the application has taken all of that.
                 let served = heard_by == Mono::NEVER;
                 let limit = if served { stall * IN_BETWEEN } else { linger };
@@ -358,7 +369,7 @@ impl Agent {
                 self.arm_worker(key);
             }
             // The hub may have taken it in and sent a request already: it withdraws as soon as it has joined.
-            WorkerState::Joining { ready: true, .. } => {}
+            WorkerState::Joining { said: Said::Ready, .. } => {}
             WorkerState::Joined { tunnel, .. }
             | WorkerState::Joining { tunnel, .. }
             | WorkerState::Passing { tunnel, .. }

@@ -66,8 +66,11 @@ use super::notice::{Count, Notices};
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
-use super::tunnel::IN_BETWEEN;
+use super::tunnel::{IN_BETWEEN, Trouble};
 use crate::config::AgentConfig;
+
+/// Why an agent that ends takes no work.
+const DRAINING: Trouble<'_> = Trouble::new("draining");
 
 /// The agent's half of the core.
 pub struct Agent {
@@ -138,9 +141,9 @@ enum WorkerState {
     /// The proxy on the way to the hub was asked to connect to it.
     Passing { tunnel: TunnelKey, until: Mono, scan: HeadScan },
     /// The handshake is under way.
-    Joining { tunnel: TunnelKey, until: Mono, scan: HeadScan, ready: bool },
+    Joining { tunnel: TunnelKey, until: Mono, scan: HeadScan, said: Said },
     /// The tunnel is idle. The hub must be heard of by then.
-    Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, ready: bool },
+    Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, said: Said },
     /// A request is being served.
     Serving(Box<Serving>),
     /// The worker has withdrawn, and waits for the hub to close the tunnel. A response before that may be on its way.
@@ -153,6 +156,27 @@ enum WorkerState {
     Spare,
     /// The process is ending.
     Stopped,
+}
+
+/// What a worker has told the hub of its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// It takes requests.
+    Ready,
+    /// It takes none, and answers.
+    Loading,
+    /// It takes none.
+    Down,
+}
+
+impl Said {
+    fn of(trouble: Option<Trouble<'_>>) -> Self {
+        match trouble {
+            None => Self::Ready,
+            Some(Trouble { is_loading: true, .. }) => Self::Loading,
+            Some(Trouble { is_loading: false, .. }) => Self::Down,
+        }
+    }
 }
 
 struct Tunnel {
@@ -509,7 +533,9 @@ impl Core for Agent {
         } else if let Some(key) = UpstreamKey::from_key(key) {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_lost(worker, key, reason, now),
-                Some(UpstreamOf::Probe(index)) => self.probe_failed(index, health::describe(reason), now),
+                Some(UpstreamOf::Probe(index)) => {
+                    self.probe_failed(index, Trouble::new(health::describe(reason)), now)
+                }
                 Some(UpstreamOf::Nobody { .. }) | None => {}
             }
         }
@@ -561,7 +587,7 @@ impl Core for Agent {
         });
         let workers: Vec<WorkerKey> = self.workers.iter().map(|(key, _)| key).collect();
         for worker in workers {
-            self.withdraw(worker, "draining", now);
+            self.withdraw(worker, DRAINING, now);
         }
     }
 
@@ -635,7 +661,7 @@ impl Agent {
             UpstreamOf::Probe(index) if is_late => {
                 let index = *index;
                 self.drop_upstream(key);
-                self.probe_failed(index, "it stopped reading", now);
+                self.probe_failed(index, Trouble::new("it stopped reading"), now);
             }
             // What it is still being sent counts as long as it takes any of it.
             UpstreamOf::Nobody { until } if *until <= now.mono && is_sending => {

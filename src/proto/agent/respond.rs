@@ -3,7 +3,7 @@
 use log::Level;
 
 use super::sending::Sending;
-use super::{Agent, Kept, Upstream, UpstreamOf, WorkerState};
+use super::{Agent, Kept, Said, Upstream, UpstreamOf, WorkerState};
 use crate::config::Limits;
 use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
@@ -226,7 +226,7 @@ impl Agent {
             heard_by: Mono::NEVER,
             since: now.mono,
             scan: HeadScan::on_tunnel(),
-            ready: true,
+            said: Said::Ready,
         };
         self.commands.push(Command::Resume(tunnel.into()));
         self.arm_worker(key);

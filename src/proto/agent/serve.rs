@@ -24,7 +24,7 @@ use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream};
 use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step, Target};
 use crate::proto::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{CONTINUE, expects_connect};
+use crate::proto::tunnel::{CONTINUE, Trouble, expects_connect};
 
 /// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a request that could
 /// not be sent again.
@@ -390,7 +390,7 @@ impl Agent {
     }
 
     /// A probe is over, and the upstream cannot be used: requests that waited for it are refused.
-    pub(super) fn refuse_after_probe(&mut self, index: u16, why: &'static str, now: Now) {
+    pub(super) fn refuse_after_probe(&mut self, index: u16, why: Trouble<'static>, now: Now) {
         for key in self.waiting(index) {
             self.refuse(key, index, why, now);
         }

@@ -9,7 +9,7 @@ use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::key::{ClientKey, TunnelKey};
 use crate::proto::notice::Count;
-use crate::proto::pool::{Joining, Member, Trouble};
+use crate::proto::pool::{Joining, Member};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
@@ -121,8 +121,7 @@ impl Hub {
         write_welcome(self.config.limits.heartbeat, &mut bytes);
         self.commands.push(Command::Send { key: tunnel.into(), bytes });
         debug!("agent {} worker {} joined", self.pool.describe(joined.agent), hello.worker);
-        let trouble = hello.withdrawn.map(|reason| Trouble { reason, is_loading: false });
-        self.note_standing(joined.agent, trouble, now);
+        self.note_standing(joined.agent, hello.withdrawn, now);
         if token.expires.is_some() {
             self.look_again_at(self.pool.next_sweep(now));
         }

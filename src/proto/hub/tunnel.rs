@@ -10,10 +10,10 @@ use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
 use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::{AgentSlot, Member, News, Trouble};
+use crate::proto::pool::{AgentSlot, Member, News};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
-use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, write_farewell};
+use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, Trouble, write_farewell};
 
 /// Signs of life that an agent may owe before it is held dead.
 const MOST_UNANSWERED: u8 = 3;
@@ -415,10 +415,10 @@ impl Hub {
                 }
                 Step::Skip(head.length)
             }
-            Note::Refused(reason) => {
-                let why = format!("it withdrew: {}", reason.escape_default());
+            Note::Refused(trouble) => {
+                let why = format!("it withdrew: {}", trouble.reason.escape_default());
                 let agent = member.agent;
-                self.note_standing(agent, Some(Trouble { reason, is_loading: false }), now);
+                self.note_standing(agent, Some(trouble), now);
                 self.drop_tunnel(key, &why, now);
                 Step::Wait
             }
@@ -512,8 +512,8 @@ impl Hub {
                 exchange.messages.await_another_head();
                 return Step::Skip(head.length);
             }
-            Note::Refused(reason) => {
-                let why = format!("it refused: {}", reason.escape_default());
+            Note::Refused(trouble) => {
+                let why = format!("it refused: {}", trouble.reason.escape_default());
                 self.drop_tunnel(key, &why, now);
                 self.refused(exchange_key, agent, now);
                 return Step::Wait;

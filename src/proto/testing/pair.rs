@@ -13,7 +13,7 @@ use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Core, Target, Unreachable};
 use crate::proto::timer::{Mono, Now};
-use crate::proto::tunnel::Hello;
+use crate::proto::tunnel::{Hello, Trouble};
 
 /// When the tests begin, in seconds since 1970.
 pub(crate) const UNIX: u64 = 1_800_000_000;
@@ -262,6 +262,16 @@ impl Pair {
         agent_id: &str,
         worker: u32,
         withdrawn: Option<&str>,
+    ) -> Raw {
+        self.raw_agent_in_trouble(token, agent_id, worker, withdrawn.map(Trouble::new))
+    }
+
+    pub(crate) fn raw_agent_in_trouble(
+        &mut self,
+        token: &AgentToken,
+        agent_id: &str,
+        worker: u32,
+        withdrawn: Option<Trouble<'_>>,
     ) -> Raw {
         let raw = self.client();
         let mut hello = Vec::new();

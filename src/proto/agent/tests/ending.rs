@@ -23,7 +23,8 @@ fn the_end_of_a_response_is_not_thrown_away_however_slowly_it_is_taken() {
                 "draining"
             } else {
                 let now = pair.now;
-                pair.agents[0].core.upstream_is_down(0, "a test says so", now);
+                let trouble = crate::proto::tunnel::Trouble::new("a test says so");
+                pair.agents[0].core.upstream_is_down(0, trouble, now);
                 pair.settle();
                 "a test says so"
             };

@@ -3,6 +3,7 @@
 use super::*;
 use crate::proto::seam::{Target, Unreachable};
 use crate::proto::testing::scenario::{GET, OK};
+use crate::proto::tunnel::Trouble;
 
 const POST: &str = "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab";
 
@@ -11,6 +12,10 @@ fn with_path() -> Setup {
 }
 
 const PROBE: &str = "GET /health HTTP/1.1\r\nHost: up.test\r\nConnection: close\r\n\r\n";
+
+/// What an agent says whose health path has answered 503.
+const LOADING: &str = "?0\r\nSlime-Reason: its health path answered 503\r\nSlime-Loading: ?1";
+const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\n\r\n";
 
 /// Takes a probe and answers it.
 fn answer(pair: &mut Pair, response: &str) {
@@ -29,9 +34,9 @@ fn an_agent_joins_once_it_knows() {
     answer(&mut pair, "HTTP/1.1 404 Not Found\r\n\r\n");
     joins_again(&mut pair, "?1");
     for (bad, says) in [
-        ("HTTP/1.1 500 Internal Server Error\r\n\r\n", "its health path answered 500"),
-        ("HTTP/1.1 503 Loading\r\n\r\n", "its health path answered 503"),
-        ("HTTP/1.1 555 Odd\r\n\r\n", "its health path answered with a status above 500"),
+        ("HTTP/1.1 500 Internal Server Error\r\n\r\n", "its health path answered 500\r\nSlime-Loading: ?1"),
+        ("HTTP/1.1 503 Loading\r\n\r\n", "its health path answered 503\r\nSlime-Loading: ?1"),
+        ("HTTP/1.1 555 Odd\r\n\r\n", "its health path answered with a status above 500\r\nSlime-Loading: ?1"),
         ("SSH-2.0-x\r\n\r\n", "its health path does not answer in HTTP"),
     ] {
         let mut pair = with_path().start();
@@ -57,13 +62,84 @@ fn what_comes_before_the_answer_of_a_health_path_is_none() {
         pair.to_hub = Reach::Raw;
         pair.settle();
         answer(&mut pair, &bad);
-        joins_again(&mut pair, "?0\r\nSlime-Reason: its health path answered 503");
+        joins_again(&mut pair, LOADING);
     }
     let mut pair = with_path().start();
     pair.to_hub = Reach::Raw;
     pair.settle();
     answer(&mut pair, &format!("{hints}{hints}HTTP/1.1 204\r\n\r\n"));
     joins_again(&mut pair, "?1");
+}
+
+#[test]
+fn the_hub_hears_whether_an_upstream_that_is_not_ready_answers() {
+    const DOWN: &str = "?0\r\nSlime-Reason: nothing is listening there";
+    let mut pair = with_path().start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, UNAVAILABLE);
+    let mut hub = joins_again(&mut pair, LOADING);
+    for _ in 0..3 {
+        // Another status is no news.
+        for _ in 0..10 {
+            pair.advance(seconds(1));
+            answer(&mut pair, "HTTP/1.1 500 Internal Server Error\r\n\r\n");
+            assert_eq!((pair.ended(hub), pair.arrivals()), (None, 0));
+        }
+        pair.to_upstream = Reach::Fails(Unreachable::Refused);
+        pair.advance(seconds(1));
+        assert!(pair.ended(hub).is_some());
+        hub = joins_again(&mut pair, DOWN);
+        pair.advance(seconds(5));
+        assert_eq!((pair.ended(hub), pair.arrivals()), (None, 0));
+        pair.to_upstream = Reach::Raw;
+        pair.advance(seconds(1));
+        answer(&mut pair, UNAVAILABLE);
+        assert!(pair.ended(hub).is_some());
+        hub = joins_again(&mut pair, LOADING);
+    }
+    // It is so, too, if the upstream is lost while the worker joins.
+    let mut pair = with_path().start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, UNAVAILABLE);
+    let hub = pair.raw_hub();
+    assert_eq!(pair.got(hub), hello(LOADING));
+    pair.to_upstream = Reach::Fails(Unreachable::Refused);
+    pair.advance(seconds(2));
+    assert_eq!((pair.ended(hub), pair.arrivals()), (None, 0));
+    pair.send(hub, WELCOME);
+    assert!(pair.ended(hub).is_some());
+    let hub = joins_again(&mut pair, DOWN);
+    pair.advance(seconds(10));
+    assert_eq!((pair.ended(hub), pair.arrivals()), (None, 0));
+}
+
+#[test]
+fn a_worker_withdraws_from_an_upstream_that_is_loading_and_says_so() {
+    let mut pair = with_path().start();
+    pair.to_hub = Reach::Raw;
+    pair.settle();
+    answer(&mut pair, OK);
+    for is_asked in [false, true] {
+        let hub = joins_again(&mut pair, "?1");
+        pair.advance(seconds(16));
+        let probe = pair.upstream();
+        if is_asked {
+            // It waits for the probe.
+            pair.send(hub, POST);
+        }
+        pair.send(probe, UNAVAILABLE);
+        assert_eq!(
+            pair.got(hub),
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\
+             Slime-Refused: its health path answered 503\r\nSlime-Loading: ?1\r\n\r\n"
+        );
+        pair.close(hub);
+        joins_again(&mut pair, LOADING);
+        pair.advance(seconds(1));
+        answer(&mut pair, OK);
+    }
 }
 
 #[test]
@@ -199,7 +275,7 @@ fn no_probe_runs_beside_the_job_of_the_only_worker() {
     pair.send(hub, GET);
     let job = pair.upstream();
     assert!(pair.got(job).starts_with("GET /x "));
-    pair.agents[0].core.upstream_is_down(0, "a test says so", pair.now);
+    pair.agents[0].core.upstream_is_down(0, Trouble::new("a test says so"), pair.now);
     for _ in 0..120 {
         pair.advance(Duration::from_millis(500));
         assert_eq!(pair.arrivals_of(Target::Upstream(0)), 0, "a probe beside the job");

@@ -237,6 +237,6 @@ fn a_request_that_waits_for_a_probe_is_refused_when_it_fails() {
     pair.send(hub, POST);
     pair.send(probe, "HTTP/1.1 503 Service Unavailable\r\n\r\n");
     let got = pair.got(hub);
-    assert!(got.ends_with(&refusal("its health path answered 503")), "{got}");
+    assert!(got.ends_with(&refusal("its health path answered 503\r\nSlime-Loading: ?1")), "{got}");
     assert_eq!(pair.arrivals_of(Target::Upstream(0)), 0);
 }

@@ -6,6 +6,7 @@ use crate::proto::revocation::Revocations;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::{UNIX, token};
 use crate::proto::testing::scenario::*;
+use crate::proto::tunnel::{PONG, Trouble, write_refusal};
 
 const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: down\r\n\r\n";
 const SIGN: &str = "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
@@ -70,6 +71,80 @@ fn nobody_waits_longer_than_the_grace_for_agents_that_are_gone() {
             assert_eq!(pair.got(patient), WAS_OK);
             pair.assert_quiet(0);
         }
+    }
+}
+
+const LOADING: Trouble<'_> = Trouble::loading("its health path answered 503");
+
+/// A withdrawn agent stays for so many heartbeats.
+fn stays(pair: &mut Pair, agent: Raw, heartbeats: u32) {
+    for _ in 0..heartbeats {
+        pair.advance(seconds(15) + COARSE);
+        assert!(pair.got(agent).contains("Slime-Heartbeat"));
+        pair.send(agent, PONG);
+    }
+}
+
+/// A hub with an agent that was ready, and whose upstream is loading now.
+fn with_loading_agent(first: Option<&str>) -> (Pair, Option<Raw>, Raw) {
+    let mut pair = Setup::hub_only().start();
+    let agent = pair.raw_agent(&token(1), 0);
+    let victim = first.map(|request| ask(&mut pair, request));
+    pair.send(agent, write_refusal(LOADING, true));
+    let loading = pair.raw_agent_in_trouble(&token(1), "a", 0, Some(LOADING));
+    (pair, victim, loading)
+}
+
+#[test]
+fn an_agent_whose_upstream_is_loading_is_waited_for_however_long() {
+    for first in [None, Some(POST)] {
+        let (mut pair, victim, loading) = with_loading_agent(first);
+        let early = ask(&mut pair, POST);
+        stays(&mut pair, loading, 20);
+        let late = ask(&mut pair, POST);
+        stays(&mut pair, loading, 2);
+        let waiting: Vec<Raw> = victim.into_iter().chain([early, late]).collect();
+        assert_eq!(pair.hub.core.census().queued, waiting.len());
+        let ready = pair.raw_agent(&token(1), 0);
+        for client in waiting {
+            assert!(pair.got(ready).contains("POST /x "));
+            pair.send(ready, OK);
+            assert_eq!(pair.got(client), WAS_OK);
+        }
+        pair.assert_quiet(0);
+    }
+}
+
+#[test]
+fn an_agent_whose_upstream_is_loading_has_the_grace_once_it_is_not() {
+    let leaves: [fn(&mut Pair, Raw); 5] = [
+        |pair, _| {
+            pair.raw_agent_in_trouble(&token(1), "a", 0, Some(Trouble::new("nothing is listening there")));
+        },
+        |pair, agent| {
+            pair.close(agent);
+            pair.raw_agent_in_trouble(&token(1), "a", 0, Some(Trouble::new("nothing is listening there")));
+        },
+        // What is said there is not that it is loading.
+        |pair, _| {
+            pair.raw_agent_in_trouble(&token(1), "a", 0, Some(Trouble::new("x\r\nSlime-Loading: ?0")));
+        },
+        Pair::close,
+        |pair, agent| pair.send(agent, write_refusal(Trouble::new("draining"), true)),
+    ];
+    for (at, leave) in leaves.into_iter().enumerate() {
+        let (mut pair, _, loading) = with_loading_agent(None);
+        let waiting = ask(&mut pair, POST);
+        stays(&mut pair, loading, 3);
+        leave(&mut pair, loading);
+        pair.advance(seconds(5) - COARSE);
+        assert_eq!((pair.got(waiting).as_str(), pair.ended(waiting)), ("", None), "{at}");
+        pair.advance(2 * COARSE);
+        let detail = if at < 3 { "their upstreams cannot be used" } else { "no agent" };
+        assert_refused(&mut pair, waiting, 503, detail);
+        let late = ask(&mut pair, POST);
+        assert_refused(&mut pair, late, 503, detail);
+        pair.assert_quiet(0);
     }
 }
 
