@@ -20,8 +20,8 @@
 //!   the shell: the shell shows it bytes and events, it answers with steps and commands.
 //!   - [`proto::http1`]: heads, framing, bodies, rewriting. One place derives the framing, everything asks it.
 //!   - [`proto::exchange`]: the joint machine of a request and its responses, the same at hub and agent.
-//!   - [`proto::hub`]: clients, tunnels, admission and dispatch, over [`proto::pool`] (who is free, and whose turn
-//!     it is) and [`proto::queue`] (who waits).
+//!   - [`proto::hub`]: clients, tunnels, admission, held bodies and dispatch, over [`proto::pool`] (who is connected, who is free, and
+//!     whose turn it is), `proto::classes` (which requests the same agents serve) and [`proto::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
 //!   - [`proto::node`]: either of the two, so that the shell is compiled once.
 //!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::agent_token`], [`proto::revocation`]: who may be an agent.
@@ -67,7 +67,9 @@
 //! | held | bytes of a request that are kept until an answer comes, so that it can be sent again |
 //! | permit | one of the `--concurrent` exchanges that may be active at once |
 //! | withdrawn | a connected agent that takes no work |
-//! | bereft | an agent that has just lost its last ready tunnel, and is taken for connected for a while |
+//! | profile | what an agent's token allows: its scopes and scope paths |
+//! | class | the requests that the same profiles serve |
+//! | connected | an agent that has a ready or busy tunnel, or left or withdrew so lately that it is expected back (`--agent-grace`) |
 
 #[cfg(feature = "net")]
 pub mod cli;
