@@ -39,11 +39,12 @@ def upload_cut_short(bed):
     """A client that leaves in the middle of its upload: the upstream never takes the body for complete."""
     upstream = bed.node()
     hub = bed.stack(upstream)
-    for head in [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"]:
+    for head in [b"Content-Length: 4000000", b"Transfer-Encoding: chunked"]:
         of = f"cut_{len(head)}"
         with hub.connect() as connection:
             connection.sendall(b"POST /digest?of=%s HTTP/1.1\r\nHost: h\r\n%s\r\n\r\n" % (of.encode(), head))
-            connection.sendall(b"3E8\r\n" + b"x" * 1000 + b"\r\n" + b"C350\r\n" + b"y" * 50000 + b"\r\n")
+            # More than the hub holds of a body whose length is known, before it takes a worker.
+            connection.sendall(b"3E8\r\n" + b"x" * 1000 + b"\r\n" + b"124F80\r\n" + b"y" * 1_200_000 + b"\r\n")
             upstream.saw(of, "begun")
         upstream.saw(of, "cut", 5)
         equal(json.loads(run(["curl", "-sS", "--max-time", "5", "-d", "abc", f"{hub.url}/digest"]).stdout)["length"], 3)
