@@ -149,8 +149,8 @@ fn check(name: &str, text: &str) -> Vec<String> {
     let stem = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".rs");
     // The log writes to a descriptor, and the demo ends its children by signals: neither is a matter of the loop.
     let logging = matches!(stem, "logging" | "demo");
-    let of_the_system =
-        name.starts_with("src/net/sys") || matches!(stem, "alarm" | "pipes" | "resolve" | "signals" | "unanswered");
+    let of_the_system = name.starts_with("src/net/sys")
+        || matches!(stem, "alarm" | "pipes" | "resolve" | "signals" | "unanswered");
     if logging {
         forbid(&SYSTEM[..1]);
     } else if !of_the_system && !name.starts_with("src/proto/") {

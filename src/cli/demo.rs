@@ -27,7 +27,7 @@ use crate::config::DEFAULT_PORT;
 use crate::net::sys::process::{end_with_parent, terminate};
 
 /// Set for the children: the process that they must not outlive. It is no flag, so it has no place among the flags' names.
-const PARENT: &str = "SLIME_DEMO_PARENT";
+pub(super) const PARENT: &str = "SLIME_DEMO_PARENT";
 /// How long the children have to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
 /// How often, and how many times, the hub is tried until it listens.

@@ -19,6 +19,7 @@ use std::io;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandInfo};
 
+use super::demo::PARENT;
 use super::{Failure, env_file};
 use crate::proto::agent_token::AgentToken;
 
@@ -263,6 +264,7 @@ pub(super) fn note_unknown_variables(
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.to_string_lossy().into_owned())));
     let mut unknown: Vec<String> = environment
         .filter(|(key, value)| key.starts_with(PREFIX) && !is_known(root, key) && !is_injected(key, value))
+        .filter(|(key, _)| key != PARENT)
         .map(|(key, _)| format!("{key} is ignored: no flag has this variable"))
         .collect();
     unknown.sort_unstable();

@@ -27,6 +27,7 @@ fn the_demo_shows_a_request_and_leaves_nothing_behind() {
     for to_all in [false, true] {
         let (mut demo, address) = start(&["--port", "0"]);
         assert!(demo.output().contains("slime hub run") && demo.output().contains("slime agent run"));
+        assert!(!demo.output().contains("is ignored"), "{}", demo.output());
         let mut client = Wire::connect(address);
         client.send(
             "POST /echo HTTP/1.1\r\nHost: h\r\nSlime-Block: 1\r\nContent-Length: 17\r\n\r\nhello from a test",
