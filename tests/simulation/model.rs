@@ -160,6 +160,8 @@ impl Model {
         } else if self.is_slow && outcome == Outcome::Own(502) && self.records[exchange].attempts.is_empty() {
             // The hub may have given it to a tunnel that its agent had given up before the handshake was over: of a connection that
             // it has just accepted the hub does not know yet that the other side has closed.
+        } else if outcome == Outcome::Own(503) && self.may_wait_too_long() {
+            // One worker, and jobs that take longer together than a request waits.
         } else if is_bad && !(self.is_crowded && outcome == Outcome::Nothing) {
             self.violate(exchange, format!("{outcome:?} though nothing went wrong"));
         }
@@ -168,6 +170,11 @@ impl Model {
         if record.outcome.replace(outcome).is_some() {
             self.violate(exchange, "concluded twice");
         }
+    }
+
+    /// Whether all jobs together take about as long as a request waits for a worker, if there is one worker.
+    fn may_wait_too_long(&self) -> bool {
+        self.exchanges.iter().map(|it| it.think).sum::<Micros>() > 500 * SECOND
     }
 
     /// Prints what is known of the exchanges that something is wrong with, for whoever looks into a failure.
