@@ -157,9 +157,13 @@ impl Model {
         let is_bad = self.mood == Mood::Calm && !fine && !self.exchanges[exchange].is_troubled();
         if is_bad && self.upstreams_restart {
             self.failed.push((exchange, outcome));
-        } else if self.is_slow && outcome == Outcome::Own(502) && self.records[exchange].attempts.is_empty() {
+        } else if self.is_slow
+            && matches!(outcome, Outcome::Own(502) | Outcome::Nothing)
+            && self.records[exchange].attempts.is_empty()
+        {
             // The hub may have given it to a tunnel that its agent had given up before the handshake was over: of a connection that
-            // it has just accepted the hub does not know yet that the other side has closed.
+            // it has just accepted the hub does not know yet that the other side has closed. A handshake of a client may take
+            // longer than one side waits, too.
         } else if outcome == Outcome::Own(503) && self.may_wait_too_long() {
             // One worker, and jobs that take longer together than a request waits.
         } else if is_bad && !(self.is_crowded && outcome == Outcome::Nothing) {
