@@ -313,7 +313,7 @@ def interim_responses(bed):
     out = text("-i", f"{hub.url}/hints")
     check("HTTP/1.1 103" in out and "HTTP/1.1 102" in out and "preload" in out, out)
     check(out.endswith("after the hints\n"), out)
-    check("103" not in text("--http1.0", "-i", f"{hub.url}/hints"), "not for HTTP/1.0")
+    check(" 103 " not in text("--http1.0", "-i", f"{hub.url}/hints"), "not for HTTP/1.0")
 
 
 @test

@@ -63,7 +63,7 @@ def keys_of_every_kind(bed):
             said = curl(authority, "-i", *versions, f"{hub.url}/.slime/x").stdout
             check(said.startswith(b"HTTP/1.1 404"), kind, said)
         said = s_client(hub, authority, input=OWN)
-        check("Verify return code: 0 (ok)" in said and "404" in said, kind, said)
+        check("Verify return code: 0 (ok)" in said and "HTTP/1.1 404" in said, kind, said)
 
 
 def s_client(hub, authority, *flags, input=b"", code=0):
@@ -78,17 +78,17 @@ def openssl_as_client(bed):
     hub = secure_hub(bed, authority)
     for version in ["-tls1_2", "-tls1_3"]:
         said = s_client(hub, authority, version, "-alpn", "h2,http/1.1", "-servername", "localhost", input=OWN)
-        check("ALPN protocol: http/1.1" in said and "404" in said, said)
+        check("ALPN protocol: http/1.1" in said and "HTTP/1.1 404" in said, said)
         session = authority.folder / "session"
         said = s_client(hub, authority, version, "-sess_out", session, input=OWN)
         check("New, TLSv1" in said, said)
         said = s_client(hub, authority, version, "-sess_in", session, input=OWN)
-        check("Reused, TLSv1" in said and "404" in said, said)
+        check("Reused, TLSv1" in said and "HTTP/1.1 404" in said, said)
     for flags in [["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], ["-alpn", "h2"]]:
         said = s_client(hub, authority, *flags, code=1)
-        check("404" not in said and "alert" in said, said)
+        check("HTTP/1.1 404" not in said and "alert" in said, said)
     # Its certificate and what curl makes of a plain request.
-    check(b"400" in run(["curl", "-sS", "-i", f"http://{hub.authority}/"]).stdout)
+    check(b"HTTP/1.1 400" in run(["curl", "-sS", "-i", f"http://{hub.authority}/"]).stdout)
     failed = run(["curl", "-sS", f"{hub.url}/"], code=60)
     check(b"certificate" in failed.stderr, failed.stderr)
     equal(len([line for line in hub.lines if "TLS with 127.0.0.1 failed" in line]), 1, "lines about failures")
