@@ -145,6 +145,9 @@ pub struct AgentConfig {
     pub workers: u32,
     /// Upgraded connections beside the workers, for each upstream.
     pub extra_upgrades: u32,
+    /// Event streams and upgraded connections beside the workers, for each upstream. Zero: event streams are requests like others,
+    /// and upgraded connections beyond `extra_upgrades` keep their workers.
+    pub extra_streams: u32,
     /// Whether the application's `Host` reaches the upstream.
     pub preserve_host: bool,
     /// Fields that every upstream gets in place of the application's.
@@ -159,6 +162,13 @@ pub struct AgentConfig {
     pub upgrade_drain: Duration,
     /// Time limits.
     pub limits: Limits,
+}
+
+impl AgentConfig {
+    /// Workers that stand in for those that are lent to upgraded connections and streams, for each upstream.
+    pub const fn extras(&self) -> u32 {
+        self.extra_upgrades.saturating_add(self.extra_streams)
+    }
 }
 
 /// An HTTP proxy between agent and hub, which connects to the hub when it is asked to (RFC 9110 section 9.3.6).

@@ -54,10 +54,10 @@ fn options(
             "an agent can have at most {MAX_UPSTREAMS} upstreams; run a second agent"
         )));
     }
-    let workers = u64::from(args.num_worker) + u64::from(args.extra_upgrades);
+    let workers = u64::from(args.num_worker) + u64::from(args.extra_upgrades) + u64::from(args.extra_streams);
     if workers * upstreams.len() as u64 > MAX_SLOTS as u64 {
         return Err(Failure::Usage(format!(
-            "--num-worker and --extra-upgrades add up to more than {MAX_SLOTS} workers; use smaller numbers"
+            "--num-worker, --extra-upgrades and --extra-streams add up to more than {MAX_SLOTS} workers; use smaller numbers"
         )));
     }
     let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
@@ -116,6 +116,7 @@ fn options(
         upstreams: upstreams.collect(),
         workers: args.num_worker,
         extra_upgrades: args.extra_upgrades,
+        extra_streams: args.extra_streams,
         preserve_host: args.preserve_host,
         upstream_fields,
         on_cancel: args.on_cancel,
@@ -249,7 +250,7 @@ mod tests {
             [Destination { endpoint: Endpoint { host: "u".into(), port: 80 }, trust: None }]
         );
         assert_eq!((config.hub_authority.as_str(), config.hub_path.as_str()), ("h:8080", ""));
-        assert_eq!((config.workers, config.extra_upgrades, config.preserve_host), (1, 0, false));
+        assert_eq!((config.workers, config.extras(), config.preserve_host), (1, 0, false));
         assert_eq!(config.on_cancel, OnCancel::Close);
         assert_eq!(config.health_path, None);
         assert_eq!(config.upstreams[0].agent_id.len(), 16);
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn every_flag_arrives() {
         let line = "agent run --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
-                    --extra-upgrades 2 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
+                    --extra-upgrades 2 --extra-streams 3 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
                     --connect-timeout 2 --head-timeout 4 --stall-timeout 5 --upgrade-drain 6";
         let AgentOptions { hub, upstreams, config, proxy: _ } = agent(line).unwrap();
         assert_eq!(hub.endpoint, Endpoint { host: "h".into(), port: 80 });
@@ -273,6 +274,7 @@ mod tests {
         let paths: Vec<_> = config.upstreams.iter().map(|upstream| upstream.base_path.as_str()).collect();
         assert_eq!(paths, ["", "/y", ""]);
         assert_eq!((config.workers, config.extra_upgrades, config.preserve_host), (4, 2, true));
+        assert_eq!(config.extra_streams, 3);
         assert_eq!(config.on_cancel, OnCancel::Drain);
         assert_eq!(config.health_path.as_deref(), Some("/ok"));
         let limits = config.limits;

@@ -367,6 +367,11 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
     pub(super) extra_upgrades: u32,
 
+    /// event streams and WebSockets beside the workers, for each upstream; those beyond get 503 (default: 0, which tells no event
+    /// stream from other requests)
+    #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
+    pub(super) extra_streams: u32,
+
     /// name of this agent in Slime-Agent-Id (default: random)
     #[argh(option, arg_name = "id")]
     pub(super) agent_id: Option<String>,

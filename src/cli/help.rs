@@ -40,6 +40,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
         &[
             "--num-worker",
             "--extra-upgrades",
+            "--extra-streams",
             "--on-cancel",
             "--preserve-host",
             "--agent-id",

@@ -307,19 +307,21 @@ fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) -> Option<(Le
 
 /// As [`fit_hub`], for an agent: each worker has a tunnel and a connection to its upstream.
 fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
-    let AgentConfig { workers, extra_upgrades, .. } = *config;
+    let AgentConfig { workers, extra_upgrades, extra_streams, .. } = *config;
     let upstreams = config.upstreams.len().max(1);
-    let workers_each = workers as usize + extra_upgrades as usize;
+    let workers_each = workers as usize + config.extras() as usize;
     let wanted = upstreams * (2 * workers_each + 1) + RESERVE;
     let Some((got, left)) = fall_short(wanted, raise) else { return };
     let most = u32::try_from((left / upstreams).saturating_sub(1) / 2).unwrap_or(u32::MAX).max(1);
     config.workers = workers.min(most);
     config.extra_upgrades = extra_upgrades.min(most - config.workers);
+    config.extra_streams = extra_streams.min(most - config.workers - config.extra_upgrades);
     warn!(
-        "only {got} files can be open, and {workers_each} workers for each upstream need {wanted}: the limits are now {} workers and {} extra \
-         upgrades; {}",
+        "only {got} files can be open, and {workers_each} workers for each upstream need {wanted}: the limits are now {} workers, {} extra \
+         upgrades and {} extra streams; {}",
         config.workers,
         config.extra_upgrades,
+        config.extra_streams,
         how_to_raise(wanted)
     );
 }
@@ -430,6 +432,7 @@ mod tests {
             upstreams: vec![upstream.clone(), upstream],
             workers: 200,
             extra_upgrades: 100,
+            extra_streams: 0,
             preserve_host: false,
             upstream_fields: Vec::new(),
             on_cancel: OnCancel::Close,

@@ -90,6 +90,7 @@ const AGENT_RUN: &Table = &[
     ("--upstream-header-file", "/nonexistent", 1, NO_FILE),
     ("--num-worker", "0", 2, NUMBER),
     ("--extra-upgrades", "x", 2, NUMBER),
+    ("--extra-streams", "x", 2, NUMBER),
     ("--on-cancel", "wait", 2, "close or drain"),
     ("--preserve-host", "maybe", 2, "true or false"),
     ("--agent-id", "a/b", 2, "an agent id is"),
@@ -389,9 +390,10 @@ const HUB_FLAGS: [(&str, &str); 21] = [
     ("--upgrade-drain", "6s"),
     ("--log-level", "debug"),
 ];
-const AGENT_FLAGS: [(&str, &str); 12] = [
+const AGENT_FLAGS: [(&str, &str); 13] = [
     ("--num-worker", "2"),
     ("--extra-upgrades", "1"),
+    ("--extra-streams", "1"),
     ("--on-cancel", "drain"),
     ("--preserve-host", "true"),
     ("--agent-id", "me"),

@@ -319,7 +319,7 @@ fn descriptors_are_raised_or_the_line_says_how() {
     let address = silent.local_addr().unwrap().to_string();
     let agent = started(&["agent", "--hub", &address, "--upstream", &address, "--num-worker=200"]);
     agent.wait_line(if limit(&hub) < 500 {
-        "200 workers for each upstream need 529: the limits are now 95 workers and 0 extra upgrades"
+        "200 workers for each upstream need 529: the limits are now 95 workers, 0 extra upgrades and 0 extra streams"
     } else {
         "the hub did not answer in time"
     });

@@ -18,6 +18,7 @@ mod cancel;
 mod demo;
 mod dialling;
 mod ending;
+mod extras;
 mod failing;
 mod framing;
 mod handshake;

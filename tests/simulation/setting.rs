@@ -189,6 +189,7 @@ pub(crate) fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) 
         upstreams: (0..upstreams.len()).map(upstream).collect(),
         workers,
         extra_upgrades: 0,
+        extra_streams: 0,
         preserve_host: false,
         upstream_fields: Vec::new(),
         on_cancel: OnCancel::Close,

@@ -135,7 +135,7 @@ impl Agent {
                 .is_some_and(|upstream| !upstream.sending.waits());
         match (self.config.on_cancel, &serving.leg) {
             (OnCancel::Drain, Leg::Paired { upstream, .. })
-                if has_it_all && !serving.messages.may_be_upgraded() =>
+                if has_it_all && !serving.messages.may_be_upgraded() && !serving.is_lent() =>
             {
                 let upstream = *upstream;
                 let finishing = Finishing::new(upstream, serving.messages, &self.config, now.mono);
@@ -183,8 +183,10 @@ impl Agent {
     pub(super) fn fail(&mut self, key: WorkerKey, violation: Violation, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         let mut bytes = Vec::new();
+        let is_limit = violation.status == 503;
         let reply = Reply {
-            error: Some("http_protocol_error"),
+            error: Some(if is_limit { "connection_limit_reached" } else { "http_protocol_error" }),
+            retry_after: is_limit.then_some(1),
             close: !serving.messages.request.is_done(),
             head_only: serving.messages.facts.head_only,
             ..Reply::new(violation.status, violation.detail)
@@ -260,7 +262,7 @@ impl Agent {
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
     pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
-        if self.config.extra_upgrades == 0 {
+        if self.config.extras() == 0 {
             self.redial(key, now);
             return;
         }
@@ -310,17 +312,6 @@ impl Agent {
             self.stop(key);
         }
     }
-
-    /// A worker's upstream connection was upgraded: another one, if there is one to spare, takes requests in its stead.
-    pub(super) fn lend_worker(&mut self, key: WorkerKey, now: Now) {
-        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
-        let is_spare =
-            |worker: &super::Worker| worker.upstream == index && matches!(worker.state, WorkerState::Spare);
-        let spare = self.workers.iter().find(|(_, worker)| is_spare(worker)).map(|(key, _)| key);
-        if let Some(spare) = spare {
-            self.dial(spare, now);
-        }
-    }
 }
 
 /// The connection that a request is on, and whether the upstream still waits there for what the application sends after an upgrade.
@@ -333,11 +324,11 @@ fn upstream_of(serving: &Serving) -> (Option<UpstreamKey>, bool) {
 }
 
 impl super::Worker {
-    /// Whether this one takes requests, now or when it is through: not if it stands aside, or its connection was upgraded.
-    fn counts(&self) -> bool {
+    /// Whether this one takes requests, now or when it is through: not if it stands aside, or is lent.
+    pub(super) fn counts(&self) -> bool {
         match &self.state {
             WorkerState::Spare | WorkerState::Stopped => false,
-            WorkerState::Serving(serving) => !serving.messages.is_upgraded(),
+            WorkerState::Serving(serving) => !serving.is_lent(),
             WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
             | WorkerState::Passing { .. }

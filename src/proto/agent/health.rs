@@ -113,12 +113,12 @@ impl Agent {
         self.commands.push(Command::Dial { key: key.into(), target: Target::Upstream(index) });
     }
 
-    /// How many of the places for requests at an upstream are taken. Upgraded connections have places of their own first.
+    /// How many of the places for requests at an upstream are taken. Who has lent a worker has a place of its own first.
     pub(super) fn at_upstream(&self, index: u16) -> u32 {
-        let (mut requests, mut upgraded) = (0_u32, 0_u32);
+        let (mut requests, mut lent) = (0_u32, 0_u32);
         for (_, worker) in self.workers.iter().filter(|(_, worker)| worker.upstream == index) {
             match &worker.state {
-                WorkerState::Serving(serving) if serving.messages.is_upgraded() => upgraded += 1,
+                WorkerState::Serving(serving) if serving.is_lent() => lent += 1,
                 WorkerState::Serving(serving) => requests += u32::from(serving.connection().is_some()),
                 WorkerState::Finishing(_) => requests += 1,
                 WorkerState::Resting { .. }
@@ -132,7 +132,7 @@ impl Agent {
                 | WorkerState::Stopped => {}
             }
         }
-        requests + upgraded.saturating_sub(self.config.extra_upgrades)
+        requests + lent.saturating_sub(self.config.extras())
     }
 
     /// Whether a probe has the last place at the upstream: another request would be one too many.

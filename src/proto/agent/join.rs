@@ -211,6 +211,7 @@ impl Agent {
                 let index = self.workers.get(key).map(|worker| worker.upstream);
                 self.rest(key, false, now);
                 index.into_iter().for_each(|index| self.note_joined_partly(index));
+                index.into_iter().for_each(|index| self.note_full(index, now));
                 Step::Wait
             }
             Welcome::Other => {
@@ -277,20 +278,7 @@ impl Agent {
 
     /// How many workers of this upstream are at the hub, busy ones included.
     fn joined(&self, index: u16) -> usize {
-        let is_there = |state: &WorkerState| match state {
-            WorkerState::Joined { .. }
-            | WorkerState::Serving(_)
-            | WorkerState::Leaving { .. }
-            | WorkerState::Finishing(_)
-            | WorkerState::Discarding(_) => true,
-            WorkerState::Resting { .. }
-            | WorkerState::Dialling { .. }
-            | WorkerState::Passing { .. }
-            | WorkerState::Joining { .. }
-            | WorkerState::Spare
-            | WorkerState::Stopped => false,
-        };
-        self.workers.iter().filter(|(_, worker)| worker.upstream == index && is_there(&worker.state)).count()
+        self.workers.iter().filter(|(_, worker)| worker.upstream == index && worker.is_at_hub()).count()
     }
 
     /// A worker has lost its tunnel. The log hears of the first one of its agent.
@@ -302,6 +290,25 @@ impl Agent {
             self.notices.change(level, &[], format_args!("{worker}: {line}"));
         } else {
             debug!("{worker}: {line}");
+        }
+    }
+}
+
+impl super::Worker {
+    /// Whether it has joined the hub, be it busy or not.
+    pub(super) fn is_at_hub(&self) -> bool {
+        match &self.state {
+            WorkerState::Joined { .. }
+            | WorkerState::Serving(_)
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_) => true,
+            WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Spare
+            | WorkerState::Stopped => false,
         }
     }
 }

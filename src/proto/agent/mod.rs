@@ -8,8 +8,8 @@
 //!
 //! One process serves several upstreams; each is an agent of its own with its own id and its own workers. This module owns the
 //! tables and hands events to its parts: `join` dials and joins, `link` keeps the idle tunnel, `backoff` knows when to try again;
-//! `serve` brings a request to the upstream, `respond` its response back, `conclude` ends what does not end that way, and `leftover`
-//! is what remains; `sending` is what waits to be sent to an upstream; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
+//! `serve` brings a request to the upstream, `respond` its response back, `conclude` ends what does not end that way, `lend` finds another
+//! worker for one whose exchange stays, and `leftover` is what remains; `sending` is what waits to be sent to an upstream; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
 //!
 //! # Who has to act, and what ends the waiting for it
 //!
@@ -45,6 +45,7 @@ mod conclude;
 mod health;
 mod join;
 mod leftover;
+mod lend;
 mod link;
 mod respond;
 mod sending;
@@ -90,6 +91,8 @@ pub struct Agent {
     notices: Notices,
     /// By index of the configured upstreams: with how many workers its agent has joined, as the log has it.
     told_joined: Vec<usize>,
+    /// By index of the configured upstreams: until then the hub is taken to have no room for one more worker.
+    full_until: Vec<Mono>,
 }
 
 /// The process is ending.
@@ -152,7 +155,7 @@ enum WorkerState {
     Finishing(Box<Finishing>),
     /// The response is complete, and the rest of the request is dropped as it comes.
     Discarding(Box<Discarding>),
-    /// It stands aside, until another one's connection is upgraded.
+    /// It stands aside, until another one is lent to an upgraded connection or a stream.
     Spare,
     /// The process is ending.
     Stopped,
@@ -259,6 +262,7 @@ impl Agent {
             spare_servings: SpareServings::default(),
             notices: Notices::default(),
             told_joined: vec![0; health.len()],
+            full_until: vec![Mono::default(); health.len()],
             health,
             timers: TimerTable::default(),
             commands: Vec::new(),
@@ -268,7 +272,7 @@ impl Agent {
             config,
         };
         for upstream in 0..u16::try_from(agent.config.upstreams.len()).unwrap_or(u16::MAX) {
-            for number in 0..agent.config.workers.saturating_add(agent.config.extra_upgrades) {
+            for number in 0..agent.config.workers.saturating_add(agent.config.extras()) {
                 // The first ones dial as soon as it is known whether their upstream can be reached.
                 let takes_part = number < agent.config.workers;
                 let state =

@@ -9,7 +9,7 @@ use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, Storage, Version};
-use crate::proto::http1::rewrite::{FromUpstream, response_to_hub};
+use crate::proto::http1::rewrite::{FromUpstream, last_response_to_hub, response_to_hub};
 use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now};
@@ -134,7 +134,22 @@ impl Agent {
         let at = self.config.upstreams.get(usize::from(worker.upstream)).map(|upstream| upstream.at());
         let WorkerState::Serving(serving) = &mut worker.state else { return Step::Wait };
         let mut storage = Storage::new();
-        let judged = serving.messages.find_head(input, &mut storage).and_then(|head| {
+        let found = serving.messages.find_head(input, &mut storage);
+        let mut lends = false;
+        if let Ok(Some(head)) = &found
+            && self.config.extra_streams > 0
+            && serving.begins_stream(head)
+        {
+            if let Err(violation) = self.may_lend(key, head.status == 101, now) {
+                self.note_not_lent(key, violation, now);
+                self.fail(key, violation, now);
+                return Step::Wait;
+            }
+            lends = head.status != 101;
+        }
+        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
+        let WorkerState::Serving(serving) = &mut worker.state else { return Step::Wait };
+        let judged = found.and_then(|head| {
             let Some(head) = head else { return Ok(None) };
             let framing = head.framing.onward(Version::Http11);
             let turn = serving.messages.on_head(&head, framing, now.mono)?;
@@ -158,7 +173,12 @@ impl Agent {
         serving.is_private |= head.binds_connection;
         let origin = serving.origin.as_str();
         let from = at.filter(|_| !origin.is_empty()).map(|at| FromUpstream { at, origin });
-        response_to_hub(&head, framing, from.as_ref(), out);
+        if lends {
+            // Another worker takes the next request. This one is not free when the stream is over.
+            last_response_to_hub(&head, framing, from.as_ref(), out);
+        } else {
+            response_to_hub(&head, framing, from.as_ref(), out);
+        }
         let tunnel = serving.tunnel;
         serving.rest_by = Mono::NEVER;
         self.commands.push(Command::DropHeld(tunnel.into()));
@@ -171,6 +191,9 @@ impl Agent {
                 {
                     upstream_entry.sending.expect_reading(now.mono, stall);
                     self.arm_upstream(upstream);
+                }
+                if lends {
+                    self.lend_worker(key, now);
                 }
             }
             Turn::Upgraded => {
@@ -203,6 +226,7 @@ impl Agent {
         // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
         let upstream = connection.and_then(|connection| self.upstreams.get_mut(connection));
         let reusable = reusable && upstream.is_some_and(Upstream::is_reusable);
+        let is_lent = self.serving(key).is_some_and(|serving| serving.is_lent());
         self.commands.push(Command::Unpair(tunnel.into()));
         self.commands.push(Command::DropHeld(tunnel.into()));
         if let Some(connection) = connection {
@@ -212,7 +236,12 @@ impl Agent {
                 self.drop_upstream(connection);
             }
         }
-        self.discard_rest(key, now);
+        if is_lent {
+            self.retire_tunnel(tunnel, now);
+            self.next(key, now);
+        } else {
+            self.discard_rest(key, now);
+        }
     }
 
     /// The tunnel takes the next request.

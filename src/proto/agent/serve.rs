@@ -60,6 +60,10 @@ pub(super) struct Serving {
     pub(super) origin: String,
     /// Whether nothing was sent beyond what the shell holds, so that the request can be sent again.
     pub(super) whole: bool,
+    /// Whether it is a GET: its response may be a stream of events.
+    pub(super) is_get: bool,
+    /// Since when its worker is lent: another one takes requests in its stead, if there is one.
+    pub(super) lent_since: Option<Mono>,
     /// The next sign of life for the hub, while no response head has come.
     pub(super) sign_at: Mono,
     /// The rest of a response head that has begun, or the next byte of an upgraded connection one side of which has ended, by then.
@@ -137,6 +141,11 @@ impl Serving {
             Leg::Dialling { upstream, .. } | Leg::Paired { upstream, .. } => Some(upstream),
             Leg::Gathering(_) | Leg::Waiting => None,
         }
+    }
+
+    /// Whether another worker takes requests in its stead, if there is one.
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent_since.is_some()
     }
 
     /// Whether the upstream has, or should have, a request of which it has said nothing yet.
@@ -290,6 +299,8 @@ impl Agent {
             expects_connect,
             is_private: head.binds_connection,
             whole: true,
+            is_get: head.method.as_str() == "GET",
+            lent_since: None,
             sign_at: now.mono.after_coarse(worker.backoff.pace()),
             rest_by: Mono::NEVER,
         }));

@@ -53,6 +53,8 @@ impl Input<'_> {
 struct World {
     pair: Pair,
     workers: usize,
+    /// Whether streams of events lend their workers.
+    lends: bool,
     clients: Vec<Client>,
     upstreams: Vec<Upstream>,
     requests: BTreeMap<usize, Request>,
@@ -79,6 +81,8 @@ struct Upstream {
     closes_after: bool,
     /// It has switched to another protocol: whatever its application sends comes through.
     is_blind: bool,
+    /// What it answers is a stream of events.
+    is_stream: bool,
 }
 
 struct Request {
@@ -109,6 +113,7 @@ impl World {
             agent.workers = u32::try_from(workers).unwrap_or(1);
             agent.on_cancel = if flags & 64 == 0 { OnCancel::Close } else { OnCancel::Drain };
             agent.extra_upgrades = u32::from(flags & 4 != 0);
+            agent.extra_streams = u32::from(flags & 128 != 0);
             agent.health_path = (flags & 8 != 0).then(|| "/health".to_owned());
         });
         if flags & 16 != 0 {
@@ -122,8 +127,14 @@ impl World {
         let workers = setup.agents.iter().map(|(_, agent)| agent.workers as usize).sum();
         let mut pair = setup.start();
         pair.settle();
-        let mut world =
-            Self { pair, workers, clients: Vec::new(), upstreams: Vec::new(), requests: BTreeMap::new() };
+        let mut world = Self {
+            pair,
+            workers,
+            lends: flags & 128 != 0,
+            clients: Vec::new(),
+            upstreams: Vec::new(),
+            requests: BTreeMap::new(),
+        };
         world.attend_upstreams();
         world
     }
@@ -276,6 +287,7 @@ impl World {
         let head = format!("HTTP/1.1 200 OK\r\nX-Tag: <{tag}>\r\n");
         out.extend(head.as_bytes());
         let is_head = upstream.got.starts_with(b"HEAD");
+        upstream.is_stream = kind == 5 && upstream.got.starts_with(b"GET ");
         let upgrades = upstream.got.windows(9).any(|part| part == b"Upgrade: ");
         match kind {
             _ if upgrades && kind % 2 == 1 => {
@@ -294,6 +306,9 @@ impl World {
                 }
             }
             4..=6 => {
+                if upstream.is_stream {
+                    out.extend(b"Content-Type: text/event-stream\r\n");
+                }
                 out.extend(b"Transfer-Encoding: chunked\r\n\r\n");
                 if !is_head {
                     chunked(&body, out);
@@ -324,6 +339,7 @@ impl World {
         if is_last {
             // What follows on this connection is another request.
             upstream.busy = false;
+            upstream.is_stream = false;
             upstream.got.clear();
             upstream.checked = 0;
         }
@@ -364,6 +380,7 @@ impl World {
                 gone: false,
                 closes_after: false,
                 is_blind: false,
+                is_stream: false,
             });
         }
         for at in 0..self.upstreams.len() {
@@ -389,7 +406,8 @@ impl World {
             let most = if request.may_repeat { 6 } else { 1 };
             assert!(request.arrived <= most, "request {tag} was executed {} times", request.arrived);
         }
-        let works = |upstream: &Upstream| upstream.busy && !upstream.is_blind && !upstream.gone;
+        let is_lent = |upstream: &Upstream| upstream.is_blind || self.lends && upstream.is_stream;
+        let works = |upstream: &Upstream| upstream.busy && !is_lent(upstream) && !upstream.gone;
         let busy = self.upstreams.iter().filter(|upstream| works(upstream));
         let busy = busy.filter(|upstream| !self.pair.wires.hung_up(self.pair.wire(upstream.raw))).count();
         assert!(busy <= self.workers, "more requests in flight than workers");

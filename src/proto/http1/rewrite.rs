@@ -217,6 +217,19 @@ pub fn response_to_hub(
     out.extend_from_slice(b"\r\n");
 }
 
+/// As [`response_to_hub`], for the last response on its tunnel (RFC 9112 section 9.6).
+pub fn last_response_to_hub(
+    head: &ResponseHead<'_, '_>,
+    framing: Framing,
+    from: Option<&FromUpstream<'_>>,
+    out: &mut Vec<u8>,
+) {
+    status_line(head, out);
+    response_fields(head, Speaker::Upstream(from), out);
+    response_hop(head, framing, out);
+    out.extend_from_slice(b"Connection: close\r\n\r\n");
+}
+
 /// What the hub knows of a response beyond its head.
 #[derive(Clone, Copy, Debug)]
 pub struct ToClient<'a> {

@@ -135,6 +135,7 @@ impl Setup {
             }],
             workers: 1,
             extra_upgrades: 0,
+            extra_streams: 0,
             preserve_host: false,
             upstream_fields: Vec::new(),
             on_cancel: OnCancel::Close,

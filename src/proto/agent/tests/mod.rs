@@ -2,6 +2,7 @@
 
 mod ending;
 mod health;
+mod lend;
 mod link;
 mod serve;
 mod waiting;

@@ -1,0 +1,130 @@
+//! Workers that are lent: to upgraded connections, and with `--extra-streams` to streams of events, which accompany other requests as
+//! those do. Another worker takes requests in the stead of each one, as long as there are extras.
+//!
+//! Without `--extra-streams` an upgraded connection beyond the extras keeps its worker, and a stream is a request like others. With
+//! it both are refused then, so that none ever holds one of the workers that `--num-worker` promises to requests. Should the hub have no room for the
+//! worker that stands in (a token's `--max-workers`), and no other one be left, the newest of them is ended: a page that
+//! says that it lost its stream is better than one that stands still.
+
+use core::time::Duration;
+
+use log::Level;
+
+use super::serve::Serving;
+use super::{Agent, Worker, WorkerState};
+use crate::proto::error::Violation;
+use crate::proto::http1::head::ResponseHead;
+use crate::proto::key::WorkerKey;
+use crate::proto::timer::Now;
+
+const ALL_LENT: Violation = Violation::new(
+    503,
+    "as many streams and WebSockets are open at the agent as its --extra-streams allows; close one of them, or raise the number",
+);
+const LAST_WORKER: Violation = Violation::new(
+    503,
+    "a stream would take the last worker of the agent, and the hub takes no other one in its stead; raise the --max-workers of its token",
+);
+/// For this long the hub is taken to have no room, once it has said so. Agents try again twice in that time.
+const FULL: Duration = Duration::from_secs(60);
+
+impl Serving {
+    /// Whether this response makes of the exchange one that stays, beside others of the same page.
+    pub(super) fn begins_stream(&self, head: &ResponseHead<'_, '_>) -> bool {
+        match head.status {
+            101 => self.messages.may_be_upgraded(),
+            200..300 => self.is_get && head.field("Content-Type").is_some_and(is_event_stream),
+            _ => false,
+        }
+    }
+}
+
+/// `text/event-stream`, whatever its parameters (RFC 9110 section 8.3.1).
+fn is_event_stream(media_type: &[u8]) -> bool {
+    let name = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+impl Worker {
+    /// What it is lent to.
+    fn lent(&self) -> Option<&Serving> {
+        match &self.state {
+            WorkerState::Serving(serving) if serving.is_lent() => Some(serving),
+            WorkerState::Serving(_)
+            | WorkerState::Resting { .. }
+            | WorkerState::Dialling { .. }
+            | WorkerState::Passing { .. }
+            | WorkerState::Joining { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
+            | WorkerState::Spare
+            | WorkerState::Stopped => None,
+        }
+    }
+}
+
+impl Agent {
+    /// Whether one more stream may take a worker of its own. Only asked with `--extra-streams`.
+    pub(super) fn may_lend(&self, key: WorkerKey, is_upgrade: bool, now: Now) -> Result<(), Violation> {
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return Ok(()) };
+        let (mut streams, mut upgrades, mut is_last) = (0_u32, 0_u32, true);
+        for (other, worker) in self.workers.iter().filter(|(_, worker)| worker.upstream == index) {
+            match worker.lent() {
+                Some(lent) if lent.messages.is_upgraded() => upgrades += 1,
+                Some(_) => streams += 1,
+                None => is_last &= other == key || !worker.counts() || !worker.is_at_hub(),
+            }
+        }
+        let own = self.config.extra_upgrades;
+        let taken = streams + upgrades.saturating_sub(own);
+        if taken >= self.config.extra_streams && !(is_upgrade && upgrades < own) {
+            return Err(ALL_LENT);
+        }
+        let is_full = self.full_until.get(usize::from(index)).is_some_and(|until| now.mono < *until);
+        if is_full && is_last { Err(LAST_WORKER) } else { Ok(()) }
+    }
+
+    /// A stream is refused: the agent's owner hears of it.
+    pub(super) fn note_not_lent(&mut self, key: WorkerKey, violation: Violation, now: Now) {
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let authority = self.authority(index).to_owned();
+        let Violation { status, detail } = violation;
+        let line = format_args!("a stream of upstream {authority} was refused with {status}: {detail}");
+        self.notices.say(Level::Warn, (detail, index.into()), now.mono, line);
+    }
+
+    /// A worker is lent: another one, if there is one to spare, takes requests in its stead.
+    pub(super) fn lend_worker(&mut self, key: WorkerKey, now: Now) {
+        if let Some(serving) = self.serving(key) {
+            serving.lent_since = Some(now.mono);
+        }
+        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let is_spare =
+            |worker: &Worker| worker.upstream == index && matches!(worker.state, WorkerState::Spare);
+        let spare = self.workers.iter().find(|(_, worker)| is_spare(worker)).map(|(key, _)| key);
+        if let Some(spare) = spare {
+            self.dial(spare, now);
+        }
+    }
+
+    /// The hub has no room for a worker. If streams have all those for which it has some, the newest one gives its own back.
+    pub(super) fn note_full(&mut self, index: u16, now: Now) {
+        if self.config.extra_streams == 0 {
+            return;
+        }
+        if let Some(until) = self.full_until.get_mut(usize::from(index)) {
+            *until = now.mono.after(FULL);
+        }
+        let of_it = || self.workers.iter().filter(|(_, worker)| worker.upstream == index);
+        if of_it().any(|(_, worker)| worker.counts() && worker.is_at_hub()) {
+            return;
+        }
+        let lent = of_it().filter_map(|(key, worker)| Some((worker.lent()?.lent_since, key)));
+        if let Some((_, key)) = lent.max_by_key(|(since, _)| *since) {
+            self.note_not_lent(key, LAST_WORKER, now);
+            self.cut(key, LAST_WORKER.detail, now);
+        }
+    }
+}
