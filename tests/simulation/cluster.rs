@@ -32,7 +32,7 @@ use crate::scheduler::{Process, Simulation};
 use crate::setting::{HUB_NAME, Setting, plain_token, token_key};
 use crate::theme::Theme;
 use crate::upstream::{PORT, Upstream};
-use crate::world::{Delivery, SECOND, Weather};
+use crate::world::{Delivery, Micros, SECOND, Weather};
 
 mod change;
 mod silence;
@@ -106,6 +106,8 @@ struct Cluster {
     revoked: Rc<RefCell<String>>,
     hub_net: SimNet,
     hub: Handle<Hub>,
+    /// When the present hub was started.
+    hub_began: Micros,
     agents: Vec<(AgentPlace, Handle<Agent>)>,
     /// All processes that are or were agents, with the numbers of their settings.
     agents_ever: Vec<(usize, usize)>,
@@ -221,6 +223,7 @@ impl Cluster {
         }
         let revoked = Rc::default();
         let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);
+        let hub_began = simulation.now();
         let mut agents: Vec<_> = (0..agents)
             .map(|number| {
                 let port = if setting.agents[number].is_tls { HUB_TLS_PORT } else { HUB_PORT };
@@ -288,6 +291,7 @@ impl Cluster {
             revoked,
             hub_net,
             hub,
+            hub_began,
             agents,
             agents_ever,
             retired: Vec::new(),
@@ -423,6 +427,7 @@ impl Cluster {
 
     fn restart_hub(&mut self) {
         self.pass_some_time();
+        self.hub_began = self.simulation.now();
         let Self { simulation, hub_net, setting, revoked, model, .. } = self;
         self.hub = start_hub(simulation, hub_net, setting, revoked, model);
     }

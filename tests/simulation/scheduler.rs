@@ -101,6 +101,11 @@ impl Simulation {
         self.world.borrow_mut().hosts[number].interrupted = self.interrupts;
     }
 
+    /// When a process that was stopped goes on; a time in the past if it was not.
+    pub(crate) fn frozen_until(&self, number: usize) -> Micros {
+        self.processes.iter().find(|it| it.number == number).map_or(0, |it| it.frozen_until)
+    }
+
     pub(crate) fn now(&self) -> Micros {
         self.world.borrow().clock
     }

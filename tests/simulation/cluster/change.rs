@@ -8,6 +8,7 @@ use slime::net::shell::Endpoint;
 
 use super::{AgentPlace, Cluster, HUB_PORT, HUB_TLS_PORT, start_agent};
 use crate::calls::SimNet;
+use crate::model::Record;
 use crate::plan::{Mood, PATIENT};
 use crate::quirk::{Quirk, Quirks};
 use crate::rng::Rng;
@@ -170,12 +171,17 @@ impl Cluster {
                 self.simulation.kill(self.agents[index].0.net.process);
             }
         }
-        self.simulation.run_until(self.simulation.now() + 20 * SECOND, |_| false);
+        // While the hub takes every agent for connected, all may wait for any; while it is stopped it tells nobody anything.
+        let grace = u64::try_from(self.setting.hub.startup_grace.as_micros()).unwrap_or(0);
+        let thaw = self.simulation.frozen_until(self.hub_net.process);
+        let known = (self.hub_began + grace).max(thaw).max(self.simulation.now());
+        self.simulation.run_until(known + 20 * SECOND, |_| false);
         let waiting = self.hub.borrow().core().census().queued;
         let patient = {
             let model = self.model.borrow();
             let waits = model.exchanges.iter().zip(&model.records);
-            waits.filter(|(it, record)| it.field == PATIENT && record.outcome.is_none()).count()
+            let has_come = |record: &Record| record.head_ends > 0 && record.outcome.is_none();
+            waits.filter(|(it, record)| it.field == PATIENT && has_come(record)).count()
         };
         // Links that have gone silent are taken for agents for longer, and these may belong to others.
         let is_clear = {
