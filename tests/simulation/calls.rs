@@ -480,6 +480,8 @@ impl World {
         } else if !it.dead && !it.fin_sent {
             it.fin_sent = true;
             self.send_in_order(end ^ 1, Delivery::Fin(end ^ 1));
+        } else {
+            self.abandon(end ^ 1);
         }
     }
 

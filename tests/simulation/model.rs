@@ -231,7 +231,7 @@ impl Model {
         self.check_fleet(world);
         self.check_failed(world);
         if let Some(hub) = rules.hub {
-            self.check_left(world, hub);
+            self.check_left(world, rules, hub);
             self.check_agents_left(world, rules, hub);
             self.check_revoked(world, rules, hub);
             self.check_limits(world, rules, hub);

@@ -183,6 +183,42 @@ fn a_silent_connection_is_given_up_by_the_kernel() {
 }
 
 #[test]
+fn a_fin_that_has_no_room_is_given_up_by_the_kernel_once_its_process_has_closed() {
+    for says_end_before in [false, true] {
+        let Pair { world, mut here, mut there, mut dialled, mut accepted, .. } = pair();
+        {
+            let end = &mut world.borrow_mut().ends[accepted.end];
+            (end.capacity, end.window) = (10_000, Some(2000));
+        }
+        assert_eq!(write(&mut here, &mut dialled, &[7; 5000]), Ok(5000));
+        let later = |seconds| {
+            let now = world.borrow().clock;
+            world.borrow_mut().advance_to(now + seconds * SECOND);
+        };
+        if says_end_before {
+            here.shutdown(&mut dialled).unwrap();
+            later(1000);
+        }
+        later(1);
+        assert_eq!(read(&mut there, &mut accepted).unwrap().len(), 1000);
+        drop(dialled);
+        later(300);
+        assert_eq!(events(&mut there), [(2, true, true, false)], "no end is to be seen");
+        // Room begins its time anew.
+        assert_eq!(read(&mut there, &mut accepted).unwrap().len(), 1000);
+        later(300);
+        assert_eq!(events(&mut there), []);
+        later(71);
+        assert_eq!(events(&mut there), [(2, true, true, true)]);
+        // What had room had arrived.
+        for _ in 0..2 {
+            assert_eq!(read(&mut there, &mut accepted).unwrap().len(), 1000);
+        }
+        assert_eq!(read(&mut there, &mut accepted), Err(ErrorKind::ConnectionReset));
+    }
+}
+
+#[test]
 fn a_failed_accept_leaves_the_connection_and_gives_no_edge() {
     let Pair { world, mut here, mut there, mut listener, .. } = pair();
     let address = there.address(1);

@@ -33,6 +33,10 @@ const KEEPALIVE: Micros = 60 * SECOND;
 /// And when it gives one up whose bytes are not acknowledged (`tcp_retries2`), or whose SYN is not answered.
 const RETRIES: Micros = 924 * SECOND;
 const SYN_RETRIES: Micros = 127 * SECOND;
+/// When the kernel gives up a connection that its process has closed, and whose other side has no room for what was sent before FIN: it
+/// asks for room at longer and longer intervals, and ends that when they come to two minutes (`tcp_orphan_retries`). The other side's
+/// next keep-alive probe is answered by RST.
+const ORPHANED: Micros = 370 * SECOND;
 
 /// The most connections that a process may dial in one virtual second: more is a hot loop.
 pub(crate) const MAX_DIALS: u32 = 300;
@@ -198,6 +202,8 @@ pub(crate) enum Delivery {
     Refused(usize),
     Bytes(usize, usize),
     Fin(usize),
+    /// The other side's kernel has given up getting FIN through.
+    Orphaned(usize),
     Rst(usize),
     /// The reader has made room for the sender at this end.
     Room(usize, usize),
@@ -378,9 +384,22 @@ impl World {
                 let it = &mut self.ends[end];
                 if it.window.is_some_and(|window| it.queue.len() > window) {
                     it.fin_waits = true;
+                    self.abandon(end);
                 } else if !it.dead && !it.silent {
                     (it.fin_received, it.edge) = (true, true);
                     self.note("fin", self.ends[end].process, end, 0);
+                }
+            }
+            Delivery::Orphaned(end) => {
+                let (clock, it) = (self.clock, &mut self.ends[end]);
+                let last_room = it.history.read.last().map_or(0, |(_, at)| at.at);
+                if it.fin_waits && last_room + ORPHANED > clock {
+                    self.deliver_at(last_room + ORPHANED, Delivery::Orphaned(end));
+                } else if it.fin_waits && !it.silent {
+                    // What had no room never arrived.
+                    it.queue.truncate(it.window.unwrap_or(usize::MAX));
+                    it.fin_waits = false;
+                    self.kill(end, Errno::CONNRESET);
                 }
             }
             Delivery::Rst(end) => {
@@ -415,6 +434,13 @@ impl World {
                 self.kill(end ^ 1, Errno::CONNRESET);
             }
             Delivery::Told(process, event) => self.hosts[process].told.push(event),
+        }
+    }
+
+    /// If FIN waits at this end, and the other one is closed, its kernel does not try to get it through for ever.
+    pub(crate) fn abandon(&mut self, end: usize) {
+        if self.ends[end].fin_waits && self.ends[end ^ 1].closed {
+            self.deliver_at(self.clock + ORPHANED, Delivery::Orphaned(end));
         }
     }
 

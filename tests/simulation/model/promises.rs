@@ -1,5 +1,7 @@
 //! What hub and agents promise beside getting every byte right: who is sent what, and when no more.
 
+use slime::config::DEFAULT_HOLD;
+
 use super::{Attempt, Model, Rules, reached};
 use crate::history::{Moment, Sighting};
 use crate::world::{Micros, SECOND, World};
@@ -8,8 +10,10 @@ use crate::world::{Micros, SECOND, World};
 const MOST_UPSTREAMS: usize = 3;
 /// Each of them on a kept connection and on a fresh one.
 const MOST_ATTEMPTS: usize = 2 * MOST_UPSTREAMS;
-/// What the hub reads of a request that waits, so that it hears of it when its client leaves.
+/// What the hub reads of a request that waits, so that it hears of it when its client leaves; and if others may have all that `--hold`
+/// gives.
 const HELD: usize = 1 << 20;
+const FREE: usize = 16 << 10;
 /// The longest that a client's FIN is on its way, or that the hub notices a deadline late.
 const LATE: Micros = 60 * SECOND;
 /// What `Slime-Max-Wait: 5` and the coarseness of deadlines come to.
@@ -47,16 +51,22 @@ impl Model {
     }
 
     /// A request whose client the hub knew to have left, or must have known, was not sent.
-    pub(super) fn check_left(&mut self, world: &World, hub: usize) {
+    pub(super) fn check_left(&mut self, world: &World, rules: &Rules<'_>, hub: usize) {
+        let is_roomy = rules.setting.is_none_or(|setting| setting.hub.hold >= DEFAULT_HOLD);
+        let most = if is_roomy { HELD } else { FREE };
         for sighting in world.sightings.iter().filter(|it| world.ends[it.end].process == hub) {
             let Some(record) = self.records.get(sighting.exchange) else { continue };
             let (Some(client), Some(sent)) = (record.client, sent(world, sighting)) else { continue };
             let told = world.ends[client ^ 1].history.told_end;
-            let is_small = self.exchanges[sighting.exchange].request_length <= HELD;
+            // What its client had sent behind it is not read before it is done.
+            let is_last =
+                self.records.iter().rposition(|it| it.client == Some(client)) == Some(sighting.exchange);
+            let is_small = is_last && self.exchanges[sighting.exchange].request_length <= most;
+            let is_seen = world.ends[client ^ 1].window.is_none() || is_small;
             let has_left = record.left_at.is_some_and(|at| at + LATE < sent.at);
             if told.is_some_and(|told| told.turn < sent.turn) {
                 self.violate(sighting.exchange, "sent on after its client was known to have left");
-            } else if has_left && is_small && self.is_honest && !sighting.held_up && !self.is_slow {
+            } else if has_left && is_seen && self.is_honest && !sighting.held_up && !self.is_slow {
                 self.violate(sighting.exchange, "sent on long after its client had left");
             }
         }
