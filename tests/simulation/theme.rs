@@ -197,6 +197,7 @@ impl Exchange {
         if self.request == Framing::Upgrade {
             self.status = 200;
             self.response = Framing::Length;
+            (self.last, self.last_pause) = (Last::Nobody, 0);
         }
         self.method = method;
         self.http10 = false;

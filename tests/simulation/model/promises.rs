@@ -112,6 +112,9 @@ impl Model {
 
     /// Nobody is served later than it was willing to wait, and no body goes on that exceeds `--max-body`.
     pub(super) fn check_limits(&mut self, world: &World, rules: &Rules<'_>, hub: usize) {
+        // What goes into others cannot be seen.
+        let tunnels_are_plain =
+            rules.setting.is_none_or(|setting| setting.agents.iter().all(|agent| !agent.is_tls));
         for exchange in 0..self.records.len() {
             let (record, plan) = (&self.records[exchange], &self.exchanges[exchange]);
             let most = rules.setting.and_then(|setting| setting.hub.max_body);
@@ -124,19 +127,20 @@ impl Model {
                 continue;
             };
             let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends);
-            let of_hub =
-                |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub && !it.held_up;
-            let last = world.sightings.iter().filter(of_hub).filter_map(|it| sent(world, it)).max();
+            let of_hub = |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub;
             // It begins to wait when the requests before it on its connection are done.
             let is_first = self.records.iter().position(|it| it.client == Some(client)) == Some(exchange);
             let waits = plan.field.starts_with("Slime-Max-Wait") && is_first && !record.is_tls;
-            if let (true, Some(arrived), Some(last)) = (waits, arrived, last)
-                && last.at > arrived.at + MAX_WAIT
-            {
-                self.violate(
-                    exchange,
-                    format!("given to an agent {} us after it came", last.at - arrived.at),
-                );
+            let Some(arrived) = arrived.filter(|_| waits && tunnels_are_plain) else { continue };
+            // It does not wait while a tunnel has it.
+            let (mut since, mut waited) = (arrived.at, 0);
+            for sighting in world.sightings.iter().filter(of_hub) {
+                let Some(sent) = sent(world, sighting) else { continue };
+                waited += if sighting.held_up { 0 } else { sent.at.saturating_sub(since) };
+                since = world.ends[sighting.end].history.closed.map_or(Micros::MAX, |closed| closed.at);
+            }
+            if waited > MAX_WAIT {
+                self.violate(exchange, format!("given to an agent when it had waited for {waited} us"));
             }
         }
     }
