@@ -20,7 +20,7 @@ use super::shell::Shell;
 use super::splice::Moved;
 use super::stream::Stream;
 use crate::proto::key::Key;
-use crate::proto::seam::{Core, End, Step, Why};
+use crate::proto::seam::{Command, Core, End, Step, Why};
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET: usize = 256 * 1024;
@@ -204,6 +204,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                     push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
                     at += n;
                 }
+            }
+            if self.core.commands().iter().any(Command::ends_look) {
+                break;
             }
             // Two places are kept free: a step adds two pieces at most.
             if count + 2 > MAX_PIECES || steps >= MOST_STEPS {

@@ -49,8 +49,9 @@ pub trait Core {
     /// Shows the bytes that arrived on a connection and are not consumed yet. `end` says that nothing follows them.
     ///
     /// What the core writes to `out` goes to the peer, before anything of `input`; without a peer it joins the held bytes.
-    /// The shell calls again with the rest until it gets [`Step::Wait`]. Then it delivers what was passed, carries out the commands,
-    /// and, if there were any, shows what is left once more.
+    /// The shell calls again with the rest until it gets [`Step::Wait`], or until a step issued a command that ends the look
+    /// ([`Command::ends_look`]). Then it delivers what was passed, carries out the commands, and, if there were any, shows what is left
+    /// once more, if anything is. So the core never reads bytes of which its own commands have changed the meaning.
     fn handle_input(&mut self, key: Key, input: &[u8], end: Option<End>, out: &mut Vec<u8>, now: Now)
     -> Step;
 
@@ -171,6 +172,26 @@ pub enum Command {
     },
     /// The work is done; the process ends with this exit code.
     Exit(u8),
+}
+
+impl Command {
+    /// Whether nothing more may be shown before this is done: it changes where bytes go, or what those that follow mean. What is held of
+    /// a request, and whether a connection is read, concern no byte that was shown already.
+    #[must_use]
+    pub fn ends_look(&self) -> bool {
+        match self {
+            Self::SendHeld(_) | Self::DropHeld(_) | Self::Resume(_) => false,
+            Self::Dial { .. }
+            | Self::Secure { .. }
+            | Self::Send { .. }
+            | Self::Pair { .. }
+            | Self::Unpair(_)
+            | Self::Finish(_)
+            | Self::Close(..)
+            | Self::Rekey { .. }
+            | Self::Exit(_) => true,
+        }
+    }
 }
 
 /// How a connection is ended.

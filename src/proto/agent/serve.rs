@@ -319,15 +319,13 @@ impl Agent {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
-        let busy = !self.commands.is_empty();
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let (gathers, room) = match serving.leg {
             Leg::Gathering(gathered) => (true, GATHERED.saturating_sub(gathered)),
             Leg::Waiting | Leg::Dialling { .. } | Leg::Paired { .. } => (false, usize::MAX),
         };
-        // Commands under way: the tunnel was paired just now, and the shell does not know yet.
-        if !serving.wants_request() || !gathers && busy {
+        if !serving.wants_request() {
             return Step::Wait;
         }
         let shown = input.get(..room).unwrap_or(input);

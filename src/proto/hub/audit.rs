@@ -108,6 +108,7 @@ impl Hub {
                 is_wrong |= match standing {
                     Standing::Pooled(_) => unanswered > 0,
                     Standing::Asked => unanswered == 0,
+                    Standing::Speaking => unanswered > 0,
                     Standing::Behind(_) | Standing::Withdrawn => false,
                 };
             }

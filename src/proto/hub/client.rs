@@ -242,10 +242,6 @@ impl Hub {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
-        // Commands under way: the request before was answered just now, and the shell has yet to drop what it holds of it.
-        if !self.commands.is_empty() {
-            return Step::Wait;
-        }
         let head_limit = self.config.limits.head;
         let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
         if client.send_by != Mono::NEVER {

@@ -202,6 +202,8 @@ enum Standing {
     Pooled(NodeId),
     /// Would take work, but has been asked for a sign of life and has not answered yet.
     Asked,
+    /// Would take work, but has begun to say something that is not read yet: it may withdraw, and nothing else is right.
+    Speaking,
     /// Takes work once this tunnel, which it replaced, has brought its last response: both stand for one worker.
     Behind(TunnelKey),
     /// Its agent takes no work.

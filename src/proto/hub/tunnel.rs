@@ -80,8 +80,8 @@ impl Hub {
             return;
         }
         match &mut tunnel.state {
-            TunnelState::Free { member, ping_at, unanswered, .. } if *ping_at <= now.mono => {
-                if *unanswered >= MOST_UNANSWERED {
+            TunnelState::Free { member, ping_at, unanswered, standing, .. } if *ping_at <= now.mono => {
+                if *unanswered >= MOST_UNANSWERED || matches!(standing, Standing::Speaking) {
                     self.end_lost_tunnel(key, "it stopped responding", now);
                     return;
                 }
@@ -93,7 +93,7 @@ impl Hub {
                 *unanswered += 1;
                 *ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
                 self.commands.push(Command::Send { key: key.into(), bytes: PING.to_vec() });
-                self.leave_pool(key);
+                self.leave_pool(key, Standing::Asked);
                 self.note_asked(key);
             }
             TunnelState::Busy { sign_by, exchange, .. } if *sign_by <= now.mono => {
@@ -215,7 +215,7 @@ impl Hub {
     /// Another tunnel has taken the name of this one: its agent has done with it, or has lost it.
     pub(super) fn replace_tunnel(&mut self, key: TunnelKey, now: Now) {
         let is_seen_through = self.tunnels.get(key).is_some_and(|tunnel| self.is_answered(tunnel));
-        self.leave_pool(key);
+        self.leave_pool(key, Standing::Asked);
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if let Some(member) = tunnel.member().filter(|_| tunnel.is_ready()) {
             self.pool.set_ready(member.agent, false, now.mono);
@@ -244,18 +244,24 @@ impl Hub {
 
     /// A tunnel that had been replaced is through with its exchange: the one that waits for it may begin.
     fn let_begin(&mut self, key: TunnelKey, after: TunnelKey, now: Now) {
-        let Some(Tunnel { state: TunnelState::Free { standing, unanswered, .. }, .. }) =
+        let Some(Tunnel { state: TunnelState::Free { standing, unanswered, scan, .. }, .. }) =
             self.tunnels.get_mut(key)
         else {
             return;
         };
         match standing {
             Standing::Behind(first) if *first == after => {}
-            Standing::Pooled(_) | Standing::Asked | Standing::Behind(_) | Standing::Withdrawn => return,
+            Standing::Pooled(_)
+            | Standing::Asked
+            | Standing::Speaking
+            | Standing::Behind(_)
+            | Standing::Withdrawn => return,
         }
         if *unanswered > 0 {
             *standing = Standing::Asked;
             self.note_asked(key);
+        } else if scan.is_begun() {
+            *standing = Standing::Speaking;
         } else {
             self.free_tunnel(key, now);
         }
@@ -325,7 +331,7 @@ impl Hub {
 
     /// Takes a tunnel out of the pool, once. Its agent is gone if it does not come back soon. The caller changes its state, or removes it.
     fn leave(&mut self, key: TunnelKey, why: &str, now: Now) {
-        self.leave_pool(key);
+        self.leave_pool(key, Standing::Asked);
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let Some(member) = tunnel.member() else { return };
         debug!("agent {} worker {} left: {why}", self.pool.describe(member.agent), member.worker);
@@ -366,12 +372,12 @@ impl Hub {
     }
 
     /// A tunnel is not idle any more, though no exchange takes it.
-    fn leave_pool(&mut self, key: TunnelKey) {
+    fn leave_pool(&mut self, key: TunnelKey, for_what: Standing) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if let TunnelState::Free { member, standing, .. } = &mut tunnel.state
             && let Standing::Pooled(place) = *standing
         {
-            *standing = Standing::Asked;
+            *standing = for_what;
             self.pool.remove_idle(member.agent, place);
         }
     }
@@ -393,6 +399,8 @@ impl Hub {
             Ok(None) => {
                 if end.is_some() {
                     self.drop_tunnel(key, "it closed the connection", now);
+                } else if !input.is_empty() && matches!(standing, Standing::Pooled(_)) {
+                    self.leave_pool(key, Standing::Speaking);
                 }
                 return Step::Wait;
             }
@@ -408,8 +416,12 @@ impl Hub {
             Note::Alive if *unanswered > 0 => {
                 *unanswered -= 1;
                 if *unanswered == 0 && matches!(standing, Standing::Asked) {
-                    self.free_tunnel(key, now);
-                    self.dispatch(now);
+                    if input.len() > head.length {
+                        *standing = Standing::Speaking;
+                    } else {
+                        self.free_tunnel(key, now);
+                        self.dispatch(now);
+                    }
                 } else {
                     self.note_asked(key);
                 }
@@ -438,7 +450,6 @@ impl Hub {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Step {
-        // Commands under way: the tunnel was paired just now, and the shell does not know yet.
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
         if !exchange.messages.is_answered() {
             return self.read_response_head(key, exchange_key, input, end, out, now);

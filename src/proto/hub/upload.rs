@@ -127,10 +127,7 @@ impl Hub {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
         let is_held = match exchange.phase {
             Phase::Gathering { .. } | Phase::Queued { .. } => true,
-            // Commands under way: the exchange was paired just now, and the shell does not know yet.
-            Phase::Active { gate, .. } if gate != Gate::Open || !self.commands.is_empty() => {
-                return Step::Wait;
-            }
+            Phase::Active { gate, .. } if gate != Gate::Open => return Step::Wait,
             Phase::Active { .. } => false,
         };
         if !exchange.messages.wants_request() {

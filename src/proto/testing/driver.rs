@@ -248,6 +248,9 @@ impl<C: Core> Driver<C> {
                     at += n;
                 }
             }
+            if self.core.commands().iter().any(Command::ends_look) {
+                break;
+            }
         }
         let progress = at > 0 || !passed.is_empty() || !self.core.commands().is_empty();
         wires.moves += u64::from(progress);

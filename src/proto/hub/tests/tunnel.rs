@@ -18,6 +18,8 @@ fn hello(more: &str) -> String {
     )
 }
 
+const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nSlime-Refused: down\r\nConnection: close\r\n\r\n";
+
 fn farewell(reason: &str) -> String {
     format!("OPTIONS * HTTP/1.1\r\nHost: slime\r\nConnection: close\r\nSlime-Close: {reason}\r\n\r\n")
 }
@@ -357,4 +359,59 @@ fn a_client_that_waited_is_served_by_the_first_tunnel_that_comes() {
         assert_eq!(pair.got(client), WAS_OK);
         pair.assert_quiet(0);
     }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    core::str::from_utf8(bytes).unwrap()
+}
+
+/// An agent that has been asked for a sign of life, while a request waits for it, as the hub sees both.
+fn asked_while_one_waits() -> (Pair, Raw, Raw) {
+    let mut pair = Setup::hub_only().start();
+    let agent = pair.raw_agent(&token(1), 0);
+    assert_eq!(pair.got(agent), WELCOME);
+    pair.advance(seconds(15));
+    assert_eq!(pair.got(agent), PING);
+    let client = pair.client();
+    pair.send(client, GET);
+    assert_eq!(pair.got(agent), "", "it owes a heartbeat first");
+    (pair, agent, client)
+}
+
+#[test]
+fn a_response_behind_a_sign_of_life_is_nobodys() {
+    let forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    let text = format!("{}{forged}", text(PONG));
+    for at in PONG.len() + 1..=text.len() {
+        let (mut pair, agent, client) = asked_while_one_waits();
+        pair.send(agent, &text[..at]);
+        if at < text.len() {
+            pair.send(agent, &text[at..]);
+        }
+        assert_eq!(pair.got(agent), "", "split at {at}");
+        assert!(pair.ended(agent).is_some(), "split at {at}");
+        assert_eq!(pair.got(client), "", "split at {at}: it waits for another agent");
+        let honest = pair.raw_agent(&token(1), 1);
+        assert!(pair.got(honest).contains("GET /x "), "split at {at}");
+        pair.send(honest, OK);
+        assert_eq!(pair.got(client), WAS_OK, "split at {at}");
+    }
+}
+
+#[test]
+fn a_withdrawal_behind_a_sign_of_life_is_heard() {
+    let (mut pair, agent, client) = asked_while_one_waits();
+    pair.send(agent, format!("{}{REFUSAL}", text(PONG)));
+    assert_eq!(pair.got(agent), "");
+    assert!(pair.ended(agent).is_some());
+    assert_eq!(pair.got(client), "");
+}
+
+#[test]
+fn an_agent_that_stops_in_the_middle_of_what_it_owes_is_lost() {
+    let (mut pair, agent, _client) = asked_while_one_waits();
+    pair.send(agent, format!("{}HTTP/1.1 5", text(PONG)));
+    assert_eq!(pair.ended(agent), None);
+    pair.advance(seconds(15));
+    assert!(pair.ended(agent).is_some());
 }
