@@ -96,7 +96,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             self.obey();
             return true;
         }
-        let mut conn = Conn::new(match session {
+        let conn = Conn::new(match session {
             None => Stream::Plain(socket),
             Some(session) => {
                 self.handshake_begins(key);
@@ -104,10 +104,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Stream::Tls(Box::new(TlsStream::new(socket, session, with)))
             }
         });
-        // Most clients have sent their request by the time they are accepted.
-        conn.readable = true;
+        // It is read once its first edge was told, in the next turn. Only edges say that the remote side has left already, and most clients
+        // have sent their request by the time they are accepted: that edge would have them read twice.
+        self.has_accepted = true;
         self.conns.insert(key, Slot::Open(conn));
-        self.list(key);
         true
     }
 }

@@ -55,6 +55,8 @@ pub struct Shell<C: Core, N: Net> {
     pub(super) targets: Targets,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
     pub(super) accept_again: Option<Mono>,
+    /// Connections were accepted whose first edge has not been told.
+    pub(super) has_accepted: bool,
     events: Vec<Event>,
     /// Connections that are being made, of which an event has told something.
     pub(super) dialled: Vec<Key>,
@@ -111,6 +113,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             targets,
             commands: Vec::new(),
             accept_again: None,
+            has_accepted: false,
             reload: None,
             notifier: None,
             exit: None,
@@ -163,6 +166,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         let due = self.core.next_timeout();
         let timeout = self.earliest(due).map(|at| at.since(self.now.mono));
         let mut events = core::mem::take(&mut self.events);
+        self.has_accepted = false;
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
         self.handshakes.steps = STEPS;
@@ -170,6 +174,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         if due.is_some_and(|at| at <= self.now.mono) {
             // The process may have been stopped since it was told of these events: now come those until the time that it knows.
             let mut events = core::mem::take(&mut self.events);
+            self.has_accepted = false;
             let polled = self.net.poll(&mut events, Some(Duration::ZERO))?;
             self.look_at(events);
             if self.has_caught_up(polled) {

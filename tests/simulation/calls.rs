@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use slime::net::{Event, Net, Pipe, Polled};
 use slime::proto::timer::Now;
 
+use crate::history::History;
 use crate::world::{Delivery, Endpoint, Listening, MAX_DIALS, MILLI, Micros, SECOND, World};
 
 /// What a pipe holds at most.
@@ -286,7 +287,16 @@ impl World {
             let capacity = self.rng.pick(&[1, 2, 13, 100, 1000, 4096, 65_536, 200_000]).max(narrowest);
             let window =
                 if self.weather.windows { Some(self.rng.pick(&[2000, 20_000, 100_000])) } else { None };
-            self.ends.push(Endpoint { process, address, latency, capacity, window, ..Endpoint::default() });
+            let history = History { began: self.clock, ..History::default() };
+            self.ends.push(Endpoint {
+                process,
+                address,
+                latency,
+                capacity,
+                window,
+                history,
+                ..Endpoint::default()
+            });
         }
         self.hosts[process].ends.push(end);
         self.note("connect", process, end, latency);

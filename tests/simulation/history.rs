@@ -5,6 +5,8 @@ use crate::world::{Delivery, MILLI, Micros, SECOND, World};
 /// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were reached.
 #[derive(Default)]
 pub(crate) struct History {
+    /// When the connection was asked for.
+    pub(crate) began: Micros,
     pub(crate) written: Vec<(u64, Moment)>,
     pub(crate) read: Vec<(u64, Moment)>,
     /// When the process was told that the remote side has ended, by an event or by a call.

@@ -155,15 +155,13 @@ impl Model {
     pub(crate) fn conclude(&mut self, exchange: usize, outcome: Outcome, length: usize) {
         let fine = matches!(outcome, Outcome::Complete | Outcome::Dropped);
         let is_bad = self.mood == Mood::Calm && !fine && !self.exchanges[exchange].is_troubled();
-        if is_bad && self.upstreams_restart {
+        let record = &self.records[exchange];
+        let may_be_unheard = self.is_slow && record.attempts.is_empty();
+        if is_bad && (self.upstreams_restart || may_be_unheard && outcome == Outcome::Own(502)) {
             self.failed.push((exchange, outcome));
-        } else if self.is_slow
-            && matches!(outcome, Outcome::Own(502) | Outcome::Nothing)
-            && self.records[exchange].attempts.is_empty()
-        {
-            // The hub may have given it to a tunnel that its agent had given up before the handshake was over: of a connection that
-            // it has just accepted the hub does not know yet that the other side has closed. A handshake of a client may take
-            // longer than one side waits, too.
+        } else if may_be_unheard && record.is_tls && outcome == Outcome::Nothing {
+            // A hub that is stopped in the middle of the handshake finds its limit passed, and the request is not sent before the
+            // handshake is over.
         } else if outcome == Outcome::Own(503) && self.may_wait_too_long() {
             // One worker, and jobs that take longer together than a request waits.
         } else if is_bad && !(self.is_crowded && outcome == Outcome::Nothing) {
@@ -229,7 +227,7 @@ impl Model {
         self.check_workers(world, rules);
         self.check_scopes(world, rules);
         self.check_fleet(world);
-        self.check_failed(world);
+        self.check_failed(world, rules);
         if let Some(hub) = rules.hub {
             self.check_left(world, rules, hub);
             self.check_agents_left(world, rules, hub);

@@ -208,6 +208,55 @@ fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
     assert_eq!((census.active, census.queued, census.tunnels), (0, 0, 1));
 }
 
+/// An agent that gave up while the hub had no time for it: its connection stands in the backlog, with the handshake and its end.
+#[test]
+fn who_left_before_it_was_accepted_is_given_nothing() {
+    let mut bench = Bench::new(Weather::default());
+    let mut client = bench.clients(1).remove(0);
+    let request = b"POST /x HTTP/1.1\r\nHost: h\r\nSlime-Block: 1\r\nContent-Length: 2\r\n\r\nhi";
+    bench.send(&mut client, request);
+    bench.pass(SECOND);
+    bench.turns(40);
+    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
+    let mut hello = Vec::new();
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None }.write("hub", "", None, &mut hello);
+    let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
+    let mut agent = bench.clients.connect(address).unwrap();
+    bench.pass(SECOND);
+    bench.send(&mut agent, &hello);
+    bench.clients.shutdown(&mut agent).unwrap();
+    bench.pass(SECOND);
+    bench.turns(40);
+    bench.pass(SECOND);
+    let mut buffer = vec![0; 100_000];
+    assert!(bench.clients.read(&mut client, &mut buffer).is_err(), "the request did not go on waiting");
+    let census = bench.hub.core().census();
+    assert_eq!((census.active, census.queued, census.tunnels), (0, 1, 0));
+}
+
+/// A hub that had no processor for a minute: the agent that a request waited for stands in the backlog when its time is up.
+#[test]
+fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
+    let mut bench = Bench::new(Weather::default());
+    let mut client = bench.clients(1).remove(0);
+    bench.send(&mut client, b"GET /x HTTP/1.1\r\nHost: h\r\nSlime-Block: 1\r\nSlime-Max-Wait: 30\r\n\r\n");
+    bench.pass(SECOND);
+    bench.turns(40);
+    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
+    let mut hello = Vec::new();
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None }.write("hub", "", None, &mut hello);
+    let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
+    let mut agent = bench.clients.connect(address).unwrap();
+    bench.pass(SECOND);
+    bench.send(&mut agent, &hello);
+    bench.pass(60 * SECOND);
+    // SIGCONT ends the poll that SIGSTOP found.
+    bench.world.borrow_mut().hosts[0].interrupted = true;
+    bench.turns(40);
+    let census = bench.hub.core().census();
+    assert_eq!((census.active, census.queued, census.tunnels), (1, 0, 1));
+}
+
 /// A client that has vanished, though it has not taken its answer.
 #[test]
 fn who_has_vanished_is_noticed_within_about_a_minute() {

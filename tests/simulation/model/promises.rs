@@ -2,9 +2,9 @@
 
 use slime::config::DEFAULT_HOLD;
 
-use super::{Attempt, Model, Rules, reached};
+use super::{Attempt, Model, Outcome, Rules, reached};
 use crate::history::{Moment, Sighting};
-use crate::world::{Micros, SECOND, World};
+use crate::world::{MILLI, Micros, SECOND, World};
 
 /// The upstreams that a request may reach: the first one, and two more if it may be repeated.
 const MOST_UPSTREAMS: usize = 3;
@@ -18,6 +18,8 @@ const FREE: usize = 16 << 10;
 const LATE: Micros = 60 * SECOND;
 /// What `Slime-Max-Wait: 5` and the coarseness of deadlines come to.
 const MAX_WAIT: Micros = 7 * SECOND;
+/// What an agent gives a handshake, by a clock of milliseconds.
+const HANDSHAKE: Micros = 5 * SECOND;
 /// Switches of rules that do not hold yet.
 const REVOCATION_IS_WHOLE: bool = true;
 pub(super) const PROBES_ARE_JOBS: bool = true;
@@ -38,13 +40,17 @@ impl Model {
         }
     }
 
-    /// Where upstreams are started anew, only what they had or were being sent may fail.
-    pub(super) fn check_failed(&mut self, world: &World) {
+    /// Where upstreams are started anew, only what they had or were being sent may fail. Where handshakes take long, an agent may give one up
+    /// whose answer is on its way, and the hub, which cannot know yet, gives that tunnel a request.
+    pub(super) fn check_failed(&mut self, world: &World, rules: &Rules<'_>) {
         for (exchange, outcome) in std::mem::take(&mut self.failed) {
             let is_lost = |it: &&Sighting| world.ends[it.end ^ 1].history.dropped;
-            let is_excused =
-                world.sightings.iter().filter(|it| it.exchange == exchange).any(|it| is_lost(&it));
-            if !is_excused {
+            let was_lost = self.upstreams_restart
+                && world.sightings.iter().filter(|it| it.exchange == exchange).any(|it| is_lost(&it));
+            let is_unheard = outcome == Outcome::Own(502)
+                && self.records[exchange].attempts.is_empty()
+                && has_given_up_a_handshake(world, rules);
+            if !was_lost && !is_unheard {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }
@@ -149,6 +155,16 @@ impl Model {
     pub(super) fn probes(&self) -> impl Iterator<Item = (usize, &Attempt)> {
         (0..).map(|number| usize::MAX - number).zip(&self.probes)
     }
+}
+
+/// Whether an agent closed a connection to the hub when the time of its handshake was over.
+fn has_given_up_a_handshake(world: &World, rules: &Rules<'_>) -> bool {
+    world.ends.iter().enumerate().any(|(end, it)| {
+        let is_agents = rules.agents.iter().any(|(process, _)| *process == it.process);
+        let is_to_hub = rules.hub == world.ends.get(end ^ 1).map(|other| other.process);
+        let took = it.history.closed.map_or(0, |closed| closed.at - it.history.began);
+        is_agents && is_to_hub && (HANDSHAKE - MILLI..HANDSHAKE + SECOND).contains(&took)
+    })
 }
 
 /// When the beginning of a request was written.
