@@ -177,8 +177,7 @@ impl Hub {
     fn is_beyond_a_cap(&self) -> bool {
         // Who comes back from a tunnel keeps the place that it had, however full the queue has become.
         let has_returned = |exchange: &Exchange| {
-            matches!(exchange.phase, Phase::Queued { .. })
-                && (exchange.lost > 0 || !exchange.need.refused.is_empty())
+            matches!(exchange.phase, Phase::Queued { .. }) && (exchange.lost > 0 || exchange.returns > 0)
         };
         let returned = self.exchanges.iter().filter(|(_, it)| has_returned(it)).count();
         self.active > self.config.concurrent

@@ -411,7 +411,7 @@ impl Hub {
                 expectation,
             },
             lost: 0,
-            refusals: 0,
+            returns: 0,
             armed: Armed::default(),
             // It gets a place, or a worker, or an answer below, before anybody looks.
             phase: Phase::Queued { place: None, until: Mono::NEVER },

@@ -219,8 +219,9 @@ struct Exchange {
     held: Held,
     /// Tunnels that were lost under it.
     lost: u8,
-    /// How often agents refused it.
-    refusals: u8,
+    /// How often it came back from a tunnel of which it is sure that no upstream has seen anything of it: an agent refused it, or nothing
+    /// of it could be written.
+    returns: u8,
     armed: Armed,
     phase: Phase,
     /// What the log says of it; only there when the log wants it.

@@ -41,9 +41,9 @@ pub(super) const REFUSED: Refusal =
 
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
 const MAX_LOST: u8 = 2;
-/// Refusals of one request that count for nothing. Each agent that cannot reach its upstream adds one; beyond this many they count as
-/// lost tunnels, so that no request is on the move for ever.
-const MAX_REFUSALS: u8 = 100;
+/// Returns of one request that count for nothing. Each agent that cannot reach its upstream adds one, and each tunnel that breaks before it
+/// took anything; beyond this many they count as lost tunnels, so that no request is on the move for ever.
+const MAX_RETURNS: u8 = 100;
 /// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
 const ASKED_GRACE: Duration = Duration::from_secs(1);
 
@@ -99,9 +99,11 @@ impl Hub {
                 // It did not wait while it was served.
                 exchange.waits_since = exchange.waits_since.after(now.mono.since(since));
             }
-            let harmless = !written || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
+            exchange.returns = exchange.returns.saturating_add(u8::from(!written));
+            let counts = written || exchange.returns > MAX_RETURNS;
+            let harmless = !counts || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
             if harmless && exchange.may_be_sent_again() {
-                exchange.lost = exchange.lost.saturating_add(u8::from(written));
+                exchange.lost = exchange.lost.saturating_add(u8::from(counts));
                 again.push(key);
             } else {
                 failed.push(key);
@@ -121,8 +123,8 @@ impl Hub {
         if let Some(refused) = refused {
             exchange.need.note_refusal(refused);
         }
-        exchange.refusals = exchange.refusals.saturating_add(1);
-        let is_one_too_many = exchange.refusals > MAX_REFUSALS;
+        exchange.returns = exchange.returns.saturating_add(1);
+        let is_one_too_many = exchange.returns > MAX_RETURNS;
         if !exchange.may_be_sent_again() {
             self.fail(key, REFUSED, now);
         } else if is_one_too_many {

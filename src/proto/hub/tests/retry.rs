@@ -263,6 +263,46 @@ fn a_request_whose_first_write_fails_goes_elsewhere() {
 }
 
 #[test]
+fn a_request_of_which_nothing_was_written_has_its_place_also_in_a_queue_that_is_full() {
+    let setup = Setup { room: 1, ..Setup::hub_only() };
+    let mut pair = setup.hub(|config| config.queue_depth = 1).start();
+    let breaking = pair.raw_agent_called(&token(1), "a", 0, None);
+    pair.reads_only(breaking, 0);
+    pair.advance(seconds(15));
+    // A heartbeat clogs it; the answer to it makes it free again.
+    pair.send(breaking, crate::proto::tunnel::PONG);
+    let clients = [POST, GET].map(|request| {
+        let client = pair.client();
+        pair.send(client, request);
+        client
+    });
+    assert_eq!((pair.hub.core.census().active, pair.hub.core.census().queued), (1, 1));
+    // The audit looks whether more wait than may.
+    pair.reset(breaking);
+    assert_eq!((pair.hub.core.census().active, pair.hub.core.census().queued), (0, 2));
+    let other = pair.raw_agent_called(&token(1), "b", 0, None);
+    for client in clients {
+        pair.send(other, OK);
+        assert!(pair.got(client).starts_with("HTTP/1.1 200 OK"));
+    }
+    pair.assert_quiet(0);
+}
+
+#[test]
+fn a_request_of_which_nothing_can_be_written_is_not_on_the_move_for_ever() {
+    let mut pair = Setup::hub_only().start();
+    for number in 0..110 {
+        let agent = pair.raw_agent_called(&token(1), &format!("a{number}"), 0, None);
+        pair.reset_at_write(agent);
+    }
+    let client = pair.client();
+    pair.send(client, POST);
+    assert_refused(&mut pair, client, 502, "lost before it answered");
+    assert_eq!(pair.hub.core.census().tunnels, 9);
+    pair.assert_quiet(9);
+}
+
+#[test]
 fn nothing_is_sent_again_once_the_application_has_seen_something() {
     for response in [
         EARLY,
