@@ -343,7 +343,8 @@ impl Client {
         let has_sent_all = connection.sent == connection.out.len() && connection.wire.has_sent_all();
         if connection.is_raw() && has_sent_all && may_finish {
             connection.finished = true;
-            let _ = connection.wire.finish(&mut self.net);
+            // A connection that broke meanwhile has ended, too, and nobody will say so once more.
+            connection.failed |= connection.wire.finish(&mut self.net).is_err();
             let record = &mut self.model.borrow_mut().records[asked.exchange];
             (record.sent, record.fins[Way::Inbound as usize]) = (true, Some(now));
         }
