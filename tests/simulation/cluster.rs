@@ -350,8 +350,8 @@ impl Cluster {
     /// Waits until nothing is under way.
     fn settle(&mut self) {
         // Signs of life own blocks while they are on their way, agents that are not let in try again, and what lets them in is on its
-        // way for a while.
-        let (hub, agents) = (Rc::clone(&self.hub), &self.agents);
+        // way for a while. Who withdrew, because its upstream did not answer a probe, is about to come back.
+        let (hub, agents, setting) = (Rc::clone(&self.hub), &self.agents, &self.setting);
         let is_quiet = |it: &Simulation| {
             let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
             let (mut blocks, mut joined) = (hub.borrow().census().1, 0);
@@ -360,7 +360,9 @@ impl Cluster {
                 joined += agent.borrow().core().census().idle;
             }
             let census = hub.borrow().core().census();
-            census.clients + blocks == 0 && census.tunnels == joined
+            census.clients + blocks == 0
+                && census.tunnels == joined
+                && incomplete(agents, setting, it).is_empty()
         };
         let end = self.simulation.now() + 60 * SECOND;
         self.simulation.run_until(end, is_quiet);
@@ -454,10 +456,6 @@ impl Cluster {
         }
         let mut tunnels = 0;
         let mut blocks = vec![("hub".to_owned(), hub.census().1)];
-        let now = self.simulation.now();
-        let expected = |number| self.setting.tunnels(number, now);
-        // Of agents of one name, which may be several, each tunnel replaces that of another one.
-        let mut of_names: BTreeMap<usize, usize> = BTreeMap::new();
         for (place, agent) in &self.agents {
             // Who finds its token rejected at once does not go on.
             if self.simulation.exit_code(place.net.process).is_some() {
@@ -470,14 +468,10 @@ impl Cluster {
                 violations
                     .push(format!("left at an agent: {serving} serving, {upstreams} upstream connections"));
             }
-            *of_names.entry(place.number).or_default() += joined;
             blocks.push((place.net.world.borrow().hosts[place.net.process].name.clone(), agent.census().1));
         }
-        let has_room = of_names.keys().map(|it| expected(*it)).sum::<usize>() <= self.setting.hub.max_tunnels;
-        for (number, joined) in of_names.into_iter().filter(|(number, joined)| *joined != expected(*number)) {
-            if has_room {
-                violations.push(format!("an agent has {joined} tunnels, not {}", expected(number)));
-            }
+        for (joined, expected) in incomplete(&self.agents, &self.setting, &self.simulation) {
+            violations.push(format!("an agent has {joined} tunnels, not {expected}"));
         }
         let retired = self.retired.iter().filter(|process| self.simulation.exit_code(**process).is_none());
         if retired.count() > 0 {
@@ -495,6 +489,24 @@ impl Cluster {
         }
         self.model.borrow_mut().violations.append(&mut violations);
     }
+}
+
+/// How many tunnels agents have that should have another number of them, and that number. None, where the hub has no room for all.
+fn incomplete(
+    agents: &[(AgentPlace, Handle<Agent>)],
+    setting: &Setting,
+    simulation: &Simulation,
+) -> Vec<(usize, usize)> {
+    // Of agents of one name, which may be several, each tunnel replaces that of another one.
+    let mut of_names: BTreeMap<usize, usize> = BTreeMap::new();
+    // Who finds its token rejected at once does not go on.
+    for (place, agent) in agents.iter().filter(|(it, _)| simulation.exit_code(it.net.process).is_none()) {
+        *of_names.entry(place.number).or_default() += agent.borrow().core().census().idle;
+    }
+    let expected = |number| setting.tunnels(number, simulation.now());
+    let has_room = of_names.keys().map(|it| expected(*it)).sum::<usize>() <= setting.hub.max_tunnels;
+    let all = of_names.into_iter().map(|(number, joined)| (joined, expected(number)));
+    all.filter(|(joined, expected)| has_room && joined != expected).collect()
 }
 
 /// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one length, and so are all
