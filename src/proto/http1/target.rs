@@ -97,6 +97,10 @@ const IN_REG_NAME: [bool; 256] = {
 
 /// RFC 3986 section 3.2.2 without the comma. Percent-encoding must be complete.
 fn is_reg_name(name: &str) -> bool {
+    // Nearly all have nothing to decode.
+    if name.bytes().all(|byte| IN_REG_NAME[usize::from(byte)]) {
+        return true;
+    }
     let mut rest = name.as_bytes();
     while let [byte, tail @ ..] = rest {
         rest = match (byte, tail) {
