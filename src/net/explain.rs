@@ -30,6 +30,23 @@ impl fmt::Display for WrongPin {
 
 impl core::error::Error for WrongPin {}
 
+/// Why a hub cannot use its own certificate. "It" is the certificate.
+pub(super) fn own_certificate(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string() == OLD_VERSION => {
+            format!("it is of {ONLY_VERSION_3}")
+        }
+        Error::InvalidCertificate(CertificateError::BadEncoding) => {
+            "it is damaged; write the file anew".to_owned()
+        }
+        other => in_words(&other.to_string()),
+    }
+}
+
+/// webpki's name for a certificate of an older version of X.509.
+const OLD_VERSION: &str = "UnsupportedCertVersion";
+const ONLY_VERSION_3: &str = "X.509 version 1 or 2, which TLS libraries no longer accept; issue one of version 3, as `openssl req -x509` does";
+
 /// The flags that say whom to trust.
 struct Flags {
     address: &'static str,
@@ -154,6 +171,8 @@ fn unusual(name: &str, Flags { ca, pin, .. }: &Flags) -> String {
         "CaUsedAsEndEntity" => format!(
             "its certificate is one of a CA (CA:TRUE); give the same certificate with {ca}, or its fingerprint with {pin}"
         ),
+        // A pin does not help: the key in it is not read either.
+        OLD_VERSION => format!("its certificate is of {ONLY_VERSION_3}"),
         "EndEntityUsedAsCa" => format!(
             "the certificate that issued its certificate is not one of a CA; issue a new one, or use {pin}"
         ),
@@ -345,6 +364,10 @@ mod tests {
         for (error, says) in [
             (CertificateError::UnknownIssuer, "was issued by nobody that this agent trusts; give"),
             (other("CaUsedAsEndEntity"), "is one of a CA (CA:TRUE); give the same certificate with --hub-ca"),
+            (
+                other(OLD_VERSION),
+                "is of X.509 version 1 or 2, which TLS libraries no longer accept; issue one of version 3",
+            ),
             (names, "is not valid for hub.example, but for elsewhere.example, 10.0.0.1; use a name"),
             (
                 CertificateError::ExpiredContext { time: at(1_700_000_001), not_after: at(1_700_000_000) },

@@ -19,7 +19,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::explain::WrongPin;
+use super::explain::{WrongPin, own_certificate};
 
 /// The one protocol that is spoken over TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
@@ -113,7 +113,7 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
                     certificate.display()
                 );
             }
-            format!("cannot use the certificate in {}: {error}", certificate.display())
+            format!("cannot use the certificate in {}: {}", certificate.display(), own_certificate(&error))
         })?;
     config.alpn_protocols = vec![ALPN.to_vec(), ALPN_OLD.to_vec()];
     // An agent that dials again, or an application without keep-alive, spares both sides the costly part of a handshake.

@@ -135,6 +135,24 @@ fn both_ports_and_the_redirection() {
     }
 }
 
+/// Of X.509 version 1, as `openssl x509 -req` makes it without extensions, with its key. Valid until 2126.
+const VERSION_1: [&str; 2] = [
+    "-----BEGIN CERTIFICATE-----\n\
+     MIIBJTCBywIUbRJuENiLEDHUz5DiPtL4Tbv4GdQwCgYIKoZIzj0EAwIwFDESMBAG\n\
+     A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNzA1MjEyMFoYDzIxMjYxMTAzMDUyMTIw\n\
+     WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC\n\
+     AARCvNubcbqp7ivazrlJy/C3ehleouwdB+mpTPJ6T7kgbct7CWi9X3fBOBA7c0Es\n\
+     TR+b22v8rimYezR36JKbbjdbMAoGCCqGSM49BAMCA0kAMEYCIQCZzhVybib9tXQk\n\
+     flsAvF4n/rrZI7aaTYxaSF9Z1iKp5gIhAMg8bje9JTyUnDDVCc0aVp5vOOI9XN0x\n\
+     wt4uPEXATkzo\n\
+     -----END CERTIFICATE-----\n",
+    "-----BEGIN PRIVATE KEY-----\n\
+     MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgw9bKaKL98DraW4/j\n\
+     XuctpgBzThgBeYF1MqPju3kDComhRANCAARCvNubcbqp7ivazrlJy/C3ehleouwd\n\
+     B+mpTPJ6T7kgbct7CWi9X3fBOBA7c0EsTR+b22v8rimYezR36JKbbjdb\n\
+     -----END PRIVATE KEY-----\n",
+];
+
 fn free_port() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
@@ -150,7 +168,10 @@ fn what_cannot_be_shown_is_said_at_the_start() {
         key: key.into(),
     };
     let missing = std::path::Path::new("/nonexistent/file.pem");
+    let [old, old_key] = VERSION_1;
+    let (old, old_key) = (pki::file("version-1.pem", old), pki::file("version-1-key.pem", old_key));
     for (identity, reason) in [
+        (with(&old, &old_key), "it is of X.509 version 1 or 2"),
         (with(&good.certificate, &other.key), "does not belong to the certificate in"),
         (expired, "has expired"),
         (with(missing, &good.key), "cannot read certificates from /nonexistent/file.pem"),
