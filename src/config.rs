@@ -137,6 +137,8 @@ pub struct AgentConfig {
     pub hub_path: String,
     /// Ready-made `Authorization` value for a reverse proxy in front of the hub.
     pub hub_authorization: Option<String>,
+    /// Whether the handshake is one of WebSocket from the first on. Else it is after refusals by those who pass nothing else.
+    pub websocket: bool,
     /// The proxy that is dialled instead of the hub.
     pub proxy: Option<Proxy>,
     /// The upstreams, each served by its own agent.

@@ -103,6 +103,7 @@ fn options(
     });
     let config = AgentConfig {
         token,
+        websocket: args.websocket,
         proxy: proxy.as_ref().map(|proxy| Proxy {
             name: proxy.authority.clone(),
             hub: hub.host_and_port(),

@@ -347,6 +347,10 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "address")]
     pub(super) proxy: Option<String>,
 
+    /// join the hub by a WebSocket handshake at once (default: only once what is before the hub has refused another one)
+    #[argh(switch)]
+    pub(super) websocket: bool,
+
     /// the same as --hub-ca, for https:// upstreams
     #[argh(option, arg_name = "file")]
     pub(super) upstream_ca: Option<String>,

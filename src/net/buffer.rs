@@ -181,6 +181,16 @@ impl Buffer {
         }
     }
 
+    /// Drops all bytes but the first `n`.
+    pub fn truncate(&mut self, n: usize, pool: &mut BufferPool) {
+        let Some(block) = &mut self.0 else { return };
+        if n == 0 {
+            self.clear(pool);
+        } else if n < block.len() {
+            block.end = block.start + offset(n);
+        }
+    }
+
     /// Drops all bytes, and those that follow in a chain, and gives the blocks back.
     pub fn clear(&mut self, pool: &mut BufferPool) {
         while let Some(mut block) = self.0.take() {

@@ -332,7 +332,9 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Option<Entry<Socket>>>() <= 96);
+        // Sockets of mio have a word more where it looks after itself.
+        let more = size_of::<Socket>() - size_of::<std::os::fd::OwnedFd>();
+        assert!(size_of::<Option<Entry<Socket>>>() <= 96 + more);
     }
 
     #[test]

@@ -150,7 +150,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                     }
                     if error.kind() == io::ErrorKind::InvalidData && conn.stream.turn_plain() {
                         self.core.handle_insecure(key);
-                    } else if error.kind() != io::ErrorKind::Interrupted {
+                    } else if error.kind() == io::ErrorKind::Interrupted {
+                        // A peer may send thousands of pings.
+                        budget = budget.saturating_sub(room);
+                    } else {
                         if error.kind() == io::ErrorKind::InvalidData {
                             debug!("{key:?} failed: {error}");
                         }
@@ -200,6 +203,10 @@ impl<C: Core, N: Net> Shell<C, N> {
                     break;
                 }
                 Step::Skip(n) => at += n,
+                Step::Turn(n) => {
+                    at += n;
+                    break;
+                }
                 Step::Pass(n) => {
                     push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
                     at += n;
@@ -476,7 +483,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Ok(()) | Err(_) => {}
         }
         conn.ending = after;
-        if !conn.write_failed && self.net.shutdown(conn.stream.socket_mut()).is_err() {
+        if !conn.write_failed && conn.stream.ends_by_fin() && self.net.shutdown(conn.stream.socket_mut()).is_err() {
             self.failed.push((key, Why::Failed));
         }
     }
@@ -536,7 +543,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                     conn.readable = false;
                     return;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    budget = budget.saturating_sub(room);
+                }
                 Err(_) => {
                     self.fail(key, Why::Lingered);
                     return;

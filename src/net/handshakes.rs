@@ -142,7 +142,7 @@ impl<C: Core, N: Net> Shell<C, N> {
 
 fn is_under_way<S>(conns: &Conns<S>, key: Key) -> bool {
     conns.get(key).is_some_and(|conn| match &conn.stream {
-        Stream::Plain(_) => false,
+        Stream::Plain(_) | Stream::Framed(_) => false,
         Stream::Tls(stream) => stream.is_handshaking(),
     })
 }

@@ -13,6 +13,7 @@ mod conn;
 mod dial;
 mod explain;
 mod flow;
+mod framed;
 mod handshakes;
 pub mod notify;
 mod overdue;

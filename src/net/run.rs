@@ -428,6 +428,7 @@ mod tests {
             hub_authority: String::new(),
             hub_path: String::new(),
             hub_authorization: None,
+            websocket: false,
             proxy: None,
             upstreams: vec![upstream.clone(), upstream],
             workers: 200,

@@ -13,9 +13,10 @@ use log::warn;
 use rustls::ServerConfig;
 
 use super::accept::ListenerState;
-use super::buffer::BufferPool;
+use super::buffer::{Buffer, BufferPool};
 use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
 pub use super::dial::{DialTls, Endpoint, Targets};
+use super::framed::FramedStream;
 use super::handshakes::{Handshakes, STEPS};
 use super::notify::Notifier;
 use super::stream::Stream;
@@ -23,6 +24,7 @@ use super::{Event, Net};
 use crate::proto::key::Key;
 use crate::proto::seam::{Close, Closed, Command, Core, Target, Why};
 use crate::proto::timer::{Mono, Now};
+use crate::proto::websocket::Side;
 
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
@@ -394,8 +396,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         match self.conns.remove(key) {
             Some(Slot::Open(mut conn)) => {
                 // RFC 8446 section 6.1: what is FIN on plain TCP is close_notify and FIN. If it has to wait, it is left out.
-                conn.stream.say_end(&mut self.buffers);
-                let _ = conn.stream.flush(&mut self.net, &mut self.buffers);
+                conn.stream.part(&mut self.net, &mut self.buffers);
                 if let Stream::Tls(stream) = &conn.stream {
                     self.note_handshake(stream);
                 }
@@ -527,8 +528,29 @@ impl<C: Core, N: Net> Shell<C, N> {
                     self.secure(key, socket, target, &tls, hangup);
                 }
             }
+            Command::Frame { key, side } => self.frame(key, side),
             Command::Exit(code) => self.exit = Some(code),
         }
+    }
+
+    /// Puts frames around what a connection sends, and takes them off what it receives.
+    fn frame(&mut self, key: Key, side: Side) {
+        let Some(Slot::Open(conn)) = self.conns.remove(key) else { return };
+        let Conn { stream, mut input, output, end, .. } = conn;
+        let mut framed = FramedStream::new(stream, side, output);
+        match framed.unwrap(input.data_mut()) {
+            Ok(n) => input.truncate(n, &mut self.buffers),
+            Err(_) => {
+                input.clear(&mut self.buffers);
+                self.failed.push((key, Why::Failed));
+            }
+        }
+        let end = end.map(|_| framed.end());
+        let stream = Stream::Framed(Box::new(framed));
+        // There may have been a Close frame.
+        let conn = Conn { stream, input, output: Buffer::new(), end, readable: true, ..conn };
+        self.conns.insert(key, Slot::Open(conn));
+        self.list(key);
     }
 
     /// Parts a connection from its peer.

@@ -1,4 +1,4 @@
-//! A connection's bytes, plain or under TLS: the same calls for both.
+//! A connection's bytes, plain, under TLS, or in frames of WebSocket: the same calls for all.
 //!
 //! TLS sits above [`Net`], so that the simulated network carries it too. rustls is used without its own buffers: ciphertext lives in
 //! borrowed blocks like everything else, and an idle connection holds none.
@@ -13,6 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use super::Net;
 use super::buffer::{Buffer, BufferPool, Class};
 use super::explain::explain;
+use super::framed::FramedStream;
 use super::handshakes::With;
 use crate::proto::seam::End;
 
@@ -20,6 +21,8 @@ use crate::proto::seam::End;
 pub(super) enum Stream<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
+    /// Over one of the others.
+    Framed(Box<FramedStream<S>>),
 }
 
 /// The most plaintext in one record (RFC 8446 section 5.1).
@@ -35,6 +38,7 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => &mut tls.socket,
+            Self::Framed(framed) => framed.socket_mut(),
         }
     }
 
@@ -46,6 +50,7 @@ impl<S> Stream<S> {
                 tls.clear(pool);
                 tls.socket
             }
+            Self::Framed(framed) => framed.into_socket(pool),
         }
     }
 
@@ -59,13 +64,16 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(socket) => net.read(socket, space),
             Self::Tls(tls) => tls.read(net, pool, space),
+            Self::Framed(framed) => framed.read(net, pool, space),
         }
     }
 
     /// An edge said that there is something to read. What was decrypted before it proves nothing.
     pub(super) fn note_edge(&mut self) {
-        if let Self::Tls(tls) = self {
-            tls.has_edge = true;
+        match self {
+            Self::Plain(_) => {}
+            Self::Tls(tls) => tls.has_edge = true,
+            Self::Framed(framed) => framed.note_edge(),
         }
     }
 
@@ -81,6 +89,7 @@ impl<S> Stream<S> {
                     && tls.plain.is_empty()
                     && !tls.peer_closed
             }
+            Self::Framed(framed) => framed.is_drained(),
         }
     }
 
@@ -89,6 +98,7 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(_) => false,
             Self::Tls(_) => n >= RECORD,
+            Self::Framed(framed) => framed.is_bulk(),
         }
     }
 
@@ -97,6 +107,7 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(_) => n < wanted,
             Self::Tls(tls) => !tls.outgoing.is_empty(),
+            Self::Framed(framed) => framed.has_pending(),
         }
     }
 
@@ -111,6 +122,7 @@ impl<S> Stream<S> {
                     End::Cut
                 }
             }
+            Self::Framed(framed) => framed.end(),
         }
     }
 
@@ -124,6 +136,7 @@ impl<S> Stream<S> {
             // FIN is an edge of its own.
             Self::Plain(_) => Ok(Ahead::Bytes),
             Self::Tls(tls) => tls.look_ahead(net, pool),
+            Self::Framed(framed) => framed.look_ahead(net, pool),
         }
     }
 
@@ -137,6 +150,7 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(socket) => net.write(socket, slices),
             Self::Tls(tls) => tls.write(net, pool, slices),
+            Self::Framed(framed) => framed.write(net, pool, slices),
         }
     }
 
@@ -145,6 +159,7 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(_) => false,
             Self::Tls(tls) => !tls.outgoing.is_empty(),
+            Self::Framed(framed) => framed.has_pending(),
         }
     }
 
@@ -153,13 +168,33 @@ impl<S> Stream<S> {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Tls(tls) => tls.flush(net, pool),
+            Self::Framed(framed) => framed.flush(net, pool),
         }
     }
 
-    /// Queues what says that nothing more will be sent: close_notify on TLS, which then waits like other bytes.
+    /// Queues what says that nothing more will be sent: close_notify on TLS, a Close frame, which then waits like other bytes.
     pub(super) fn say_end(&mut self, pool: &mut BufferPool) {
-        if let Self::Tls(tls) = self {
-            tls.say_end(pool);
+        match self {
+            Self::Plain(_) => {}
+            Self::Tls(tls) => tls.say_end(pool),
+            Self::Framed(framed) => framed.say_end(pool),
+        }
+    }
+
+    /// Whether FIN follows what [`Stream::say_end`] queues.
+    pub(super) fn ends_by_fin(&self) -> bool {
+        !matches!(self, Self::Framed(_))
+    }
+
+    /// The connection is to be closed: says the end, on each layer. What would have to wait is left out.
+    pub(super) fn part<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) {
+        match self {
+            Self::Plain(_) => {}
+            Self::Tls(tls) => {
+                tls.say_end(pool);
+                let _ = tls.flush(net, pool);
+            }
+            Self::Framed(framed) => framed.part(net, pool),
         }
     }
 
@@ -170,14 +205,16 @@ impl<S> Stream<S> {
                 tls.session = Session::Refused;
                 true
             }
-            Self::Tls(_) | Self::Plain(_) => false,
+            Self::Tls(_) | Self::Plain(_) | Self::Framed(_) => false,
         }
     }
 
     /// Gives all blocks back. To be called before it is dropped.
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
-        if let Self::Tls(tls) = self {
-            tls.clear(pool);
+        match self {
+            Self::Plain(_) => {}
+            Self::Tls(tls) => tls.clear(pool),
+            Self::Framed(framed) => framed.clear(pool),
         }
     }
 }
@@ -661,7 +698,7 @@ fn is_alert(record: &[u8]) -> bool {
 }
 
 /// Moves bytes from a buffer to a slice, as many as there are and fit.
-fn take(from: &mut Buffer, pool: &mut BufferPool, space: &mut [u8]) -> usize {
+pub(super) fn take(from: &mut Buffer, pool: &mut BufferPool, space: &mut [u8]) -> usize {
     let n = from.len().min(space.len());
     if let (Some(to), Some(data)) = (space.get_mut(..n), from.data().get(..n)) {
         to.copy_from_slice(data);

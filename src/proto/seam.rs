@@ -25,6 +25,7 @@ use core::net::SocketAddr;
 
 use super::key::Key;
 use super::timer::{Mono, Now};
+use super::websocket::Side;
 
 /// The size of the blocks that held bytes take beyond the first one, which has room for any head and 16 KiB of body.
 pub const HELD_BLOCK: usize = 64 * 1024;
@@ -115,6 +116,8 @@ pub enum Step {
     Pass(usize),
     /// The first `n` bytes are done with. What replaces them, if anything, is in `out`.
     Skip(usize),
+    /// As [`Step::Skip`], and the commands are carried out before what follows is shown: they change what it means.
+    Turn(usize),
 }
 
 /// What the shell is told to do.
@@ -133,6 +136,14 @@ pub enum Command {
         key: Key,
         /// What it was dialled to.
         target: Target,
+    },
+    /// From now on what is sent and received on this connection goes in frames of WebSocket. What waits to be sent goes before them; what was
+    /// received and not consumed belongs to them.
+    Frame {
+        /// Which connection.
+        key: Key,
+        /// Which side of it we are.
+        side: Side,
     },
     /// Send bytes of the core's own, after what is already waiting to be sent.
     Send {

@@ -3,7 +3,8 @@
 //!
 //! All of them are ordinary HTTP/1.1 messages (DESIGN: "the tunnel is HTTP, reversed"). Fields whose name begins with `Slime-`
 //! are ours on a tunnel: those of applications and upstreams are removed where they come in, so that what stands here was written by
-//! the other half of slime. This module owns their names and forms; when to say what is decided in [`super::hub`] and
+//! the other half of slime. Where what is between passes no upgrade but WebSocket's, the handshake is one of those, and the messages go in
+//! its frames ([`super::websocket`]). This module owns their names and forms; when to say what is decided in [`super::hub`] and
 //! [`super::agent`].
 
 use core::time::Duration;
@@ -11,6 +12,7 @@ use core::time::Duration;
 use super::error::Violation;
 use super::http1::fields;
 use super::http1::head::{RequestHead, ResponseHead};
+use super::websocket::{self, Nonce};
 
 /// The upgrade token of the protocol that is spoken on a tunnel.
 pub const PROTOCOL: &str = "slime/1";
@@ -93,7 +95,14 @@ pub struct Hello<'a> {
     pub worker: u32,
     /// Why it takes no work, if it takes none.
     pub withdrawn: Option<Trouble<'a>>,
+    /// The `Sec-WebSocket-Key`, if the tunnel is to go in frames.
+    pub websocket: Option<&'a str>,
 }
+
+const WEBSOCKET_KEY: &str = "Sec-WebSocket-Key";
+const WEBSOCKET_VERSION: &str = "Sec-WebSocket-Version";
+const WEBSOCKET_PROTOCOL: &str = "Sec-WebSocket-Protocol";
+const WEBSOCKET_ACCEPT: &str = "Sec-WebSocket-Accept";
 
 impl<'a> Hello<'a> {
     /// Writes the request of the handshake.
@@ -106,7 +115,7 @@ impl<'a> Hello<'a> {
             " HTTP/1.1\r\nHost: ",
             authority,
             "\r\nConnection: Upgrade\r\nUpgrade: ",
-            PROTOCOL,
+            if self.websocket.is_some() { websocket::PROTOCOL } else { PROTOCOL },
             "\r\n",
             AGENT_TOKEN,
             ": ",
@@ -131,6 +140,9 @@ impl<'a> Hello<'a> {
             (REASON, self.withdrawn.map(|trouble| trouble.reason)),
             (LOADING, self.withdrawn.filter(|trouble| trouble.is_loading).map(|_| "?1")),
             ("Authorization", authorization),
+            (WEBSOCKET_KEY, self.websocket),
+            (WEBSOCKET_VERSION, self.websocket.map(|_| websocket::VERSION)),
+            (WEBSOCKET_PROTOCOL, self.websocket.map(|_| websocket::SUBPROTOCOL)),
         ] {
             if let Some(value) = value {
                 for part in [name, ": ", value, "\r\n"] {
@@ -145,12 +157,20 @@ impl<'a> Hello<'a> {
     pub fn is_meant(head: &RequestHead<'_, '_>) -> bool {
         head.method.as_str() == "GET"
             && head.path().ends_with(TUNNEL_PATH)
-            && head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL))
+            && head.upgrade.is_some_and(|protocol| {
+                protocol.eq_ignore_ascii_case(PROTOCOL)
+                    || protocol.eq_ignore_ascii_case(websocket::PROTOCOL) && offers_tunnel(head)
+            })
     }
 
     /// Whether this is a handshake that lost its upgrade on the way: what is between removes the field unless it knows the protocol.
     pub fn is_stripped(head: &RequestHead<'_, '_>) -> bool {
         head.path().ends_with(TUNNEL_PATH) && head.upgrade.is_none() && head.field(AGENT_TOKEN).is_some()
+    }
+
+    /// Whether a handshake of which [`Hello::is_stripped`] holds was one of WebSocket.
+    pub fn is_stripped_websocket(head: &RequestHead<'_, '_>) -> bool {
+        offers_tunnel(head)
     }
 
     /// Reads a handshake for which [`Hello::is_meant`] holds.
@@ -169,14 +189,29 @@ impl<'a> Hello<'a> {
             Some(b"?0") => Some(Trouble::read(head.field(REASON), head.field(LOADING))),
             Some(_) | None => return Err(bad("the handshake's Slime-Ready is neither ?0 nor ?1")),
         };
+        let is_plain = head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL));
+        let websocket = if is_plain {
+            None
+        } else if head.field(WEBSOCKET_VERSION) != Some(websocket::VERSION.as_bytes()) {
+            return Err(bad("the handshake's Sec-WebSocket-Version is not 13"));
+        } else {
+            let key = head.field(WEBSOCKET_KEY).and_then(text).filter(|key| websocket::is_key(key));
+            Some(key.ok_or(bad("the handshake's Sec-WebSocket-Key is not 16 bytes in base64"))?)
+        };
         Ok(Self {
             token,
             agent_id: agent_id
                 .ok_or(bad("the handshake's Slime-Agent-Id is not 1 to 64 of A-Z a-z 0-9 . _ -"))?,
             worker: worker.ok_or(bad("the handshake's Slime-Worker is not a number"))?,
             withdrawn,
+            websocket,
         })
     }
+}
+
+/// Whether what a WebSocket handshake is to open is a tunnel.
+fn offers_tunnel(head: &RequestHead<'_, '_>) -> bool {
+    head.field(WEBSOCKET_PROTOCOL) == Some(websocket::SUBPROTOCOL.as_bytes())
 }
 
 /// Whether this can be the id of an agent: `[A-Za-z0-9._-]{1,64}`.
@@ -185,21 +220,36 @@ pub fn is_agent_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Writes the hub's consent to the handshake, with the pace of its heartbeats.
-pub fn write_welcome(heartbeat: Duration, out: &mut Vec<u8>) {
+/// Writes the hub's consent to the handshake, with the pace of its heartbeats. `key` is that of a WebSocket handshake.
+pub fn write_welcome(heartbeat: Duration, key: Option<&str>, out: &mut Vec<u8>) {
     let millis = heartbeat.as_millis();
     let pace = format!("{}.{:03}", millis / 1000, millis % 1000);
     for part in [
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ",
-        PROTOCOL,
+        if key.is_some() { websocket::PROTOCOL } else { PROTOCOL },
         "\r\n",
         HEARTBEAT,
         ": ",
         &pace,
-        "\r\n\r\n",
+        "\r\n",
     ] {
         out.extend_from_slice(part.as_bytes());
     }
+    if let Some(key) = key {
+        for part in [
+            WEBSOCKET_ACCEPT,
+            ": ",
+            &websocket::accept(key),
+            "\r\n",
+            WEBSOCKET_PROTOCOL,
+            ": ",
+            websocket::SUBPROTOCOL,
+            "\r\n",
+        ] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What the hub answered to the handshake.
@@ -219,10 +269,21 @@ pub enum Welcome {
 pub const PACE: core::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
 
 impl Welcome {
-    /// Reads the answer to the handshake.
-    pub fn parse(head: &ResponseHead<'_, '_>) -> Self {
+    /// Reads the answer to the handshake. `nonce` is that of a WebSocket handshake.
+    pub fn parse(head: &ResponseHead<'_, '_>, nonce: Option<Nonce>) -> Self {
+        let switches = |to: &str| head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(to));
         match head.status {
-            101 if head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL)) => {
+            // RFC 6455 section 4.1: an extension that was not asked for changes what the frames mean.
+            101 if nonce.map_or_else(
+                || switches(PROTOCOL),
+                |nonce| {
+                    switches(websocket::PROTOCOL)
+                        && head.field(WEBSOCKET_ACCEPT) == Some(websocket::accept(&nonce.key()).as_bytes())
+                        && head.field(WEBSOCKET_PROTOCOL) == Some(websocket::SUBPROTOCOL.as_bytes())
+                        && head.field("Sec-WebSocket-Extensions").is_none()
+                },
+            ) =>
+            {
                 let pace = head.field(HEARTBEAT).and_then(fields::seconds).filter(|pace| PACE.contains(pace));
                 pace.map_or(Self::Other, Self::Joined)
             }

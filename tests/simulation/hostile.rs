@@ -67,7 +67,7 @@ impl Hostile {
         let rng = &mut self.rng;
         let mut out = Vec::new();
         if let Guise::Agent(token) = &self.guise {
-            let hello = Hello { token, agent_id: "hostile", worker: 0, withdrawn: None };
+            let hello = Hello { token, agent_id: "hostile", worker: 0, withdrawn: None, websocket: None };
             hello.write(HUB_NAME, "", None, &mut out);
             if rng.chance(200) {
                 mutate(&mut out, rng);

@@ -185,6 +185,7 @@ pub(crate) fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) 
         hub_authority: HUB_NAME.into(),
         hub_path: String::new(),
         hub_authorization: None,
+        websocket: false,
         proxy: None,
         upstreams: (0..upstreams.len()).map(upstream).collect(),
         workers,

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::Random;
+use crate::proto::random::Random;
 use crate::proto::timer::Mono;
 
 /// The first window of the back-off.

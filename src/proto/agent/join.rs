@@ -2,15 +2,17 @@
 
 use log::{Level, debug};
 
+use super::health::describe;
 use super::serve::{Leg, Serving};
 use super::{Agent, Said, Tunnel, TunnelOf, UpstreamOf, WorkerState};
 use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::notice::Count;
-use crate::proto::seam::{Command, End, Step, Target};
+use crate::proto::seam::{Closed, Command, End, Step, Target, Why};
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{Hello, Welcome};
+use crate::proto::websocket::{Nonce, Side};
 
 const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
 /// What is said about a 401 that is not the hub's.
@@ -22,9 +24,23 @@ const MOVED: &str = "it redirects to another address; should --hub begin with ht
 const MISUNDERSTOOD: &str = "it does not understand the handshake (status 400); should --hub begin with https://, or does a reverse proxy there pass \
      WebSockets only?";
 
+/// Who refused a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// What is before the hub, perhaps.
+    OnTheWay,
+    /// Somebody or something else.
+    Other,
+}
+
 impl Agent {
     /// Dials the hub, unless the process is ending.
     pub(super) fn dial(&mut self, key: WorkerKey, now: Now) {
+        self.dial_for(key, self.config.websocket || self.websocket, now);
+    }
+
+    /// As [`Agent::dial`], for this kind of handshake.
+    fn dial_for(&mut self, key: WorkerKey, websocket: bool, now: Now) {
         if self.draining.is_some() {
             self.stop(key);
             return;
@@ -34,7 +50,8 @@ impl Agent {
         let tunnel = self.tunnels.insert(Tunnel { armed: Armed::default(), send_by: Mono::NEVER, of });
         let Some(worker) = self.workers.get_mut(key) else { return };
         let Some(tunnel) = tunnel else { return };
-        worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit) };
+        let nonce = websocket.then(|| Nonce::new(&mut self.random));
+        worker.state = WorkerState::Dialling { tunnel, until: now.mono.after(limit), nonce };
         self.commands.push(Command::Dial { key: tunnel.into(), target: Target::Hub });
         self.arm_worker(key);
     }
@@ -62,18 +79,19 @@ impl Agent {
     pub(super) fn tunnel_connected(&mut self, tunnel: TunnelKey) {
         let Some(key) = self.worker_of(tunnel) else { return };
         let Some(worker) = self.workers.get_mut(key) else { return };
-        let until = match &worker.state {
-            WorkerState::Dialling { until, .. } => {
+        let (until, nonce) = match &worker.state {
+            WorkerState::Dialling { until, nonce, .. } => {
+                let (until, nonce) = (*until, *nonce);
                 if let Some(proxy) = &self.config.proxy {
-                    let until = *until;
                     self.commands.push(Command::Send { key: tunnel.into(), bytes: proxy.request() });
-                    worker.state = WorkerState::Passing { tunnel, until, scan: HeadScan::of_upstream() };
+                    let scan = HeadScan::of_upstream();
+                    worker.state = WorkerState::Passing { tunnel, until, nonce, scan };
                     return;
                 }
-                *until
+                (until, nonce)
             }
             // The proxy has connected, and TLS stands.
-            WorkerState::Passing { until, .. } => *until,
+            WorkerState::Passing { until, nonce, .. } => (*until, *nonce),
             WorkerState::Resting { .. }
             | WorkerState::Joining { .. }
             | WorkerState::Joined { .. }
@@ -87,7 +105,14 @@ impl Agent {
         let trouble = self.health.get(usize::from(worker.upstream)).and_then(|health| health.trouble());
         let agent_id =
             self.config.upstreams.get(usize::from(worker.upstream)).map_or("", |upstream| &upstream.agent_id);
-        let hello = Hello { token: &self.config.token, agent_id, worker: worker.number, withdrawn: trouble };
+        let websocket = nonce.map(Nonce::key);
+        let hello = Hello {
+            token: &self.config.token,
+            agent_id,
+            worker: worker.number,
+            withdrawn: trouble,
+            websocket: websocket.as_deref(),
+        };
         let mut bytes = Vec::new();
         hello.write(
             &self.config.hub_authority,
@@ -97,7 +122,7 @@ impl Agent {
         );
         self.commands.push(Command::Send { key: tunnel.into(), bytes });
         worker.state =
-            WorkerState::Joining { tunnel, until, scan: HeadScan::default(), said: Said::of(trouble) };
+            WorkerState::Joining { tunnel, until, nonce, scan: HeadScan::default(), said: Said::of(trouble) };
     }
 
     /// What the proxy answers to CONNECT (RFC 9110 section 9.3.6).
@@ -155,14 +180,14 @@ impl Agent {
         now: Now,
     ) -> Step {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
-        let WorkerState::Joining { scan, said, .. } = &mut worker.state else { return Step::Wait };
-        let said = *said;
+        let WorkerState::Joining { scan, nonce, said, .. } = &mut worker.state else { return Step::Wait };
+        let (nonce, said) = (*nonce, *said);
         let (welcome, status, length) = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
-            Ok(Some(head)) => (Welcome::parse(&head), head.status, head.length),
+            Ok(Some(head)) => (Welcome::parse(&head, nonce), head.status, head.length),
             Ok(None) if end.is_none() => return Step::Wait,
             Ok(None) if input.is_empty() => {
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, "the connection was closed without an answer", now);
+                self.cannot_join(key, "the connection was closed without an answer", Refusal::OnTheWay, now);
                 return Step::Wait;
             }
             Ok(None) | Err(_) => (Welcome::Other, 0, 0),
@@ -180,10 +205,16 @@ impl Agent {
                     scan: HeadScan::on_tunnel(),
                     said,
                 };
+                if nonce.is_some() {
+                    // Before anything is sent on it: what is sent from now on goes in frames.
+                    let side = Side::Asking(self.random.next());
+                    self.commands.push(Command::Frame { key: tunnel.into(), side });
+                    self.note_websocket(now);
+                }
                 self.note_joined(key);
                 self.arm_worker(key);
                 self.check_readiness(key, now);
-                Step::Skip(length)
+                if nonce.is_some() { Step::Turn(length) } else { Step::Skip(length) }
             }
             Welcome::Unauthorized if !self.accepted => {
                 let hub = self.config.hub_name.clone();
@@ -201,6 +232,12 @@ impl Agent {
                 self.notices.say(Level::Warn, ("rejected", 0), now.mono, line);
                 self.drop_tunnel(tunnel);
                 self.rest_slowly(key, now);
+                Step::Wait
+            }
+            Welcome::NoRoom if status == 403 && why.is_none() => {
+                self.drop_tunnel(tunnel);
+                let why = "a reverse proxy there refuses the handshake: status 403; have it pass Upgrade: slime/1 on";
+                self.cannot_join(key, why, Refusal::OnTheWay, now);
                 Step::Wait
             }
             Welcome::NoRoom => {
@@ -221,15 +258,17 @@ impl Agent {
                     401 => self.tunnel_lost(key, LOCKED, now),
                     301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
                     400 => match why {
-                        Some(why) => self.tunnel_lost(key, &format!("it answered 400: {why}"), now),
-                        None => self.tunnel_lost(key, MISUNDERSTOOD, now),
+                        Some(why) => {
+                            self.cannot_join(key, &format!("it answered 400: {why}"), Refusal::OnTheWay, now);
+                        }
+                        None => self.cannot_join(key, MISUNDERSTOOD, Refusal::OnTheWay, now),
                     },
                     // What fronts answer to an upgrade that they do not know.
                     426 | 501 | 502 => {
                         let why = format!(
                             "a reverse proxy there may pass WebSockets only: status {status}; have it pass Upgrade: slime/1 on"
                         );
-                        self.tunnel_lost(key, &why, now);
+                        self.cannot_join(key, &why, Refusal::OnTheWay, now);
                     }
                     _ => {
                         let why = format!(
@@ -241,6 +280,68 @@ impl Agent {
                 Step::Wait
             }
         }
+    }
+
+    /// A connection to the hub broke.
+    pub(super) fn tunnel_closed(&mut self, key: WorkerKey, reason: Closed, now: Now) {
+        let is_joining = self.workers.get(key).is_some_and(|worker| {
+            matches!(worker.state, WorkerState::Joining { .. }) && reason.why == Why::Failed
+        });
+        if is_joining {
+            self.cannot_join(key, describe(reason), Refusal::OnTheWay, now);
+        } else {
+            self.tunnel_lost(key, describe(reason), now);
+        }
+    }
+
+    /// The hub cannot be dialled, or there is no consent to the handshake. After one that a reverse proxy may have refused, which passes no
+    /// upgrade but WebSocket's, one of WebSocket follows at once: so nobody goes on in frames because of a hub that was away for a while.
+    pub(super) fn cannot_join(&mut self, key: WorkerKey, why: &str, refusal: Refusal, now: Now) {
+        let Some(worker) = self.workers.get(key) else { return };
+        let (nonce, is_asked) = match worker.state {
+            WorkerState::Dialling { nonce, .. } | WorkerState::Passing { nonce, .. } => (nonce, false),
+            WorkerState::Joining { nonce, .. } => (nonce, true),
+            WorkerState::Resting { .. }
+            | WorkerState::Joined { .. }
+            | WorkerState::Serving(_)
+            | WorkerState::Leaving { .. }
+            | WorkerState::Finishing(_)
+            | WorkerState::Discarding(_)
+            | WorkerState::Spare
+            | WorkerState::Stopped => return,
+        };
+        let tries_websocket = nonce.is_none() && refusal == Refusal::OnTheWay;
+        let AgentConfig { hub_name, proxy, .. } = &self.config;
+        let by = proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.name));
+        let (kind, how) =
+            if is_asked && nonce.is_some() { (1, " by a WebSocket handshake") } else { (0, "") };
+        let then = if tries_websocket { "trying by WebSocket" } else { "retrying" };
+        let line = format_args!("cannot join the hub at {hub_name}{by}{how}: {why}; {then}");
+        self.notices.say(Level::Warn, ("unreachable", kind), now.mono, line);
+        if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
+            *joined = 0;
+        }
+        if tries_websocket {
+            self.dial_for(key, true, now);
+            return;
+        }
+        if nonce.is_some() {
+            self.websocket = false;
+        }
+        self.rest(key, false, now);
+    }
+
+    /// A handshake of WebSocket came through. The log hears of it if nobody asked for one.
+    fn note_websocket(&mut self, now: Now) {
+        if self.config.websocket || core::mem::replace(&mut self.websocket, true) {
+            return;
+        }
+        let hub = self.config.hub_name.clone();
+        let line = format_args!(
+            "what is before the hub at {hub} passes WebSockets only: tunnels go in frames of WebSocket; this costs more than \
+             a tunnel by Upgrade: slime/1"
+        );
+        self.notices.say(Level::Info, ("websocket", 0), now.mono, line);
     }
 
     /// A worker has joined. The log hears of it when all of its agent have.
@@ -272,7 +373,7 @@ impl Agent {
         let workers = Count(*workers as usize, "worker");
         let line =
             format_args!("joined the hub at {hub_name} as {agent_id}: {of}{workers} for upstream {name}");
-        let ends = [("unreachable", 0), ("rejected", 0)];
+        let ends = [("unreachable", 0), ("unreachable", 1), ("rejected", 0)];
         self.notices.change(Level::Info, &ends, line);
     }
 

@@ -5,6 +5,7 @@ use core::time::Duration;
 use log::{Level, debug};
 
 use super::health::Health;
+use super::join::Refusal;
 use super::{Agent, DRAINING, Said, Tunnel, TunnelOf, WorkerState};
 use crate::config::Limits;
 use crate::proto::http1::head::{RequestHead, Storage};
@@ -34,7 +35,7 @@ impl Agent {
         let Some(worker) = self.workers.get(key) else { return };
         match &worker.state {
             WorkerState::Resting { until } if *until <= now.mono => self.dial(key, now),
-            WorkerState::Dialling { tunnel, until }
+            WorkerState::Dialling { tunnel, until, .. }
             | WorkerState::Passing { tunnel, until, .. }
             | WorkerState::Joining { tunnel, until, .. }
                 if *until <= now.mono =>
@@ -209,18 +210,7 @@ impl Agent {
                 self.rest(key, settled, now);
             }
             WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
-                let hub = self.config.hub_name.clone();
-                let by = self
-                    .config
-                    .proxy
-                    .as_ref()
-                    .map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.name));
-                let line = format_args!("cannot join the hub at {hub}{by}: {why}; retrying");
-                self.notices.say(Level::Warn, ("unreachable", 0), now.mono, line);
-                if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
-                    *joined = 0;
-                }
-                self.rest(key, false, now);
+                self.cannot_join(key, why, Refusal::Other, now);
             }
             WorkerState::Leaving { .. } => self.left(key, now),
             WorkerState::Resting { .. }

@@ -64,10 +64,12 @@ use self::serve::{Serving, SpareServings};
 use super::http1::head::HeadScan;
 use super::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::notice::{Count, Notices};
+use super::random::Random;
 use super::seam::{Close, Closed, Command, Core, End, Step};
 use super::table::Table;
 use super::timer::{Armed, Mono, Now, TimerTable};
 use super::tunnel::{IN_BETWEEN, Trouble};
+use super::websocket::Nonce;
 use crate::config::AgentConfig;
 
 /// Why an agent that ends takes no work.
@@ -87,6 +89,8 @@ pub struct Agent {
     random: Random,
     /// Whether the hub has ever taken the token. Before that, a refusal of it is fatal.
     accepted: bool,
+    /// What is before the hub passes no upgrade but WebSocket's: the last handshake was one of those, and came through.
+    websocket: bool,
     draining: Option<Draining>,
     notices: Notices,
     /// By index of the configured upstreams: with how many workers its agent has joined, as the log has it.
@@ -139,12 +143,12 @@ impl Kept {
 enum WorkerState {
     /// Until the next attempt.
     Resting { until: Mono },
-    /// The connection to the hub is being made.
-    Dialling { tunnel: TunnelKey, until: Mono },
+    /// The connection to the hub is being made, for a handshake of WebSocket if there is a nonce.
+    Dialling { tunnel: TunnelKey, until: Mono, nonce: Option<Nonce> },
     /// The proxy on the way to the hub was asked to connect to it.
-    Passing { tunnel: TunnelKey, until: Mono, scan: HeadScan },
+    Passing { tunnel: TunnelKey, until: Mono, nonce: Option<Nonce>, scan: HeadScan },
     /// The handshake is under way.
-    Joining { tunnel: TunnelKey, until: Mono, scan: HeadScan, said: Said },
+    Joining { tunnel: TunnelKey, until: Mono, nonce: Option<Nonce>, scan: HeadScan, said: Said },
     /// The tunnel is idle. The hub must be heard of by then.
     Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, said: Said },
     /// A request is being served.
@@ -217,20 +221,6 @@ enum UpstreamOf {
     },
 }
 
-/// A small generator for jitter (SplitMix64, Steele, Lea and Flood 2014), seeded by the shell.
-struct Random(u64);
-
-impl Random {
-    /// A number below `bound`, or 0.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)).checked_rem(bound).unwrap_or(0)
-    }
-}
-
 impl Worker {
     /// When something is to be done about it, though nothing happens.
     fn deadline(&self) -> Mono {
@@ -268,6 +258,7 @@ impl Agent {
             commands: Vec::new(),
             random: Random(seed),
             accepted: false,
+            websocket: false,
             draining: None,
             config,
         };
@@ -532,7 +523,7 @@ impl Core for Agent {
             let worker = self.worker_of(key);
             self.tunnels.remove(key);
             if let Some(worker) = worker {
-                self.tunnel_lost(worker, health::describe(reason), now);
+                self.tunnel_closed(worker, reason, now);
             }
         } else if let Some(key) = UpstreamKey::from_key(key) {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {

@@ -5,6 +5,7 @@
 
 mod http1;
 mod link;
+mod websocket;
 mod world;
 
 /// The head of a request, on its way to the upstream.
@@ -35,6 +36,11 @@ pub fn agent_token(data: &[u8]) {
 /// What a hub and an agent are told before they know each other.
 pub fn handshake(data: &[u8]) {
     link::handshake(data);
+}
+
+/// Frames of WebSocket, to either side.
+pub fn websocket(data: &[u8]) {
+    websocket::decode(data);
 }
 
 /// A list of operations on the joined cores.
@@ -124,6 +130,16 @@ mod tests {
     fn the_vectors_as_a_handshake() {
         for vector in vectors() {
             handshake(&vector);
+        }
+    }
+
+    #[test]
+    fn frames() {
+        for vector in vectors() {
+            websocket(&vector);
+        }
+        for seed in 0..300 {
+            websocket(&random(seed, 400));
         }
     }
 

@@ -39,6 +39,8 @@ const MAX_WAIT: Duration = Duration::from_secs(31_536_000);
 
 const NO_UPGRADE: &str = "the handshake came without its Upgrade field: a reverse proxy in front of this hub passes WebSockets only; \
                           have it pass Upgrade: slime/1 on (Apache: upgrade=ANY)";
+const NO_UPGRADE_AT_ALL: &str = "the handshake came without its Upgrade field, though it was a WebSocket's: a reverse proxy in front of this hub passes no \
+                                 upgrade; have it pass Upgrade and Connection on";
 
 impl Hub {
     pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {
@@ -313,7 +315,9 @@ impl Hub {
                 return Ok(());
             }
             if Hello::is_stripped(head) {
-                return Err(Violation { status: 400, detail: NO_UPGRADE });
+                let is_websocket = Hello::is_stripped_websocket(head);
+                let detail = if is_websocket { NO_UPGRADE_AT_ALL } else { NO_UPGRADE };
+                return Err(Violation { status: 400, detail });
             }
             return Err(Violation {
                 status: 404,

@@ -14,6 +14,7 @@ use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CloseReason, Hello, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome};
+use crate::proto::websocket::Side;
 
 const TUNNELS_FULL: Refusal =
     Refusal::new(503, "connection_limit_reached", "the hub has reached its limit of tunnels, --max-tunnels");
@@ -118,8 +119,11 @@ impl Hub {
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
         let mut bytes = Vec::new();
-        write_welcome(self.config.limits.heartbeat, &mut bytes);
+        write_welcome(self.config.limits.heartbeat, hello.websocket, &mut bytes);
         self.commands.push(Command::Send { key: tunnel.into(), bytes });
+        if hello.websocket.is_some() {
+            self.commands.push(Command::Frame { key: tunnel.into(), side: Side::Asked });
+        }
         debug!("agent {} worker {} joined", self.pool.describe(joined.agent), hello.worker);
         self.note_standing(joined.agent, hello.withdrawn, now);
         if token.expires.is_some() {

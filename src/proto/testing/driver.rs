@@ -6,6 +6,7 @@ use super::wires::{Blocked, Ended, WireEnd, Wires};
 use crate::proto::key::Key;
 use crate::proto::seam::{Close, Closed, Command, Core, End, Step, Target, Unreachable, Why};
 use crate::proto::timer::Now;
+use crate::proto::websocket::{Broken, Decoder, Encoder, Kind};
 
 /// The largest block of the real shell's buffers; what does not fit there is a connection lost.
 const BUFFER: usize = 64 * 1024;
@@ -40,6 +41,16 @@ struct Conn {
     seen: u64,
     /// It is to be served without an edge.
     listed: bool,
+    frames: Option<Box<Frames>>,
+}
+
+/// What is between a connection and its wire, once it goes in frames.
+struct Frames {
+    decoder: Decoder,
+    encoder: Encoder,
+    /// Frames that the wire has not taken.
+    outgoing: Vec<u8>,
+    end_said: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +78,71 @@ enum Ending {
 impl Held {
     fn unsent(&self) -> &[u8] {
         self.bytes.get(self.sent..self.upto.min(self.bytes.len())).unwrap_or_default()
+    }
+}
+
+impl Conn {
+    /// Takes what is to be sent, all or some of it.
+    fn write(&mut self, wires: &mut Wires, bytes: &[u8]) -> Result<usize, Blocked> {
+        let Some(frames) = &mut self.frames else { return wires.write(self.wire, bytes) };
+        frames.flush(self.wire, wires)?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let (taken, _) = frames.wrap(|encoder, room| encoder.encode(Kind::Data, [bytes].into_iter(), room));
+        match frames.flush(self.wire, wires) {
+            Err(error @ Blocked::For(_)) => Err(error),
+            Ok(()) | Err(Blocked::Yet) => Ok(taken),
+        }
+    }
+
+    /// Says that no more data follows: by a frame, if there are some. Whether that is sent.
+    fn say_end(&mut self, wires: &mut Wires) -> bool {
+        let Some(frames) = &mut self.frames else {
+            wires.shutdown(self.wire);
+            return true;
+        };
+        if !core::mem::replace(&mut frames.end_said, true) {
+            frames.wrap(|encoder, room| (0, encoder.close(false, room)));
+        }
+        !matches!(frames.flush(self.wire, wires), Err(Blocked::Yet))
+    }
+
+    /// Closes the connection. What would have to wait is lost.
+    fn close(mut self, wires: &mut Wires) {
+        if self.frames.is_some() {
+            self.say_end(wires);
+        }
+        wires.close(self.wire);
+    }
+
+    /// Makes data of what has arrived, and answers pings.
+    fn unwrap(&mut self, bytes: &mut Vec<u8>) -> Result<(), Broken> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        let n = frames.decoder.decode(bytes)?;
+        bytes.truncate(n);
+        if let Some(pong) = frames.decoder.take_pong().map(<[u8]>::to_vec) {
+            frames.wrap(|encoder, room| encoder.encode(Kind::Pong, [&pong[..]].into_iter(), room));
+        }
+        self.end = self.end.or(frames.decoder.end());
+        Ok(())
+    }
+}
+
+impl Frames {
+    fn wrap(&mut self, write: impl FnOnce(&mut Encoder, &mut [u8]) -> (usize, usize)) -> (usize, usize) {
+        let mut room = vec![0; BUFFER];
+        let (taken, n) = write(&mut self.encoder, &mut room);
+        self.outgoing.extend(&room[..n]);
+        (taken, n)
+    }
+
+    fn flush(&mut self, wire: WireEnd, wires: &mut Wires) -> Result<(), Blocked> {
+        while !self.outgoing.is_empty() {
+            let n = wires.write(wire, &self.outgoing)?;
+            self.outgoing.drain(..n);
+        }
+        Ok(())
     }
 }
 
@@ -105,6 +181,7 @@ impl<C: Core> Driver<C> {
             write_failed: false,
             seen: 0,
             listed: true,
+            frames: None,
         };
         assert!(self.conns.insert(key, conn).is_none(), "{key:?} is still there");
     }
@@ -213,10 +290,16 @@ impl<C: Core> Driver<C> {
             }
             let Some(conn) = self.conns.get_mut(&key) else { return };
             match wires.read_at_most(conn.wire, BUFFER - conn.input.len()) {
-                Ok(bytes) => conn.input.extend(bytes),
+                Ok(mut bytes) => {
+                    let Ok(()) = conn.unwrap(&mut bytes) else {
+                        return self.fail(key, Why::Failed, wires, now);
+                    };
+                    conn.input.extend(bytes);
+                }
                 Err(Blocked::Yet) => return,
                 Err(Blocked::For(Ended::Fin)) => {
-                    conn.end = Some(if conn.write_failed { End::Cut } else { End::Clean })
+                    let is_cut = conn.write_failed || conn.frames.is_some();
+                    conn.end = Some(if is_cut { End::Cut } else { End::Clean })
                 }
                 Err(Blocked::For(Ended::Reset)) => return self.fail(key, Why::Failed, wires, now),
             }
@@ -243,6 +326,10 @@ impl<C: Core> Driver<C> {
                     break;
                 }
                 Step::Skip(n) => at += n,
+                Step::Turn(n) => {
+                    at += n;
+                    break;
+                }
                 Step::Pass(n) => {
                     passed.extend(&input[at..at + n]);
                     at += n;
@@ -268,9 +355,8 @@ impl<C: Core> Driver<C> {
     /// Moves a lump of bytes to the peer without showing it. False if there is none, and the connection is read as usual.
     fn splice(&mut self, key: Key, wires: &mut Wires, now: Now) -> bool {
         let most = usize::try_from(self.core.unseen(key)).unwrap_or(usize::MAX).min(BUFFER);
-        let Some(conn) = self.conns.get(&key).filter(|conn| most > 0 && conn.peer.is_some()) else {
-            return false;
-        };
+        let is_meant = |conn: &&Conn| most > 0 && conn.peer.is_some() && conn.frames.is_none();
+        let Some(conn) = self.conns.get(&key).filter(is_meant) else { return false };
         let bytes = match wires.read_at_most(conn.wire, most) {
             Ok(bytes) => bytes,
             // The end: reading tells it once more.
@@ -301,7 +387,7 @@ impl<C: Core> Driver<C> {
             }
         };
         let Some(peer) = self.conns.get_mut(&to).filter(|peer| !peer.write_failed) else { return };
-        let taken = if peer.output.is_empty() { wires.write(peer.wire, bytes) } else { Err(Blocked::Yet) };
+        let taken = if peer.output.is_empty() { peer.write(wires, bytes) } else { Err(Blocked::Yet) };
         let n = match taken {
             Ok(n) => n,
             Err(Blocked::Yet) => 0,
@@ -325,13 +411,15 @@ impl<C: Core> Driver<C> {
                 }
                 Some(Peer::Requester(_)) | None => &[],
             };
-            let (wire, own) = (conn.wire, conn.output.len());
-            if own + held.len() == 0 || conn.write_failed {
+            let own = conn.output.len();
+            let frames = conn.frames.as_ref().map_or(0, |frames| frames.outgoing.len());
+            if own + held.len() + frames == 0 || conn.write_failed {
                 break;
             }
             // The output first, then the held bytes.
-            let bytes = if own > 0 { &conn.output } else { held };
-            match wires.write(wire, bytes) {
+            let bytes = if own > 0 { conn.output.clone() } else { held.to_vec() };
+            let Some(conn) = self.conns.get_mut(&key) else { return };
+            match conn.write(wires, &bytes) {
                 Ok(n) => {
                     moved = true;
                     let Some(conn) = self.conns.get_mut(&key) else { return };
@@ -398,7 +486,9 @@ impl<C: Core> Driver<C> {
             Some(Peer::Responder { requester, .. }) => self.conns.get(&requester),
             Some(Peer::Requester(_)) | None => None,
         };
-        !conn.output.is_empty() || held.is_some_and(|conn| !conn.held.unsent().is_empty())
+        !conn.output.is_empty()
+            || conn.frames.as_ref().is_some_and(|frames| !frames.outgoing.is_empty())
+            || held.is_some_and(|conn| !conn.held.unsent().is_empty())
     }
 
     fn is_held_up(&self, key: Key) -> bool {
@@ -413,12 +503,14 @@ impl<C: Core> Driver<C> {
             return;
         }
         let Some(conn) = self.conns.get_mut(&key) else { return };
-        conn.ending = match conn.ending {
+        let after = match conn.ending {
             Ending::Finish => Ending::Finished,
             Ending::Linger { dropped, finished: false } => Ending::Linger { dropped, finished: true },
             Ending::No | Ending::Finished | Ending::Linger { finished: true, .. } => return,
         };
-        wires.shutdown(conn.wire);
+        if conn.say_end(wires) {
+            conn.ending = after;
+        }
     }
 
     fn drop_input(&mut self, key: Key, wires: &mut Wires, now: Now) {
@@ -432,7 +524,12 @@ impl<C: Core> Driver<C> {
                 return;
             }
             match wires.read(conn.wire) {
-                Ok(bytes) => *dropped += bytes.len(),
+                Ok(mut bytes) => {
+                    *dropped += bytes.len();
+                    let Ok(()) = conn.unwrap(&mut bytes) else {
+                        return self.fail(key, Why::Lingered, wires, now);
+                    };
+                }
                 Err(Blocked::Yet) => return,
                 Err(Blocked::For(Ended::Fin)) => conn.end = Some(End::Clean),
                 Err(Blocked::For(Ended::Reset)) => return self.fail(key, Why::Lingered, wires, now),
@@ -448,7 +545,7 @@ impl<C: Core> Driver<C> {
         };
         self.unpair(key);
         if let Some(conn) = self.conns.remove(&key) {
-            wires.close(conn.wire);
+            conn.close(wires);
         }
         self.core.handle_closed(key, Closed { why, written }, now);
         self.obey(wires, now);
@@ -556,7 +653,7 @@ impl<C: Core> Driver<C> {
                 self.dials.retain(|(other, _)| *other != key);
                 match (self.conns.remove(&key), how) {
                     (Some(conn), Close::Reset) => wires.reset(conn.wire),
-                    (Some(conn), Close::Now | Close::Linger) => wires.close(conn.wire),
+                    (Some(conn), Close::Now | Close::Linger) => conn.close(wires),
                     (None, _) => {}
                 }
             }
@@ -564,6 +661,21 @@ impl<C: Core> Driver<C> {
                 if let Some(mut conn) = self.conns.remove(&from) {
                     conn.listed = true;
                     assert!(self.conns.insert(to, conn).is_none(), "{to:?} is still there");
+                }
+            }
+            Command::Frame { key, side } => {
+                if let Some(conn) = self.conns.get_mut(&key) {
+                    let outgoing = core::mem::take(&mut conn.output);
+                    let frames =
+                        Frames { decoder: Decoder::new(side), encoder: Encoder::new(side), outgoing, end_said: false };
+                    conn.frames = Some(Box::new(frames));
+                    conn.listed = true;
+                    let mut input = core::mem::take(&mut conn.input);
+                    if conn.unwrap(&mut input).is_err() {
+                        self.failed.push(key);
+                    } else if let Some(conn) = self.conns.get_mut(&key) {
+                        conn.input = input;
+                    }
                 }
             }
             Command::Exit(code) => self.exit = Some(code),

@@ -124,6 +124,7 @@ impl Setup {
             hub_authority: "hub.test".to_owned(),
             hub_path: String::new(),
             hub_authorization: None,
+            websocket: false,
             proxy: None,
             upstreams: vec![Upstream {
                 agent_id: agent_id.to_owned(),
@@ -276,7 +277,7 @@ impl Pair {
     ) -> Raw {
         let raw = self.client();
         let mut hello = Vec::new();
-        Hello { token: &sealed(token), agent_id, worker, withdrawn }.write("hub.test", "", None, &mut hello);
+        Hello { token: &sealed(token), agent_id, worker, withdrawn, websocket: None }.write("hub.test", "", None, &mut hello);
         self.send(raw, hello);
         raw
     }

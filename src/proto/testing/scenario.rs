@@ -56,14 +56,17 @@ impl Setup {
         (at, second)
     }
 
-    /// Runs the same in every way that bytes can come: all that there is, byte by byte, with next to no room under way, and with
-    /// bodies that nobody looks at.
+    /// Runs the same in every way that bytes can come: all that there is, byte by byte, with next to no room under way, with
+    /// bodies that nobody looks at, and with tunnels in frames of WebSocket.
     pub(crate) fn in_every_way(self, run: impl Fn(Setup)) {
         let wide = 256 * 1024;
         for (grain, room) in [(usize::MAX, wide), (1, wide), (usize::MAX, 1), (1, 1), (3, 7)] {
             for splices in [false, true] {
                 run(Setup { grain, room, splices, ..self.clone() });
             }
+            let mut framed = Setup { grain, room, ..self.clone() };
+            framed.agents.iter_mut().for_each(|(_, config)| config.websocket = true);
+            run(framed);
         }
     }
 }

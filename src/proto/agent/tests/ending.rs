@@ -118,7 +118,7 @@ fn what_is_cut_off_at_the_end_does_not_look_complete() {
 
 #[test]
 fn the_end_of_an_upgraded_connection_leaves_a_worker_beside_a_full_token() {
-    let full = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    let full = "HTTP/1.1 403 Forbidden\r\nContent-Length: 20\r\n\r\n{\"detail\":\"no more\"}";
     // The place at the hub becomes free while the other worker rests, or while it asks once more.
     for asks in [false, true] {
         let (mut pair, hub, upstream) =

@@ -90,7 +90,10 @@ fn whatever_answers_there_the_windows_hold() {
             }
             pair.advance(Duration::from_millis(100));
         }
-        assert_patient(&dials_since(&pair, began));
+        let mut dials = dials_since(&pair, began);
+        // To an answer that may be a reverse proxy's, one handshake follows at once.
+        dials.dedup_by(|later, earlier| *later - *earlier <= 100);
+        assert_patient(&dials);
     }
 }
 

@@ -6,6 +6,7 @@ mod lend;
 mod link;
 mod serve;
 mod waiting;
+mod websocket;
 
 use core::time::Duration;
 
@@ -45,9 +46,9 @@ fn dialled(setup: Setup) -> (Pair, Raw) {
     (pair, hub)
 }
 
-/// An agent whose worker is ready at a hub that the test plays.
+/// An agent whose worker is ready at a hub that the test plays, which speaks without frames.
 fn joined(setup: Setup) -> (Pair, Raw) {
-    let (mut pair, hub) = dialled(setup);
+    let (mut pair, hub) = dialled(setup.agent(|config| config.websocket = false));
     assert_eq!(pair.got(hub), hello("?1"));
     pair.send(hub, WELCOME);
     (pair, hub)

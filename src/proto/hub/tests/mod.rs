@@ -11,6 +11,7 @@ mod time;
 mod tunnel;
 mod upgrade;
 mod waiting;
+mod websocket;
 
 use core::time::Duration;
 
