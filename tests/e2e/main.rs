@@ -33,4 +33,5 @@ mod streaming;
 mod trust;
 mod upgrade;
 mod vanished;
+mod websocket;
 mod workers;

@@ -30,4 +30,5 @@ mod streaming;
 mod tls;
 mod trust;
 mod upgrade;
+mod websocket;
 mod workers;

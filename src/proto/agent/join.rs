@@ -315,7 +315,7 @@ impl Agent {
         let by = proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.name));
         let (kind, how) =
             if is_asked && nonce.is_some() { (1, " by a WebSocket handshake") } else { (0, "") };
-        let then = if tries_websocket { "trying by WebSocket" } else { "retrying" };
+        let then = if tries_websocket { "retrying by WebSocket" } else { "retrying" };
         let line = format_args!("cannot join the hub at {hub_name}{by}{how}: {why}; {then}");
         self.notices.say(Level::Warn, ("unreachable", kind), now.mono, line);
         if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {

@@ -138,6 +138,11 @@ impl DerefMut for Hub {
     }
 }
 
+/// Whether this build of the tests runs agents that join by a WebSocket handshake.
+fn is_websocket() -> bool {
+    env!("CARGO_CRATE_NAME") == "e2e_websocket"
+}
+
 /// An agent process.
 pub struct Agent {
     process: Proc,
@@ -148,6 +153,9 @@ impl Agent {
     pub fn start(hub: &str, token: &str, upstream: &str, flags: &[&str]) -> Self {
         let mut arguments = vec!["agent", "run", "--hub", hub, "--upstream", upstream];
         arguments.extend(flags);
+        if is_websocket() {
+            arguments.push("--websocket");
+        }
         let mut command = command(&arguments);
         secure_agent(&mut command, hub, upstream, flags);
         command.env("SLIME_TOKEN", token);
