@@ -203,10 +203,6 @@ impl<C: Core, N: Net> Shell<C, N> {
                     break;
                 }
                 Step::Skip(n) => at += n,
-                Step::Turn(n) => {
-                    at += n;
-                    break;
-                }
                 Step::Pass(n) => {
                     push(&mut pieces, &mut count, Piece::Theirs(at..at + n));
                     at += n;
@@ -483,7 +479,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             Ok(()) | Err(_) => {}
         }
         conn.ending = after;
-        if !conn.write_failed && conn.stream.ends_by_fin() && self.net.shutdown(conn.stream.socket_mut()).is_err() {
+        if !conn.write_failed
+            && conn.stream.ends_by_fin()
+            && self.net.shutdown(conn.stream.socket_mut()).is_err()
+        {
             self.failed.push((key, Why::Failed));
         }
     }

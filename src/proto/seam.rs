@@ -116,8 +116,6 @@ pub enum Step {
     Pass(usize),
     /// The first `n` bytes are done with. What replaces them, if anything, is in `out`.
     Skip(usize),
-    /// As [`Step::Skip`], and the commands are carried out before what follows is shown: they change what it means.
-    Turn(usize),
 }
 
 /// What the shell is told to do.
@@ -194,6 +192,7 @@ impl Command {
             Self::SendHeld(_) | Self::DropHeld(_) | Self::Resume(_) => false,
             Self::Dial { .. }
             | Self::Secure { .. }
+            | Self::Frame { .. }
             | Self::Send { .. }
             | Self::Pair { .. }
             | Self::Unpair(_)

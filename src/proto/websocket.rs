@@ -257,7 +257,9 @@ impl Decoder {
                     from += 1;
                     let have = usize::from(*have);
                     let header = *header;
-                    if let Some((kind, key, length)) = self.read_header(header.get(..have).unwrap_or_default())? {
+                    if let Some((kind, key, length)) =
+                        self.read_header(header.get(..have).unwrap_or_default())?
+                    {
                         self.state = State::Content { kind, key, length, left: length };
                         self.end_frame()?;
                     }
@@ -583,7 +585,8 @@ mod tests {
         let mut random = Random(1);
         let key = Nonce::new(&mut random).key();
         assert!(is_key(&key) && key.len() == 24 && key != Nonce::new(&mut random).key());
-        for wrong in ["", "x", "dGhlIHNhbXBsZSBub25j", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ==="] {
+        for wrong in ["", "x", "dGhlIHNhbXBsZSBub25j", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ==="]
+        {
             assert!(!is_key(wrong), "{wrong}");
         }
     }

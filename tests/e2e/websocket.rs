@@ -106,8 +106,16 @@ fn hub_and_agent_finish_what_they_have() {
     for agent_first in [false, true] {
         let mut rig = rig();
         let (mut client, mut upstream, _) = rig.begin(GET);
-        if agent_first { rig.agent.signal(Signal::TERM) } else { rig.hub.signal(Signal::TERM) }
-        if agent_first { rig.agent.wait_line("drain") } else { rig.hub.wait_line("drain") };
+        if agent_first {
+            rig.agent.signal(Signal::TERM)
+        } else {
+            rig.hub.signal(Signal::TERM)
+        }
+        if agent_first {
+            rig.agent.wait_line("drain")
+        } else {
+            rig.hub.wait_line("drain")
+        };
         let body = Pattern::new(5).bytes(2_000_000);
         upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
         let mut to = upstream.writer();

@@ -547,8 +547,10 @@ fn start_hub(
         let moment = world.borrow().moment;
         of_model.borrow_mut().revocations.push((file.borrow().clone(), moment));
     }));
-    let promise = if setting.hub_has_tls { &TLS } else { &PLAIN };
-    let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, promise);
+    let promise = if setting.hub_has_tls { TLS } else { PLAIN };
+    let is_framed = setting.agents.iter().any(|agent| agent.config.websocket);
+    let promise = if is_framed { promise.framed() } else { promise };
+    let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, &promise);
     let shell = Rc::new(RefCell::new(shell));
     let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
     simulation.start(net.process, node);

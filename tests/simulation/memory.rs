@@ -4,6 +4,7 @@ use slime::proto::hub::Census;
 use slime::proto::seam::HELD_BLOCK;
 
 /// What buffers may take for each of something, in KiB.
+#[derive(Clone, Copy)]
 pub(crate) struct Promise {
     outside: usize,
     waiting: usize,
@@ -19,6 +20,13 @@ pub(crate) const PLAIN: Promise = Promise { outside: 18, waiting: 100, active: 2
 pub(crate) const TLS: Promise = Promise { outside: 80, waiting: 240, active: 700, tail: 330, tunnel: 300 };
 
 impl Promise {
+    /// The same where tunnels go in frames: a block of those that wait, for each.
+    pub(crate) fn framed(mut self) -> Self {
+        self.active += 66;
+        self.tunnel += 66;
+        self
+    }
+
     /// What is wrong with this many bytes of buffers, if anything is.
     pub(crate) fn exceeded(&self, bytes: usize, census: Census) -> Option<String> {
         let Census { clients, tunnels, exchanges, active, tails, held, .. } = census;

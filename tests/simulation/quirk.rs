@@ -48,10 +48,12 @@ pub(crate) enum Quirk {
     Waiters,
     /// Applications leave while their uploads wait, and their FIN cannot arrive before the hub has read on.
     Deserters,
+    /// Agents join by WebSocket handshakes.
+    Frames,
 }
 
 /// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it off.
-const CHANCES: [(Quirk, u64, u64); 19] = [
+const CHANCES: [(Quirk, u64, u64); 20] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),
     (Quirk::Stops, 100, 60),
@@ -71,6 +73,7 @@ const CHANCES: [(Quirk, u64, u64); 19] = [
     (Quirk::Exodus, 0, 60),
     (Quirk::Waiters, 0, 0),
     (Quirk::Deserters, 0, 80),
+    (Quirk::Frames, 100, 100),
 ];
 
 /// Those of one run.

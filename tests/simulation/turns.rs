@@ -180,7 +180,8 @@ fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
         (sockets.next().unwrap(), sockets.next().unwrap(), sockets.next().unwrap());
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }.write("hub", "", None, &mut hello);
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }
+        .write("hub", "", None, &mut hello);
     for (socket, bytes) in [
         (&mut agent, hello.as_slice()),
         (&mut busy, b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n"),

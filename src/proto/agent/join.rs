@@ -214,7 +214,7 @@ impl Agent {
                 self.note_joined(key);
                 self.arm_worker(key);
                 self.check_readiness(key, now);
-                if nonce.is_some() { Step::Turn(length) } else { Step::Skip(length) }
+                Step::Skip(length)
             }
             Welcome::Unauthorized if !self.accepted => {
                 let hub = self.config.hub_name.clone();

@@ -99,7 +99,7 @@ impl Agent {
                 out.truncate(begin);
                 let is_over = match step {
                     Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
-                    Some(Step::Pass(_) | Step::Skip(_) | Step::Turn(_)) => false,
+                    Some(Step::Pass(_) | Step::Skip(_)) => false,
                     Some(Step::Fail) | None => true,
                 };
                 if is_over {

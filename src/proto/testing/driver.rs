@@ -326,10 +326,6 @@ impl<C: Core> Driver<C> {
                     break;
                 }
                 Step::Skip(n) => at += n,
-                Step::Turn(n) => {
-                    at += n;
-                    break;
-                }
                 Step::Pass(n) => {
                     passed.extend(&input[at..at + n]);
                     at += n;
@@ -666,8 +662,12 @@ impl<C: Core> Driver<C> {
             Command::Frame { key, side } => {
                 if let Some(conn) = self.conns.get_mut(&key) {
                     let outgoing = core::mem::take(&mut conn.output);
-                    let frames =
-                        Frames { decoder: Decoder::new(side), encoder: Encoder::new(side), outgoing, end_said: false };
+                    let frames = Frames {
+                        decoder: Decoder::new(side),
+                        encoder: Encoder::new(side),
+                        outgoing,
+                        end_said: false,
+                    };
                     conn.frames = Some(Box::new(frames));
                     conn.listed = true;
                     let mut input = core::mem::take(&mut conn.input);

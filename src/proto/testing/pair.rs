@@ -277,7 +277,8 @@ impl Pair {
     ) -> Raw {
         let raw = self.client();
         let mut hello = Vec::new();
-        Hello { token: &sealed(token), agent_id, worker, withdrawn, websocket: None }.write("hub.test", "", None, &mut hello);
+        Hello { token: &sealed(token), agent_id, worker, withdrawn, websocket: None }
+            .write("hub.test", "", None, &mut hello);
         self.send(raw, hello);
         raw
     }

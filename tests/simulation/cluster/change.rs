@@ -53,6 +53,9 @@ impl Quirks {
             // Probes would find that the upstream does not answer.
             setting.agents.iter_mut().for_each(|it| it.config.health_path = None);
         }
+        if self.has(Quirk::Frames) {
+            setting.agents.iter_mut().for_each(|it| it.config.websocket = true);
+        }
         if self.has(Quirk::Deserters) {
             setting.agents.iter_mut().for_each(|it| it.config.workers = 1);
         }

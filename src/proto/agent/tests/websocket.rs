@@ -112,7 +112,8 @@ fn an_answer_that_does_not_fit_the_handshake_is_none() {
 
 #[test]
 fn what_breaks_the_rules_ends_the_tunnel() {
-    for bytes in [frame(Kind::Data, b"GARBAGE\r\n\r\n"), b"\x81\x01x".to_vec(), frame(Kind::Close, &[3, 232])] {
+    for bytes in [frame(Kind::Data, b"GARBAGE\r\n\r\n"), b"\x81\x01x".to_vec(), frame(Kind::Close, &[3, 232])]
+    {
         let (mut pair, hub) = dialled(framed());
         let key = key_of(&pair.got(hub));
         pair.send(hub, welcome(&key));

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::proto::seam::End;
+use crate::proto::testing::Setup;
 use crate::proto::testing::pair::{sealed, token};
 use crate::proto::testing::scenario::*;
-use crate::proto::testing::Setup;
 use crate::proto::tunnel::Hello;
 use crate::proto::websocket::{Decoder, Encoder, Kind, OVERHEAD, Side};
 
@@ -103,7 +103,11 @@ fn odd_handshakes_are_refused() {
         let mut pair = Setup::hub_only().start();
         let agent = pair.client();
         let target = "/.slime/tunnel HTTP";
-        let odd = if from == "GET /" { hello().replace(target, "/.slime/x HTTP") } else { hello().replace(from, to) };
+        let odd = if from == "GET /" {
+            hello().replace(target, "/.slime/x HTTP")
+        } else {
+            hello().replace(from, to)
+        };
         pair.send(agent, odd);
         let got = pair.got(agent);
         assert!(got.starts_with(&format!("HTTP/1.1 {status} ")) && got.contains(detail), "{to}: {got}");
@@ -124,7 +128,8 @@ fn an_application_s_own_websocket_is_none_of_an_agent() {
     );
     Setup::default().in_every_way(|setup| {
         let mut at = setup.at_upstream(&request);
-        let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let switched =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         at.pair.send(at.upstream, format!("{switched}\u{2}raw"));
         assert!(at.pair.got(at.client).ends_with("\r\n\r\n\u{2}raw"));
         at.pair.send(at.client, "\u{1}back");
