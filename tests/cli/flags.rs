@@ -92,6 +92,7 @@ const AGENT_RUN: &Table = &[
     ("--extra-upgrades", "x", 2, NUMBER),
     ("--extra-streams", "x", 2, NUMBER),
     ("--on-cancel", "wait", 2, "close or drain"),
+    ("--websocket", "maybe", 2, "true or false"),
     ("--preserve-host", "maybe", 2, "true or false"),
     ("--agent-id", "a/b", 2, "an agent id is"),
     ("--health-path", "health", 2, "begins with '/'"),
@@ -390,12 +391,13 @@ const HUB_FLAGS: [(&str, &str); 21] = [
     ("--upgrade-drain", "6s"),
     ("--log-level", "debug"),
 ];
-const AGENT_FLAGS: [(&str, &str); 13] = [
+const AGENT_FLAGS: [(&str, &str); 14] = [
     ("--num-worker", "2"),
     ("--extra-upgrades", "1"),
     ("--extra-streams", "1"),
     ("--on-cancel", "drain"),
     ("--preserve-host", "true"),
+    ("--websocket", "true"),
     ("--agent-id", "me"),
     ("--health-path", "/health"),
     ("--connect-timeout", "9s"),
