@@ -56,6 +56,13 @@ pub const TOKEN_EXPIRED: &str = "the agent token has expired; make a new one wit
 /// As [`TOKEN_EXPIRED`].
 pub const TOKEN_REVOKED: &str = "the agent token was revoked; make a new one with 'slime hub register'";
 
+/// What the hub answers to a handshake of which [`Hello::is_stripped`] holds.
+pub const NO_UPGRADE: &str = "the handshake came without its Upgrade field: a reverse proxy in front of this hub passes WebSockets only; \
+                              have it pass Upgrade: slime/1 on (Apache: upgrade=ANY)";
+/// As [`NO_UPGRADE`], to one of WebSocket.
+pub const NO_UPGRADE_AT_ALL: &str = "the handshake came without its Upgrade field, though it was a WebSocket's: a reverse proxy in front of this hub passes no \
+                                     upgrade; have it pass Upgrade and Connection on";
+
 /// Why an agent takes no work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trouble<'a> {

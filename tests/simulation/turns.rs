@@ -220,7 +220,8 @@ fn who_left_before_it_was_accepted_is_given_nothing() {
     bench.turns(40);
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None }.write("hub", "", None, &mut hello);
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }
+        .write("hub", "", None, &mut hello);
     let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
     let mut agent = bench.clients.connect(address).unwrap();
     bench.pass(SECOND);
@@ -245,7 +246,8 @@ fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
     bench.turns(40);
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None }.write("hub", "", None, &mut hello);
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }
+        .write("hub", "", None, &mut hello);
     let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
     let mut agent = bench.clients.connect(address).unwrap();
     bench.pass(SECOND);

@@ -11,7 +11,7 @@ use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::notice::Count;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Why};
 use crate::proto::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{Hello, Welcome};
+use crate::proto::tunnel::{Hello, NO_UPGRADE, Welcome};
 use crate::proto::websocket::{Nonce, Side};
 
 const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
@@ -259,7 +259,9 @@ impl Agent {
                     301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
                     400 => match why {
                         Some(why) => {
-                            self.cannot_join(key, &format!("it answered 400: {why}"), Refusal::OnTheWay, now);
+                            // The hub's own words, or those of somebody who has others.
+                            let refusal = if why == NO_UPGRADE { Refusal::OnTheWay } else { Refusal::Other };
+                            self.cannot_join(key, &format!("it answered 400: {why}"), refusal, now);
                         }
                         None => self.cannot_join(key, MISUNDERSTOOD, Refusal::OnTheWay, now),
                     },

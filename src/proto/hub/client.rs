@@ -22,7 +22,7 @@ use crate::proto::pool::Need;
 use crate::proto::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::{CHALLENGE, Hello};
+use crate::proto::tunnel::{CHALLENGE, Hello, NO_UPGRADE, NO_UPGRADE_AT_ALL};
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -36,11 +36,6 @@ const LOOP: Violation = Violation {
 const HTTPS_PORT: u16 = 443;
 /// The longest `Slime-Max-Wait`: a year.
 const MAX_WAIT: Duration = Duration::from_secs(31_536_000);
-
-const NO_UPGRADE: &str = "the handshake came without its Upgrade field: a reverse proxy in front of this hub passes WebSockets only; \
-                          have it pass Upgrade: slime/1 on (Apache: upgrade=ANY)";
-const NO_UPGRADE_AT_ALL: &str = "the handshake came without its Upgrade field, though it was a WebSocket's: a reverse proxy in front of this hub passes no \
-                                 upgrade; have it pass Upgrade and Connection on";
 
 impl Hub {
     pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {

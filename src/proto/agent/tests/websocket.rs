@@ -127,7 +127,8 @@ fn what_breaks_the_rules_ends_the_tunnel() {
 /// What a reverse proxy may say to a handshake that it does not pass on.
 const SIGNS: [&str; 6] = [
     "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
-    "HTTP/1.1 400 Bad Request\r\n\r\n{\"detail\":\"the handshake came without its Upgrade field\"}",
+    "HTTP/1.1 400 Bad Request\r\n\r\n{\"detail\":\"the handshake came without its Upgrade field: a reverse proxy in front of this hub passes \
+     WebSockets only; have it pass Upgrade: slime/1 on (Apache: upgrade=ANY)\"}",
     "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n",
@@ -194,6 +195,7 @@ fn other_answers_are_no_sign_of_it() {
         "HTTP/1.1 404 Not Found\r\n\r\n",
         "HTTP/1.1 503 Service Unavailable\r\n\r\n",
         "HTTP/1.1 403 Forbidden\r\n\r\n{\"detail\":\"the agent token allows no more workers\"}",
+        "HTTP/1.1 400 Bad Request\r\n\r\n{\"detail\":\"this port speaks HTTPS: write https:// instead of http://\"}",
         "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n\r\n",
         "HTTP/1.1 301 Moved\r\n\r\n",
         "SSH-2.0-OpenSSH\r\n\r\n",
