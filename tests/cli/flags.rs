@@ -337,7 +337,8 @@ fn flags_and_files_are_checked_without_a_hub_or_an_agent() {
     let (rules, wrong) = (folder.file("revoked", "nobody\n"), folder.file("wrong", "not a rule\n"));
     let token = register(SECRET, &[]);
     // It is in use: nothing is bound.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port();
     let hub = format!("hub --check --host 127.0.0.1 --port {taken} --revoked");
     let secret = format!("SLIME_SECRET={SECRET}");
     let token = format!("SLIME_TOKEN={token}");
@@ -544,7 +545,7 @@ fn hubs_and_agents(starter: &mut Starter) {
     plain.wait_line("was read again, rules: 1");
 
     // A hub that sends plain requests on, and an agent that comes through a proxy and trusts an authority.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = address_of_nobody().port().to_string();
     let files = [
         ("--secret", SECRET),
         ("--app-password-file", &password),

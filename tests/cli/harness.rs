@@ -314,6 +314,18 @@ pub fn get(address: &str, fields: &str) -> String {
     exchange(address, &format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n"))
 }
 
+/// An address where nobody listens, until somebody is told to. No other test is given its port meanwhile, neither to listen nor to connect
+/// from: a connection that has just ended stands there in TIME-WAIT (RFC 9293 section 3.6.1).
+pub fn address_of_nobody() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    // The side that ends it first has to wait.
+    drop(listener.accept().unwrap());
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    address
+}
+
 /// An upstream whose answer is the head of the request. Its address.
 pub fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

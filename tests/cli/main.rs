@@ -14,7 +14,7 @@ mod readme;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -604,7 +604,7 @@ fn the_log_of_a_day() {
     let hub = Hub::start(&["--startup-grace=0"], &[&format!("SLIME_SECRET={SECRET}")]);
     let token = register(SECRET, &["--name", "gpu-1"]);
     // Nobody listens there at first.
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let upstream = address_of_nobody();
     let agent = hub.agent(&token, &upstream.to_string(), &["--agent-id=me", "--num-worker=4"]);
     agent.wait_line(&format!(
         "upstream {upstream} cannot be used: nothing is listening there; trying again every second"
@@ -708,28 +708,19 @@ fn lines_for_the_journal_have_a_priority_and_no_time() {
 fn a_reader_of_the_log_that_is_gone_or_slow_stops_nothing() {
     // Gone: the pipe is closed. Slow: nobody reads it.
     for close in [true, false] {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = command(
-            &[
-                "hub",
-                "--log-level=debug",
-                "--startup-grace=0",
-                "--host=127.0.0.1",
-                "--port",
-                &port.port().to_string(),
-            ],
+            &["hub", "--log-level=debug", "--startup-grace=0", "--host=127.0.0.1", "--port=0"],
             &["SLIME_SECRET=s"],
         );
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = child.stderr.take().unwrap();
-        let log = if close {
-            drop(log);
-            None
-        } else {
-            Some(log)
-        };
-        let address = port.to_string();
-        wait_until("the hub listens", || TcpStream::connect(&address).is_ok());
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("listening on ") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it does not listen");
+        }
+        let address = line.trim_end().rsplit(' ').next().unwrap().to_owned();
+        let log = (!close).then_some(log);
         // More than a pipe holds.
         let path = "x".repeat(4000);
         for _ in 0..30 {
