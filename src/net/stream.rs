@@ -364,7 +364,12 @@ impl<S> TlsStream<S> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+            // Who has room for little is given little, and may be long in coming back for more.
+            let is_narrow = space.len() <= Class::Wide.size();
             if filled > 0 || self.peer_closed {
+                if is_narrow {
+                    self.incoming.fit(pool);
+                }
                 return Ok(filled);
             }
             if space.is_empty() && self.is_established {
@@ -373,12 +378,12 @@ impl<S> TlsStream<S> {
             // A block of 16 KiB does not hold the largest record.
             let is_bulk = !self.is_drained && self.is_established;
             let class = match self.incoming.len() {
-                _ if is_bulk => Class::Large,
+                _ if is_bulk && !is_narrow => Class::Large,
                 // Only servers send chains of certificates here.
                 len if len >= Class::Wide.size() && matches!(self.session, Session::Client(_)) => {
                     Class::Large
                 }
-                len if len >= Class::Medium.size() => Class::Wide,
+                len if is_bulk || len >= Class::Medium.size() => Class::Wide,
                 _ => Class::Medium,
             };
             if !self.is_established && self.incoming.len() >= class.size() {

@@ -511,7 +511,7 @@ fn incomplete(
 
 /// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one length, and so are all
 /// messages of a handshake, so that a seed gives the same trace twice though the bytes differ.
-fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
+pub(crate) fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
     static TLS: OnceLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = OnceLock::new();
     TLS.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/tls");

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slime::config::HubConfig;
@@ -16,10 +17,14 @@ use slime::proto::timer::{Mono, Now};
 use slime::proto::tunnel::Hello;
 
 use crate::calls::{SimNet, Socket};
+use crate::cluster::tls;
+use crate::memory::TLS as PROMISED;
 use crate::setting::{plain_config, plain_token, token_key};
+use crate::wire::Wire;
 use crate::world::{MILLI, SECOND, Weather, World};
 
 const PORT: u16 = 80;
+const TLS_PORT: u16 = 443;
 /// The hub answers it by itself, and the connection goes on.
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -40,6 +45,14 @@ impl Bench {
         let core = Hub::new(config, TokenKey::clone(token_key()), world.borrow().now());
         let hub = Shell::new(core, net, vec![listener], Targets::default());
         Self { world, hub, clients }
+    }
+
+    /// Where the hub takes clients that speak TLS.
+    fn listen_for_tls(&mut self) -> std::net::SocketAddr {
+        let net = SimNet { world: Rc::clone(&self.world), process: 0 };
+        let listener = net.listen(net.address(TLS_PORT), LISTENER_TOKENS + 1);
+        self.hub.add_tls_listeners(vec![listener], Arc::clone(&tls().0));
+        net.address(TLS_PORT)
     }
 
     /// Clients that the hub has accepted.
@@ -258,6 +271,37 @@ fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
     bench.turns(40);
     let census = bench.hub.core().census();
     assert_eq!((census.active, census.queued, census.tunnels), (1, 0, 1));
+}
+
+/// A client that sends much more than a head, and takes nothing of what TLS has to say first: nothing of it is looked at before it does.
+#[test]
+fn what_tls_reads_ahead_is_as_little_as_is_promised() {
+    let mut bench = Bench::new(Weather::default());
+    let address = bench.listen_for_tls();
+    let mut client = Wire::client(bench.clients.connect(address).unwrap(), Some(&tls().1));
+    bench.pass(SECOND);
+    bench.turns(40);
+    assert!(client.flush(&mut bench.clients).unwrap());
+    bench.pass(SECOND);
+    bench.turns(40);
+    bench.pass(SECOND);
+    // The second record has room for its beginning only.
+    bench.world.borrow_mut().ends[client.socket.end ^ 1].capacity = 30_000;
+    // This makes the end of the handshake, behind which the requests come.
+    assert!(client.read(&mut bench.clients, &mut [0; 100]).is_err());
+    let requests = REFUSED.repeat(50_000 / REFUSED.len());
+    let mut left = requests.as_slice();
+    while let Ok(n @ 1..) = client.write(&mut bench.clients, left) {
+        left = &left[n..];
+    }
+    assert!(!client.has_sent_all());
+    bench.pass(SECOND);
+    bench.world.borrow_mut().ends[client.socket.end].capacity = 1;
+    for _ in 0..40 {
+        bench.turns(1);
+        assert_eq!(PROMISED.exceeded(bench.hub.buffer_bytes(), bench.hub.core().census()), None);
+    }
+    assert_eq!(bench.hub.core().census().clients, 1);
 }
 
 /// A client that has vanished, though it has not taken its answer.
