@@ -4,6 +4,8 @@
 //! at the classes that it may serve, and of those only at the one whose first waiter came first, so that a hand-off costs the
 //! same with one waiter and with a thousand.
 
+use std::collections::BTreeMap;
+
 use super::classes::ClassId;
 use super::key::ExchangeKey;
 use super::list::{Arena, List, NodeId};
@@ -21,6 +23,8 @@ pub struct DispatchQueue {
     changed: Vec<ClassId>,
     /// Classes whose last waiter left in this turn.
     emptied: Vec<ClassId>,
+    /// Those that agents have refused.
+    refused: BTreeMap<Arrival, (ClassId, ExchangeKey)>,
     len: usize,
 }
 
@@ -46,6 +50,8 @@ pub struct Arrival(pub u64);
 #[derive(Debug, Default)]
 struct Line {
     waiters: List,
+    /// How many of them agents have refused.
+    refused: usize,
     /// Whether it stands in `changed`.
     has_changed: bool,
 }
@@ -57,6 +63,8 @@ pub struct Waiter {
     pub exchange: ExchangeKey,
     /// When it came.
     pub arrival: Arrival,
+    /// Whether an agent has refused it: what it may hope for is not what all others of its class may.
+    pub was_refused: bool,
 }
 
 impl DispatchQueue {
@@ -70,10 +78,17 @@ impl DispatchQueue {
         self.len == 0
     }
 
-    /// The classes in which anybody waits, with how many wait there.
+    /// The classes in which anybody waits, with how many wait there that no agent has refused.
     pub fn classes(&self) -> impl Iterator<Item = (ClassId, usize)> + '_ {
         let lines = self.lines.iter().enumerate().filter(|(_, line)| !line.waiters.is_empty());
-        lines.map(|(index, line)| (ClassId::new(index), line.waiters.len()))
+        lines.map(|(index, line)| (ClassId::new(index), line.waiters.len() - line.refused))
+    }
+
+    /// The waiters that agents have refused, the first to come first.
+    pub fn refused(&self) -> impl Iterator<Item = (ClassId, Waiter)> + '_ {
+        self.refused.iter().map(|(arrival, (class, key))| {
+            (*class, Waiter { exchange: *key, arrival: *arrival, was_refused: true })
+        })
     }
 
     /// Whether anybody waits in a class.
@@ -82,19 +97,23 @@ impl DispatchQueue {
     }
 
     /// Enters by order of arrival: at the end, but for an exchange that comes back and keeps its place.
-    pub fn enter(&mut self, exchange: ExchangeKey, arrival: Arrival, class: ClassId) -> Option<Place> {
+    pub fn enter(&mut self, waiter: Waiter, class: ClassId) -> Option<Place> {
         while self.lines.len() <= class.index() {
             self.lines.push(Line::default());
             self.served.push();
         }
-        let waiters = &mut self.lines.get_mut(class.index())?.waiters;
+        let Line { waiters, refused, .. } = self.lines.get_mut(class.index())?;
         // The last one came after it if any did.
-        let next = if waiters.back(&self.arena).is_some_and(|last| last.arrival > arrival) {
-            waiters.iter(&self.arena).find(|(_, other)| other.arrival > arrival).map(|(node, _)| node)
+        let next = if waiters.back(&self.arena).is_some_and(|last| last.arrival > waiter.arrival) {
+            waiters.iter(&self.arena).find(|(_, other)| other.arrival > waiter.arrival).map(|(node, _)| node)
         } else {
             None
         };
-        let node = waiters.insert_before(&mut self.arena, next, Waiter { exchange, arrival });
+        let node = waiters.insert_before(&mut self.arena, next, waiter);
+        if waiter.was_refused {
+            *refused += 1;
+            self.refused.insert(waiter.arrival, (class, waiter.exchange));
+        }
         self.len += 1;
         self.note_change(class);
         Some(Place { class, node })
@@ -103,8 +122,12 @@ impl DispatchQueue {
     /// Leaves the queue.
     pub fn leave(&mut self, place: Place) {
         let Some(line) = self.lines.get_mut(place.class.index()) else { return };
-        if line.waiters.remove(&mut self.arena, place.node).is_some() {
+        if let Some(waiter) = line.waiters.remove(&mut self.arena, place.node) {
             self.len -= 1;
+            if waiter.was_refused {
+                line.refused -= 1;
+                self.refused.remove(&waiter.arrival);
+            }
             if line.waiters.is_empty() {
                 self.emptied.push(place.class);
             }

@@ -4,7 +4,7 @@
 use slime::proto::agent_token::TokenId;
 use slime::proto::key::{ExchangeKey, TunnelKey};
 use slime::proto::pool::{Joining, Need, Pool};
-use slime::proto::queue::{Arrival, DispatchQueue};
+use slime::proto::queue::{Arrival, DispatchQueue, Waiter};
 use slime::proto::table::Table;
 use slime::proto::timer::Mono;
 
@@ -40,7 +40,7 @@ fn a_crowd_costs_a_request_nothing() {
         pool.set_ready(slot, true, Mono::default());
         pool.push_idle(slot, tunnel).unwrap();
         let class = pool.class_of(&need(crowd + agent));
-        queue.enter(exchanges.insert(()).unwrap(), Arrival(agent as u64), class);
+        queue.enter(waiter(exchanges.insert(()).unwrap(), agent as u64), class);
     }
     let exchange = exchanges.insert(()).unwrap();
     let slots: Vec<_> = (0..crowd)
@@ -58,11 +58,15 @@ fn a_crowd_costs_a_request_nothing() {
     assert_eq!(queue.len(), crowd);
 }
 
+fn waiter(exchange: ExchangeKey, arrival: u64) -> Waiter {
+    Waiter { exchange, arrival: Arrival(arrival), was_refused: false }
+}
+
 /// A request waits, is found, and leaves: what the hub asks of the pool and the queue meanwhile.
 #[inline(never)]
 fn hand_over(pool: &mut Pool, queue: &mut DispatchQueue, need: &Need, exchange: ExchangeKey) {
     let class = pool.class_of(need);
-    let place = queue.enter(exchange, Arrival(u64::MAX - 1), class).unwrap();
+    let place = queue.enter(waiter(exchange, u64::MAX - 1), class).unwrap();
     while let Some(changed) = pool.pop_changed().or_else(|| queue.pop_changed()) {
         let first = pool.find_idle(changed, &[]).and_then(|_| queue.waiters_of(changed).next());
         queue.note_served(changed, first.map(|waiter| waiter.arrival));

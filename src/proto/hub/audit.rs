@@ -45,6 +45,10 @@ impl Hub {
             || self.gathering.len() != self.phases(|it| matches!(it, Phase::Gathering { .. }))
             || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
             || self.phases(|it| matches!(it, Phase::Queued { place: None, .. })) > 0
+            || self.queue.waiters().any(|(_, waiter)| {
+                let exchange = self.exchanges.get(waiter.exchange);
+                exchange.is_none_or(|it| it.need.refused.is_empty() == waiter.was_refused)
+            })
             || self.idle.len() != clients(|it| matches!(it, ClientState::Waiting { .. }))
             || self.ending.len() != clients(|it| matches!(it, ClientState::Ending { .. }))
     }

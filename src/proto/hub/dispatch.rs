@@ -71,7 +71,7 @@ impl Hub {
                 && let Some(old) = *place
             {
                 self.queue.leave(old);
-                *place = self.queue.enter(waiter.exchange, waiter.arrival, new);
+                *place = self.queue.enter(waiter, new);
             }
         }
     }

@@ -181,28 +181,36 @@ impl Hub {
         }
     }
 
-    /// Those who wait though no agent that could serve them is connected, in order of arrival.
+    /// Those who wait though no agent that could serve them is connected, in order of arrival. It costs a look at each class, at those, and
+    /// at whom agents have refused, however many others wait.
     fn in_vain(&self, now: Now) -> Vec<(Arrival, ExchangeKey, ClassId)> {
-        let mut all = Vec::new();
-        if now.mono < self.grace_ends {
-            return all;
-        }
-        for (class, _) in self.queue.classes() {
-            let is_connected = self.pool.is_connected(class, &[], now.mono);
-            for Waiter { exchange: key, arrival } in self.queue.waiters_of(class) {
-                let Some(Exchange { need, .. }) = self.exchanges.get(key) else { continue };
-                let has_hope = if need.refused.is_empty() {
-                    is_connected
-                } else {
-                    self.pool.is_connected(class, &need.refused, now.mono)
-                };
-                if !has_hope {
-                    all.push((arrival, key, class));
-                }
-            }
-        }
+        let plain = self.classes_in_vain(now).flat_map(|(class, _)| {
+            let waiters = self.queue.waiters_of(class).filter(|waiter| !waiter.was_refused);
+            waiters.map(move |waiter| (class, waiter))
+        });
+        let all = plain.chain(self.refused_in_vain(now));
+        let mut all: Vec<_> = all.map(|(class, it)| (it.arrival, it.exchange, class)).collect();
         all.sort_unstable();
         all
+    }
+
+    /// How many they are. It costs a look at each class, and at those whom agents have refused.
+    fn count_in_vain(&self, now: Now) -> usize {
+        let plain: usize = self.classes_in_vain(now).map(|(_, waiters)| waiters).sum();
+        plain + self.refused_in_vain(now).count()
+    }
+
+    /// The classes whose agents are gone, and how many wait there whom none has refused.
+    fn classes_in_vain(&self, now: Now) -> impl Iterator<Item = (ClassId, usize)> + '_ {
+        self.queue.classes().filter(move |(class, _)| !self.is_connected(*class, &[], now))
+    }
+
+    /// Waiters whom agents have refused, and for whom no other one is there.
+    fn refused_in_vain(&self, now: Now) -> impl Iterator<Item = (ClassId, Waiter)> + '_ {
+        self.queue.refused().filter(move |(class, waiter)| {
+            let exchange = self.exchanges.get(waiter.exchange);
+            exchange.is_some_and(|it| !self.is_connected(*class, &it.need.refused, now))
+        })
     }
 
     /// Sees to it that agents and waiters are looked at by then.
@@ -212,7 +220,9 @@ impl Hub {
 
     fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Mono) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let place = self.queue.enter(key, exchange.arrival, class);
+        let was_refused = !exchange.need.refused.is_empty();
+        let waiter = Waiter { exchange: key, arrival: exchange.arrival, was_refused };
+        let place = self.queue.enter(waiter, class);
         exchange.phase = Phase::Queued { place, until };
     }
 
@@ -242,17 +252,17 @@ impl Hub {
         if is_connected && !is_full {
             return true;
         }
-        let (in_vain, most) = (self.in_vain(now), (depth / 4).max(1));
+        let (in_vain, most) = (self.count_in_vain(now), (depth / 4).max(1));
         if !is_connected {
-            return !is_full && in_vain.len() < most;
+            return !is_full && in_vain < most;
         }
-        match in_vain.last() {
-            Some((_, last, _)) if in_vain.len() > most => {
-                self.fail(*last, QUEUE_FULL, now);
-                true
-            }
-            Some(_) | None => false,
+        if in_vain > most
+            && let Some((_, last, _)) = self.in_vain(now).last()
+        {
+            self.fail(*last, QUEUE_FULL, now);
+            return true;
         }
+        false
     }
 
     /// What is said where no agent that could serve this is connected.

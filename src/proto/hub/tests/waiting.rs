@@ -470,3 +470,29 @@ fn what_has_become_vain_gives_way_to_what_has_not() {
     assert_eq!((pair.got(patient[0]), pair.got(patient[1])), (String::new(), String::new()));
     pair.assert_quiet(0);
 }
+
+#[test]
+fn who_was_refused_by_all_that_are_there_gives_way_too() {
+    let mut pair = Setup::hub_only().hub(|hub| hub.queue_depth = 4).start();
+    let agents: Vec<Raw> = (0..3).map(|worker| pair.raw_agent_called(&token(1), "a", worker, None)).collect();
+    ask(&mut pair, &get("/busy", ""));
+    let patient: Vec<Raw> = (0..2).map(|_| ask(&mut pair, &get("/p", "Slime-Block: 1\r\n"))).collect();
+    for agent in agents {
+        if pair.got(agent).contains("GET /p ") {
+            pair.send(agent, REFUSAL);
+        }
+    }
+    pair.advance(seconds(5) + COARSE);
+    // The agent is there for others, and busy.
+    for _ in 0..2 {
+        ask(&mut pair, &get("/w", ""));
+    }
+    assert_eq!(pair.hub.core.census().queued, 4);
+    let waiting = ask(&mut pair, &get("/w", ""));
+    assert_eq!(pair.got(waiting), "");
+    assert_refused(&mut pair, patient[1], 503, "queue is full");
+    let late = ask(&mut pair, &get("/w", ""));
+    assert_refused(&mut pair, late, 503, "queue is full");
+    assert_eq!(pair.got(patient[0]), "");
+    pair.assert_quiet(0);
+}
