@@ -339,24 +339,25 @@ fn a_refused_request_keeps_its_deadline() {
 
 #[test]
 fn who_refused_is_remembered_when_the_profiles_change() {
-    let mut pair = Setup::hub_only().start();
-    let busy = pair.raw_agent_called(&token(1), "a", 0, None);
-    let occupant = ask(&mut pair, POST);
-    let refusing = [0, 1].map(|worker| pair.raw_agent_called(&token(1), "b", worker, None));
-    let client = ask(&mut pair, GET);
-    let asked = refusing.into_iter().find(|agent| pair.got(*agent).contains("GET /x ")).unwrap();
-    pair.send(asked, REFUSAL);
-    assert_eq!(pair.hub.core.census().queued, 1);
-    // Waiters are sorted anew, and the other worker of the agent that refused is free.
-    let _other = pair.raw_agent(&scoped(2, "other"), 0);
-    let mut elsewhere = token(3);
-    elsewhere.scope_paths.push("/elsewhere".to_owned());
-    pair.raw_agent(&elsewhere, 0);
-    for agent in refusing {
-        assert!(!pair.got(agent).contains("GET /x "), "it has refused that");
+    // Waiters are sorted anew, in the class where this one was or in another one, and another worker of the agent that refused is free.
+    for (path, trouble) in [("/elsewhere", None), ("/x", Some("down"))] {
+        let mut pair = Setup::hub_only().start();
+        let busy = pair.raw_agent_called(&token(1), "a", 0, None);
+        let occupant = ask(&mut pair, POST);
+        let refusing = [0, 1].map(|worker| pair.raw_agent_called(&token(1), "b", worker, None));
+        let client = ask(&mut pair, GET);
+        let asked = refusing.into_iter().find(|agent| pair.got(*agent).contains("GET /x ")).unwrap();
+        pair.send(asked, REFUSAL);
+        let mut other = token(3);
+        other.scope_paths.push(path.to_owned());
+        let _other = pair.raw_agent_called(&other, "c", 0, trouble);
+        for agent in refusing {
+            assert!(!pair.got(agent).contains("GET /x "), "it has refused that");
+        }
+        assert_eq!(pair.hub.core.census().queued, 1);
+        let _ = (busy, occupant, client);
+        pair.assert_quiet(0);
     }
-    let _ = (busy, occupant, client);
-    pair.assert_quiet(0);
 }
 
 #[test]
