@@ -6,6 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::proto::http1::url::{At, Scheme};
+use crate::proto::light;
 
 /// The port that a hub listens on, and that an agent dials where the address of its hub names none.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -150,6 +151,8 @@ pub struct AgentConfig {
     /// Event streams and upgraded connections beside the workers, for each upstream. Zero: event streams are requests like others,
     /// and upgraded connections beyond `extra_upgrades` keep their workers.
     pub extra_streams: u32,
+    /// Paths of requests that are served beside the workers, a few at a time. None: all requests are alike.
+    pub light_paths: Vec<String>,
     /// Whether the application's `Host` reaches the upstream.
     pub preserve_host: bool,
     /// Fields that every upstream gets in place of the application's.
@@ -170,6 +173,16 @@ impl AgentConfig {
     /// Workers that stand in for those that are lent to upgraded connections and streams, for each upstream.
     pub const fn extras(&self) -> u32 {
         self.extra_upgrades.saturating_add(self.extra_streams)
+    }
+
+    /// Tunnels that take requests for the light paths alone, for each upstream.
+    pub const fn light_tunnels(&self) -> u32 {
+        if self.light_paths.is_empty() { 0 } else { light::TUNNELS }
+    }
+
+    /// All tunnels that there may be for each upstream.
+    pub const fn tunnels(&self) -> u32 {
+        self.workers.saturating_add(self.extras()).saturating_add(self.light_tunnels())
     }
 }
 

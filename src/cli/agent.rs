@@ -9,12 +9,13 @@ use super::header_file;
 use super::normalise::{Normalised, help_line};
 use super::proxy;
 use super::secret::{hex, random, read_token};
-use super::values::{agent_id, health_path, items};
+use super::values::{agent_id, health_path, items, without_last_slash};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
 use crate::net::run::{AgentOptions, Destination, check_agent, run_agent};
 use crate::net::tls::{Pin, Trust};
 use crate::proto::http1::url::Scheme;
 use crate::proto::key::MAX_SLOTS;
+use crate::proto::light;
 
 /// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
 const MAX_UPSTREAMS: usize = 1024;
@@ -54,13 +55,17 @@ fn options(
             "an agent can have at most {MAX_UPSTREAMS} upstreams; run a second agent"
         )));
     }
-    let workers = u64::from(args.num_worker) + u64::from(args.extra_upgrades) + u64::from(args.extra_streams);
+    let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
+    let light_paths: Vec<String> = items(&args.light_paths).map(without_last_slash).collect();
+    light::check(&light_paths).map_err(|error| wrong("--light-paths")(error.to_owned()))?;
+    let light_tunnels = if light_paths.is_empty() { 0 } else { light::TUNNELS };
+    let workers = [args.num_worker, args.extra_upgrades, args.extra_streams, light_tunnels];
+    let workers = workers.into_iter().map(u64::from).sum::<u64>();
     if workers * upstreams.len() as u64 > MAX_SLOTS as u64 {
         return Err(Failure::Usage(format!(
             "--num-worker, --extra-upgrades and --extra-streams add up to more than {MAX_SLOTS} workers; use smaller numbers"
         )));
     }
-    let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
     let ids = agent_ids(args.agent_id, upstreams.len(), given)?;
     let health_path =
         args.health_path.map(|path| health_path(&path)).transpose().map_err(wrong("--health-path"))?;
@@ -118,6 +123,7 @@ fn options(
         workers: args.num_worker,
         extra_upgrades: args.extra_upgrades,
         extra_streams: args.extra_streams,
+        light_paths,
         preserve_host: args.preserve_host,
         upstream_fields,
         on_cancel: args.on_cancel,
@@ -263,7 +269,7 @@ mod tests {
     #[test]
     fn every_flag_arrives() {
         let line = "agent run --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
-                    --extra-upgrades 2 --extra-streams 3 --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
+                    --extra-upgrades 2 --extra-streams 3 --lightPaths /v1/models/,/health --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
                     --connect-timeout 2 --head-timeout 4 --stall-timeout 5 --upgrade-drain 6";
         let AgentOptions { hub, upstreams, config, proxy: _ } = agent(line).unwrap();
         assert_eq!(hub.endpoint, Endpoint { host: "h".into(), port: 80 });
@@ -276,6 +282,7 @@ mod tests {
         assert_eq!(paths, ["", "/y", ""]);
         assert_eq!((config.workers, config.extra_upgrades, config.preserve_host), (4, 2, true));
         assert_eq!(config.extra_streams, 3);
+        assert_eq!((config.light_paths.join(" ").as_str(), config.tunnels()), ("/v1/models /health", 13));
         assert_eq!(config.on_cancel, OnCancel::Drain);
         assert_eq!(config.health_path.as_deref(), Some("/ok"));
         let limits = config.limits;

@@ -376,6 +376,10 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
     pub(super) extra_streams: u32,
 
+    /// paths of small questions, with everything below them, that are served beside the workers, such as /v1/models,/health (default: none)
+    #[argh(option, arg_name = "list")]
+    pub(super) light_paths: Vec<String>,
+
     /// name of this agent in Slime-Agent-Id (default: random)
     #[argh(option, arg_name = "id")]
     pub(super) agent_id: Option<String>,

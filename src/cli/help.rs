@@ -41,6 +41,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--num-worker",
             "--extra-upgrades",
             "--extra-streams",
+            "--light-paths",
             "--on-cancel",
             "--preserve-host",
             "--agent-id",

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
 use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
-use super::values::{cidr, items, number};
+use super::values::{cidr, items, number, without_last_slash};
 use super::{Failure, print};
 use crate::config::{DEFAULT_HOLD, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
 use crate::logging::{Utc, unix_time};
@@ -272,14 +272,6 @@ fn claims(
     }
     let expires = args.age.map(|age| now.saturating_add(age.as_secs()));
     Ok(AgentToken { id, name, issued: now, expires, scopes, scope_paths, max_workers: args.max_workers })
-}
-
-/// `/v1/` and `/v1` mean the same subtree; a token knows the second spelling.
-fn without_last_slash(path: &str) -> String {
-    match path.strip_suffix('/') {
-        Some(rest) if !rest.is_empty() => rest.to_owned(),
-        Some(_) | None => path.to_owned(),
-    }
 }
 
 fn describe(token: &AgentToken) -> String {

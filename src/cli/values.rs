@@ -142,6 +142,14 @@ pub(super) fn items(values: &[String]) -> impl Iterator<Item = &str> {
     values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }
 
+/// `/v1/` and `/v1` mean the same subtree: tokens and agents know the second spelling.
+pub(super) fn without_last_slash(path: &str) -> String {
+    match path.strip_suffix('/') {
+        Some(rest) if !rest.is_empty() => rest.to_owned(),
+        Some(_) | None => path.to_owned(),
+    }
+}
+
 const SECOND: u128 = 1_000_000_000;
 /// Longest first, as they are written; `ms` before `m` and `s`, whose beginning and end it is.
 const UNITS: [(&str, u128); 5] = [

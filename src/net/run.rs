@@ -309,10 +309,11 @@ fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) -> Option<(Le
 fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
     let AgentConfig { workers, extra_upgrades, extra_streams, .. } = *config;
     let upstreams = config.upstreams.len().max(1);
-    let workers_each = workers as usize + config.extras() as usize;
+    let workers_each = config.tunnels() as usize;
     let wanted = upstreams * (2 * workers_each + 1) + RESERVE;
     let Some((got, left)) = fall_short(wanted, raise) else { return };
-    let most = u32::try_from((left / upstreams).saturating_sub(1) / 2).unwrap_or(u32::MAX).max(1);
+    let most = u32::try_from((left / upstreams).saturating_sub(1) / 2).unwrap_or(u32::MAX);
+    let most = most.saturating_sub(config.light_tunnels()).max(1);
     config.workers = workers.min(most);
     config.extra_upgrades = extra_upgrades.min(most - config.workers);
     config.extra_streams = extra_streams.min(most - config.workers - config.extra_upgrades);
@@ -434,6 +435,7 @@ mod tests {
             workers: 200,
             extra_upgrades: 100,
             extra_streams: 0,
+            light_paths: Vec::new(),
             preserve_host: false,
             upstream_fields: Vec::new(),
             on_cancel: OnCancel::Close,

@@ -1,7 +1,8 @@
 //! Which requests the same agents can serve.
 //!
-//! What agents may serve is their *profile*: the scopes and scope paths of their token. What a request asks for comes down to the
-//! scope that it names and the longest scope path, of those of all profiles, that covers its path: the shorter ones that cover
+//! What agents may serve is their *profile*: the scopes and scope paths of their token, and for tunnels that take nothing else the
+//! light paths ([`super::light`]). What a request asks for comes down to the
+//! scope that it names and the longest scope path or light path, of those of all profiles, that covers its path: the shorter ones that cover
 //! it are beginnings of that one. Requests that agree in both are one *class*: the same profiles serve them. A class knows its
 //! profiles and whose idle tunnel comes next among them, so finding a tunnel costs the same with one profile and with thousands.
 //!
@@ -56,7 +57,7 @@ pub(super) struct Classes {
     by_scope: BTreeMap<Box<str>, ByRule>,
     /// The class of requests that name no scope where no profile has scope paths, so that a hub that knows neither searches nothing.
     plain: Option<ClassId>,
-    /// The scope paths of all profiles, without a slash at their end, each with the number of profiles that have it.
+    /// The scope paths and light paths of all profiles, without a slash at their end, each with the number of profiles that have it.
     rules: BTreeMap<Box<str>, usize>,
     /// No rule is longer.
     longest_rule: usize,
@@ -88,11 +89,13 @@ struct Class {
 }
 
 /// What a profile allows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rights<'a> {
     pub(super) scopes: &'a [String],
     /// Scope paths. Any path, if there are none.
     pub(super) paths: &'a [String],
+    /// Light paths: of those only these. All, if there are none.
+    pub(super) light: &'a [String],
 }
 
 /// A profile, for a class that is new.
@@ -139,8 +142,7 @@ impl Classes {
             self.memberships.resize_with(profile.index() + 1, Vec::new);
         }
         let mut splits = false;
-        for path in rights.paths {
-            let rule = normal(path);
+        for rule in rights.rules() {
             match self.rules.get_mut(rule) {
                 Some(count) => *count += 1,
                 None => {
@@ -166,8 +168,7 @@ impl Classes {
 
     /// A profile went. Its tunnels did before.
     pub(super) fn leave(&mut self, profile: ProfileId, rights: Rights<'_>) {
-        for path in rights.paths {
-            let rule = normal(path);
+        for rule in rights.rules() {
             if let Some(count) = self.rules.get_mut(rule) {
                 *count -= 1;
                 if *count == 0 {
@@ -349,15 +350,20 @@ impl Classes {
     }
 }
 
-impl Rights<'_> {
+impl<'a> Rights<'a> {
+    fn rules(&self) -> impl Iterator<Item = &'a str> {
+        self.paths.iter().chain(self.light).map(|path| normal(path))
+    }
+
     fn have_scope(&self, scope: &str) -> bool {
         scope.is_empty() || self.scopes.iter().any(|own| own == scope)
     }
 
     /// Whether requests are served whose path this rule covers, and no longer one.
     fn cover(&self, rule: Option<&str>) -> bool {
-        self.paths.is_empty()
-            || rule.is_some_and(|rule| self.paths.iter().any(|path| path::matches(path, rule)))
+        [self.paths, self.light].into_iter().all(|paths| {
+            paths.is_empty() || rule.is_some_and(|rule| paths.iter().any(|path| path::matches(path, rule)))
+        })
     }
 }
 
@@ -374,18 +380,21 @@ mod tests {
     struct Profile {
         scopes: Vec<String>,
         paths: Vec<String>,
+        light: Vec<String>,
         turn: Option<u64>,
     }
 
     impl Profile {
         fn rights(&self) -> Rights<'_> {
-            Rights { scopes: &self.scopes, paths: &self.paths }
+            Rights { scopes: &self.scopes, paths: &self.paths, light: &self.light }
         }
 
         fn serves(&self, scope: &str, request: &str) -> bool {
-            self.rights().have_scope(scope)
-                && (self.paths.is_empty()
-                    || !request.is_empty() && self.paths.iter().any(|rule| path::matches(rule, request)))
+            let cover = |rules: &[String]| {
+                rules.is_empty()
+                    || !request.is_empty() && rules.iter().any(|rule| path::matches(rule, request))
+            };
+            self.rights().have_scope(scope) && cover(&self.paths) && cover(&self.light)
         }
     }
 
@@ -416,8 +425,12 @@ mod tests {
                     let mut some = |all: &[&str], most| {
                         (0..draw(most)).map(|_| all[draw(all.len())].to_owned()).collect::<Vec<_>>()
                     };
-                    let profile =
-                        Profile { scopes: some(&SCOPES[1..3], 3), paths: some(&RULES, 3), turn: None };
+                    let profile = Profile {
+                        scopes: some(&SCOPES[1..3], 3),
+                        paths: some(&RULES, 3),
+                        light: some(&RULES, 3),
+                        turn: None,
+                    };
                     let index = profiles.insert(profile.clone());
                     classes.enter(ProfileId::new(index), profile.rights());
                 }
@@ -475,7 +488,7 @@ mod tests {
     fn classes_in_which_nobody_waits_are_bounded() {
         let (mut classes, mut profiles) = (Classes::default(), Slab::<Profile>::new());
         let scopes: Vec<String> = (0..10_000).map(|scope| scope.to_string()).collect();
-        let profile = Profile { scopes: scopes.clone(), paths: Vec::new(), turn: None };
+        let profile = Profile { scopes: scopes.clone(), paths: Vec::new(), light: Vec::new(), turn: None };
         let index = profiles.insert(profile.clone());
         classes.enter(ProfileId::new(index), profile.rights());
         for scope in &scopes {

@@ -2,7 +2,7 @@
 //!
 //! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of their agents' turns.
 //! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
-//! profile. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
+//! profile. The tunnels that an agent has for its light paths alone ([`super::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
 //! [`super::classes`].
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
@@ -16,10 +16,12 @@ use slab::Slab;
 use super::agent_token::TokenId;
 use super::classes::{Candidate, Classes, Rights};
 pub use super::classes::{ClassId, ProfileId};
-use super::http1::path;
 use super::key::TunnelKey;
+use super::light;
 use super::list::NodeId;
 use super::presence::Presence;
+pub use super::profile::Need;
+use super::profile::Profile;
 use super::revocation::Revocations;
 use super::table::more_room;
 use super::timer::{Mono, Now};
@@ -42,12 +44,15 @@ pub struct Pool {
     profiles: Slab<Profile>,
     classes: Classes,
     agents: Slab<Agent>,
-    by_name: BTreeMap<(TokenId, String), usize>,
-    /// Tunnels of each token id, over all its agents.
-    per_token: BTreeMap<TokenId, u32>,
+    by_name: BTreeMap<Name, usize>,
+    /// Tunnels of each token id, over all its agents: those of workers, and those for light paths.
+    per_token: BTreeMap<(TokenId, bool), u32>,
     turns: Turns,
     serial: u64,
 }
+
+/// Token, the id that the agent gave itself, and the light paths to which its tunnels are kept.
+type Name = (TokenId, String, Vec<String>);
 
 /// An agent until it is forgotten: unlike a slot, never given to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,7 @@ pub struct AgentSerial(pub u64);
 /// An agent that has refused a request, which it does not get again before it has said once more that it takes work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    agent: AgentSerial,
+    pub(super) agent: AgentSerial,
     /// How often it had come back from refusals before.
     round: u32,
 }
@@ -87,27 +92,6 @@ pub struct Member {
     pub worker: u32,
 }
 
-/// What a request needs from an agent.
-#[derive(Clone, Debug, Default)]
-pub struct Need {
-    /// The scope that the application named; empty if it named none.
-    pub scope: String,
-    /// The path that is forwarded; empty if an upstream may read it differently than we do, so that it matches no scope path.
-    pub path: String,
-    /// Agents that refused this exchange, each once.
-    pub refused: Vec<Refused>,
-}
-
-impl Need {
-    /// Notes a refusal, in place of an earlier one of the same agent.
-    pub fn note_refusal(&mut self, refused: Refused) {
-        match self.refused.iter_mut().find(|it| it.agent == refused.agent) {
-            Some(earlier) => *earlier = refused,
-            None => self.refused.push(refused),
-        }
-    }
-}
-
 /// A tunnel that wants to join.
 #[derive(Debug)]
 pub struct Joining<'a> {
@@ -127,8 +111,16 @@ pub struct Joining<'a> {
     pub scopes: &'a [String],
     /// Scope paths of the token.
     pub scope_paths: &'a [String],
-    /// How many tunnels the token may have.
+    /// The light paths to which it is kept, if it is.
+    pub light: &'a [String],
+    /// How many tunnels of workers the token may have.
     pub max_workers: Option<u32>,
+}
+
+impl Joining<'_> {
+    fn name(&self) -> Name {
+        (self.token, self.agent_id.to_owned(), self.light.to_vec())
+    }
 }
 
 /// The answer to [`Pool::join`].
@@ -174,18 +166,6 @@ pub struct Gone {
 }
 
 #[derive(Debug)]
-struct Profile {
-    scopes: Vec<String>,
-    paths: Vec<String>,
-    turns: Queue,
-    agents: usize,
-    /// Agents that are here, without a grace.
-    here: usize,
-    /// When the last grace of its agents ends.
-    until: Mono,
-}
-
-#[derive(Debug)]
 struct Agent {
     serial: AgentSerial,
     token: TokenId,
@@ -193,6 +173,8 @@ struct Agent {
     issued: u64,
     expires: Option<u64>,
     id: String,
+    /// The light paths to which its tunnels are kept, if they are.
+    light: Vec<String>,
     profile: ProfileId,
     /// By number: there may be thousands, and they come and go seldom.
     workers: Vec<(u32, TunnelKey)>,
@@ -238,11 +220,14 @@ impl Pool {
 
     /// Enters a tunnel under its name. It counts as neither ready nor idle yet. `None` if its token has all its tunnels already.
     pub fn join(&mut self, joining: &Joining<'_>, tunnel: TunnelKey, now: Mono) -> Option<Joined> {
-        let name = (joining.token, joining.agent_id.to_owned());
+        let name = joining.name();
         let held = self.by_name.get(&name).and_then(|slot| self.agents.get(*slot));
         let replaces = held.is_some_and(|agent| agent.tunnel_of(joining.worker).is_some());
-        let count = self.per_token.get(&joining.token).copied().unwrap_or(0);
-        if !replaces && joining.max_workers.is_some_and(|most| count >= most) {
+        let is_light = !joining.light.is_empty();
+        let count = self.per_token.get(&(joining.token, is_light)).copied().unwrap_or(0);
+        // Each worker may be the only one of its agent.
+        let each = if is_light { light::TUNNELS } else { 1 };
+        if !replaces && joining.max_workers.is_some_and(|most| count >= most.saturating_mul(each)) {
             return None;
         }
         let mut splits_classes = false;
@@ -250,7 +235,7 @@ impl Pool {
             Some(slot) => *slot,
             None => {
                 let profile;
-                (profile, splits_classes) = self.profile_for(joining.scopes, joining.scope_paths);
+                (profile, splits_classes) = self.profile_for(joining);
                 self.serial += 1;
                 let slot = self.agents.insert(Agent {
                     serial: AgentSerial(self.serial),
@@ -259,6 +244,7 @@ impl Pool {
                     issued: joining.issued,
                     expires: joining.expires,
                     id: joining.agent_id.to_owned(),
+                    light: joining.light.to_vec(),
                     profile,
                     workers: Vec::new(),
                     replaced: 0,
@@ -284,17 +270,14 @@ impl Pool {
         let replaced = agent.enter(joining.worker, tunnel);
         match replaced {
             Some(_) => agent.replaced += 1,
-            None => *self.per_token.entry(joining.token).or_default() += 1,
+            None => *self.per_token.entry((joining.token, is_light)).or_default() += 1,
         }
         Some(Joined { agent: AgentSlot::new(slot), replaced, splits_classes })
     }
 
     /// The tunnel of this name, which would be replaced.
     pub fn find(&self, joining: &Joining<'_>) -> Option<TunnelKey> {
-        let agent = self
-            .by_name
-            .get(&(joining.token, joining.agent_id.to_owned()))
-            .and_then(|slot| self.agents.get(*slot));
+        let agent = self.by_name.get(&joining.name()).and_then(|slot| self.agents.get(*slot));
         agent?.tunnel_of(joining.worker)
     }
 
@@ -325,7 +308,7 @@ impl Pool {
             }
             None => agent.replaced -= 1,
         }
-        let token = agent.token;
+        let counted = (agent.token, agent.is_light());
         if agent.is_gone() {
             agent.gone = Some(now);
             agent.why_gone.clear();
@@ -335,10 +318,10 @@ impl Pool {
         if own.is_none() {
             return;
         }
-        if let Some(count) = self.per_token.get_mut(&token) {
+        if let Some(count) = self.per_token.get_mut(&counted) {
             *count -= 1;
             if *count == 0 {
-                self.per_token.remove(&token);
+                self.per_token.remove(&counted);
             }
         }
     }
@@ -375,6 +358,9 @@ impl Pool {
         agent
             .trouble
             .extend(trouble.into_iter().flat_map(|trouble| trouble.reason.chars().take(LONGEST_TROUBLE)));
+        if agent.is_light() {
+            return None;
+        }
         let ready = trouble.is_none();
         match (agent.told.replace(ready), ready) {
             (None, _) => Some(News::Joined),
@@ -404,7 +390,7 @@ impl Pool {
         let candidates = self.profiles.iter().map(|(index, profile)| Candidate {
             profile: ProfileId::new(index),
             rights: profile.rights(),
-            turn: self.turns.next(&profile.turns, |_| true).map(|next| next.since),
+            turn: self.turns.next(&profile.turns, |_| true).map(|next| profile.rank(next.since)),
         });
         self.classes.find(&need.scope, &need.path, candidates)
     }
@@ -418,9 +404,9 @@ impl Pool {
         }
         let may = |slot| self.may_have(slot, refused);
         let profiles = self.classes.members(class).iter().filter_map(|id| self.profiles.get(id.index()));
-        let first =
-            profiles.filter_map(|profile| self.turns.next(&profile.turns, may)).min_by_key(|next| next.since);
-        first.map(|next| next.tunnel)
+        let next = profiles
+            .filter_map(|it| self.turns.next(&it.turns, may).map(|next| (it.rank(next.since), next.tunnel)));
+        next.min_by_key(|(rank, _)| *rank).map(|(_, tunnel)| tunnel)
     }
 
     /// The profiles that may serve this class, in no order.
@@ -471,7 +457,10 @@ impl Pool {
         let profiles = self.classes.members(class);
         let mut text = String::new();
         let in_trouble = self.agents.iter().filter(|(_, agent)| {
-            profiles.contains(&agent.profile) && !agent.is_gone() && !agent.trouble.is_empty()
+            profiles.contains(&agent.profile)
+                && !agent.is_light()
+                && !agent.is_gone()
+                && !agent.trouble.is_empty()
         });
         for (at, (slot, agent)) in in_trouble.take(MOST_NAMED + 1).enumerate() {
             text.push_str(if at == 0 { "" } else { "; " });
@@ -520,8 +509,10 @@ impl Pool {
         for slot in gone {
             let name = self.describe(AgentSlot::new(slot));
             let agent = self.agents.remove(slot);
-            swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_gone });
-            self.by_name.remove(&(agent.token, agent.id));
+            if !agent.is_light() {
+                swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_gone });
+            }
+            self.by_name.remove(&(agent.token, agent.id, agent.light));
             let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { continue };
             self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
             profile.agents -= 1;
@@ -639,8 +630,8 @@ impl Pool {
             let agents = self.agents.iter().filter(|(_, agent)| agent.profile == ProfileId::new(id));
             agents.filter(|(_, agent)| agent.presence.is_here()).count()
         };
-        let named_of = |token: &TokenId| {
-            let agents = self.agents.iter().filter(|(_, agent)| agent.token == *token);
+        let named_of = |counted: &(TokenId, bool)| {
+            let agents = self.agents.iter().filter(|(_, it)| (it.token, it.is_light()) == *counted);
             agents.map(|(slot, _)| of(slot).0).sum::<usize>()
         };
         counts.keys().all(|slot| self.agents.contains(*slot))
@@ -650,8 +641,11 @@ impl Pool {
                 .all(|(slot, it)| (it.workers.len(), it.replaced, it.presence.ready) == of(slot))
             && self.agents.iter().all(|(_, it)| it.is_gone() == it.gone.is_some())
             && self.profiles.iter().all(|(id, profile)| profile.here == here_in(id))
-            && self.per_token.iter().all(|(token, count)| *count as usize == named_of(token))
-            && self.agents.iter().all(|(slot, it)| of(slot).0 == 0 || self.per_token.contains_key(&it.token))
+            && self.per_token.iter().all(|(counted, count)| *count as usize == named_of(counted))
+            && self
+                .agents
+                .iter()
+                .all(|(slot, it)| of(slot).0 == 0 || self.per_token.contains_key(&(it.token, it.is_light())))
     }
 
     /// Nobody waits in this class any more.
@@ -670,6 +664,12 @@ impl Pool {
         let may = |slot| self.may_have(slot, &need.refused);
         let serving = self.profiles.iter().filter(|(_, profile)| profile.serves(need));
         serving.into_iter().any(|(_, profile)| self.turns.next(&profile.turns, may).is_some())
+    }
+
+    /// Whether an agent may serve this, busy or not. For tests.
+    pub fn may_serve(&self, slot: AgentSlot, need: &Need) -> bool {
+        let profile = self.profile(slot).and_then(|id| self.profiles.get(id.index()));
+        profile.is_some_and(|profile| profile.serves(need))
     }
 
     /// How many tunnels are idle. For tests.
@@ -713,22 +713,24 @@ impl Pool {
         }
     }
 
-    fn profile_for(&mut self, scopes: &[String], paths: &[String]) -> (ProfileId, bool) {
-        let same =
-            self.profiles.iter().find(|(_, profile)| profile.scopes == scopes && profile.paths == paths);
+    fn profile_for(&mut self, joining: &Joining<'_>) -> (ProfileId, bool) {
+        let Joining { scopes, scope_paths: paths, light, .. } = *joining;
+        let rights = Rights { scopes, paths, light };
+        let same = self.profiles.iter().find(|(_, profile)| profile.rights() == rights);
         if let Some((id, _)) = same {
             return (ProfileId::new(id), false);
         }
         let profile = Profile {
             scopes: scopes.to_vec(),
             paths: paths.to_vec(),
+            light: light.to_vec(),
             turns: Queue::default(),
             agents: 0,
             here: 0,
             until: Mono::default(),
         };
         let id = ProfileId::new(self.profiles.insert(profile));
-        (id, self.classes.enter(id, Rights { scopes, paths }))
+        (id, self.classes.enter(id, rights))
     }
 
     /// Changes who is idle among the agents of a profile, and keeps its classes in step.
@@ -740,7 +742,7 @@ impl Pool {
         let id = self.agents.get(slot.index())?.profile;
         let profile = self.profiles.get_mut(id.index())?;
         let changed = change(&mut self.turns, &mut profile.turns);
-        let turn = self.turns.next(&profile.turns, |_| true).map(|next| next.since);
+        let turn = self.turns.next(&profile.turns, |_| true).map(|next| profile.rank(next.since));
         self.classes.set_turn(id, turn);
         Some(changed)
     }
@@ -750,6 +752,11 @@ impl Agent {
     /// Whether it is one of these, and has not come back since.
     fn is_among(&self, refused: &[Refused]) -> bool {
         refused.contains(&Refused { agent: self.serial, round: self.round })
+    }
+
+    /// Whether these are the tunnels of an agent for its light paths.
+    fn is_light(&self) -> bool {
+        !self.light.is_empty()
     }
 
     /// Whether none of its tunnels is left.
@@ -778,21 +785,5 @@ impl Agent {
                 None
             }
         }
-    }
-}
-
-impl Profile {
-    fn rights(&self) -> Rights<'_> {
-        Rights { scopes: &self.scopes, paths: &self.paths }
-    }
-
-    fn has_scope(&self, scope: &str) -> bool {
-        scope.is_empty() || self.scopes.iter().any(|own| own == scope)
-    }
-
-    fn serves(&self, need: &Need) -> bool {
-        self.has_scope(&need.scope)
-            && (self.paths.is_empty()
-                || !need.path.is_empty() && self.paths.iter().any(|rule| path::matches(rule, &need.path)))
     }
 }

@@ -12,6 +12,7 @@ use core::time::Duration;
 use super::error::Violation;
 use super::http1::fields;
 use super::http1::head::{RequestHead, ResponseHead};
+use super::light;
 use super::websocket::{self, Nonce};
 
 /// The upgrade token of the protocol that is spoken on a tunnel.
@@ -41,6 +42,12 @@ const HEARTBEAT: &str = "Slime-Heartbeat";
 const REFUSED: &str = "Slime-Refused";
 const CLOSE: &str = "Slime-Close";
 const EXPECT: &str = "Slime-Expect";
+/// What an agent would like to make use of, and in the answer to the handshake what of that the hub knows.
+const FEATURES: &str = "Slime-Features";
+/// The light paths of a tunnel that takes requests for these alone.
+const LIGHT: &str = "Slime-Light";
+/// The feature that agents with light paths ask for: hubs that do not know it would take their light tunnels for workers.
+const LIGHT_FEATURE: &str = "light";
 
 /// The hub asks an idle tunnel for a sign of life.
 pub const PING: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: slime\r\nSlime-Heartbeat: ?1\r\n\r\n";
@@ -92,6 +99,17 @@ impl<'a> Trouble<'a> {
     }
 }
 
+/// What a tunnel has to do with light paths ([`super::light`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Light {
+    /// Nothing.
+    None,
+    /// It is a worker's, of an agent that has light paths and asks whether the hub knows of such.
+    Asked,
+    /// It takes requests for these paths and no others.
+    Only(Vec<String>),
+}
+
 /// What an agent says to open a tunnel. It holds the token, so it is never printed.
 pub struct Hello<'a> {
     /// The agent's token, sealed.
@@ -104,6 +122,8 @@ pub struct Hello<'a> {
     pub withdrawn: Option<Trouble<'a>>,
     /// The `Sec-WebSocket-Key`, if the tunnel is to go in frames.
     pub websocket: Option<&'a str>,
+    /// Which requests it is for.
+    pub light: Light,
 }
 
 const WEBSOCKET_KEY: &str = "Sec-WebSocket-Key";
@@ -143,7 +163,13 @@ impl<'a> Hello<'a> {
         ] {
             out.extend_from_slice(part.as_bytes());
         }
+        let paths = match &self.light {
+            Light::Only(paths) => Some(light::write(paths)),
+            Light::None | Light::Asked => None,
+        };
         for (name, value) in [
+            (FEATURES, (self.light != Light::None).then_some(LIGHT_FEATURE)),
+            (LIGHT, paths.as_deref()),
             (REASON, self.withdrawn.map(|trouble| trouble.reason)),
             (LOADING, self.withdrawn.filter(|trouble| trouble.is_loading).map(|_| "?1")),
             ("Authorization", authorization),
@@ -205,7 +231,17 @@ impl<'a> Hello<'a> {
             let key = head.field(WEBSOCKET_KEY).and_then(text).filter(|key| websocket::is_key(key));
             Some(key.ok_or(bad("the handshake's Sec-WebSocket-Key is not 16 bytes in base64"))?)
         };
+        let light = match head.field(LIGHT) {
+            Some(list) => Light::Only(
+                text(list)
+                    .and_then(light::read)
+                    .ok_or(bad("the handshake's Slime-Light is no list of light paths"))?,
+            ),
+            None if has_feature(head.field(FEATURES)) => Light::Asked,
+            None => Light::None,
+        };
         Ok(Self {
+            light,
             token,
             agent_id: agent_id
                 .ok_or(bad("the handshake's Slime-Agent-Id is not 1 to 64 of A-Z a-z 0-9 . _ -"))?,
@@ -227,8 +263,15 @@ pub fn is_agent_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// Writes the hub's consent to the handshake, with the pace of its heartbeats. `key` is that of a WebSocket handshake.
-pub fn write_welcome(heartbeat: Duration, key: Option<&str>, out: &mut Vec<u8>) {
+/// Whether a list of features has that of light paths.
+fn has_feature(list: Option<&[u8]>) -> bool {
+    let mut features = list.unwrap_or_default().split(|byte| *byte == b',');
+    features.any(|feature| feature.trim_ascii() == LIGHT_FEATURE.as_bytes())
+}
+
+/// Writes the hub's consent to the handshake, with the pace of its heartbeats. Who asked for it hears that light paths are known; `key`
+/// is that of a WebSocket handshake.
+pub fn write_welcome(heartbeat: Duration, light: &Light, key: Option<&str>, out: &mut Vec<u8>) {
     let millis = heartbeat.as_millis();
     let pace = format!("{}.{:03}", millis / 1000, millis % 1000);
     for part in [
@@ -241,6 +284,11 @@ pub fn write_welcome(heartbeat: Duration, key: Option<&str>, out: &mut Vec<u8>) 
         "\r\n",
     ] {
         out.extend_from_slice(part.as_bytes());
+    }
+    if *light != Light::None {
+        for part in [FEATURES, ": ", LIGHT_FEATURE, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
     if let Some(key) = key {
         for part in [
@@ -262,8 +310,13 @@ pub fn write_welcome(heartbeat: Duration, key: Option<&str>, out: &mut Vec<u8>) 
 /// What the hub answered to the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Welcome {
-    /// The tunnel stands; the hub's heartbeats come at this pace.
-    Joined(Duration),
+    /// The tunnel stands.
+    Joined {
+        /// The hub's heartbeats come at this pace.
+        pace: Duration,
+        /// Whether the hub knows light paths.
+        knows_light: bool,
+    },
     /// The hub says that the token is bad, expired or revoked.
     Unauthorized,
     /// The hub is one, but has no room for this tunnel: the token's worker limit, the hub's tunnel limit.
@@ -292,7 +345,8 @@ impl Welcome {
             ) =>
             {
                 let pace = head.field(HEARTBEAT).and_then(fields::seconds).filter(|pace| PACE.contains(pace));
-                pace.map_or(Self::Other, Self::Joined)
+                let knows_light = has_feature(head.field(FEATURES));
+                pace.map_or(Self::Other, |pace| Self::Joined { pace, knows_light })
             }
             401 if head.field("WWW-Authenticate") == Some(CHALLENGE.as_bytes()) => Self::Unauthorized,
             403 | 503 => Self::NoRoom,

@@ -91,6 +91,7 @@ const AGENT_RUN: &Table = &[
     ("--num-worker", "0", 2, NUMBER),
     ("--extra-upgrades", "x", 2, NUMBER),
     ("--extra-streams", "x", 2, NUMBER),
+    ("--light-paths", "/a,/b?c", 2, "a light path begins with '/'"),
     ("--on-cancel", "wait", 2, "close or drain"),
     ("--websocket", "maybe", 2, "true or false"),
     ("--preserve-host", "maybe", 2, "true or false"),
@@ -392,10 +393,11 @@ const HUB_FLAGS: [(&str, &str); 21] = [
     ("--upgrade-drain", "6s"),
     ("--log-level", "debug"),
 ];
-const AGENT_FLAGS: [(&str, &str); 14] = [
+const AGENT_FLAGS: [(&str, &str); 15] = [
     ("--num-worker", "2"),
     ("--extra-upgrades", "1"),
     ("--extra-streams", "1"),
+    ("--light-paths", "/v1/models,/health"),
     ("--on-cancel", "drain"),
     ("--preserve-host", "true"),
     ("--websocket", "true"),

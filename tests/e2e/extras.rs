@@ -70,3 +70,26 @@ fn an_event_stream_is_a_request_like_others_unless_told_otherwise() {
     upstream.send(OK);
     assert_eq!(waiting.response().text(), "ok");
 }
+
+#[test]
+fn a_stop_button_works_while_the_worker_is_busy() {
+    let rig = Rig::raw_with(&[], &["--light-paths", "/progress,/stop"]);
+    rig.agent.wait_line("joined the hub");
+    let (mut client, mut job, _) = rig.begin(POST);
+    for target in ["/progress?of=job", "/stop", "/progress/1"] {
+        let (request, response) = rig.exchange(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), OK);
+        assert_eq!((request.head.target(), response.text().as_str()), (target, "ok"));
+    }
+    // Another job waits, and a small question that comes after it does not.
+    let mut waiting = rig.hub.client_sending(POST);
+    rig.hub.settle();
+    let (request, _) = rig.exchange("GET /stop HTTP/1.1\r\nHost: h\r\nSlime-Block: 0\r\n\r\n", OK);
+    assert_eq!(request.head.target(), "/stop");
+    assert!(waiting.is_silent() && rig.upstream.try_accept(Duration::ZERO).is_none());
+    job.send(OK);
+    assert_eq!(client.response().text(), "ok");
+    let mut upstream = rig.upstream.accept();
+    assert_eq!(upstream.request().head.target(), "/job");
+    upstream.send(OK);
+    assert_eq!(waiting.response().text(), "ok");
+}

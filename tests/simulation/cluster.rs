@@ -15,6 +15,7 @@ use slime::net::tls::{Trust, client_config, server_config};
 use slime::proto::agent::{Agent, Census};
 use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
+use slime::proto::light::TUNNELS;
 use slime::proto::revocation::Revocations;
 use slime::proto::seam::{Core, Target};
 use slime::proto::timer::Mono;
@@ -152,7 +153,7 @@ impl Cluster {
         let agents = rng.length(1, 3);
         let mut setting = Setting::draw(mood, agents, &endpoints, &mut rng);
         theme.change_setting(mood, &mut setting, &mut rng);
-        quirks.change_setting(&mut setting, &mut odd);
+        quirks.change_setting(mood, &mut setting, &mut odd);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
         let (applications, requests) = theme.crowd(&mut rng);
@@ -464,7 +465,7 @@ impl Cluster {
             let agent = agent.borrow();
             let Census { idle: joined, upstreams, serving, .. } = agent.core().census();
             tunnels += joined;
-            if serving > 0 || upstreams > place.targets.upstreams.len() * 5 {
+            if serving > 0 || upstreams > place.targets.upstreams.len() * (5 + TUNNELS as usize) {
                 violations
                     .push(format!("left at an agent: {serving} serving, {upstreams} upstream connections"));
             }
@@ -583,7 +584,7 @@ fn start_agent(
     let number = place.number;
     let now = place.net.world.borrow().now();
     let config = setting.agents[number].config.clone();
-    let most = (config.workers + config.extra_upgrades) as usize * config.upstreams.len();
+    let most = config.tunnels() as usize * config.upstreams.len();
     let core = Agent::new(config, seed, now);
     let mut shell = Shell::new(core, place.net.clone(), Vec::new(), place.targets.clone());
     let upstreams = (0..).map(Target::Upstream).zip(place.upstreams_tls.iter().copied());

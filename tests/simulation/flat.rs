@@ -34,6 +34,7 @@ fn a_crowd_costs_a_request_nothing() {
             worker: 0,
             scopes: &[format!("scope-{agent}")],
             scope_paths: &[],
+            light: &[],
             max_workers: None,
         };
         let slot = pool.join(&joining, tunnel, Mono::default()).unwrap().agent;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use slime::net::Net;
 use slime::proto::timer::Mono;
-use slime::proto::tunnel::Hello;
+use slime::proto::tunnel::{Hello, Light};
 
 use crate::calls::{SimNet, Socket};
 use crate::plan::How;
@@ -67,7 +67,14 @@ impl Hostile {
         let rng = &mut self.rng;
         let mut out = Vec::new();
         if let Guise::Agent(token) = &self.guise {
-            let hello = Hello { token, agent_id: "hostile", worker: 0, withdrawn: None, websocket: None };
+            let hello = Hello {
+                token,
+                agent_id: "hostile",
+                worker: 0,
+                withdrawn: None,
+                websocket: None,
+                light: Light::None,
+            };
             hello.write(HUB_NAME, "", None, &mut out);
             if rng.chance(200) {
                 mutate(&mut out, rng);

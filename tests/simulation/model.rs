@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use slime::config::AgentConfig;
+use slime::proto::light::TUNNELS;
 
 use crate::history::{History, Moment, Sighting};
 use crate::http::{Way, body_byte};
@@ -236,7 +237,7 @@ impl Model {
             // What goes into a TLS tunnel cannot be read on the network: a request that an agent refused there would seem to have been
             // dispatched only when another one took it.
             if rules.setting.is_none_or(|setting| setting.agents.iter().all(|agent| !agent.is_tls)) {
-                self.check_order(world, hub);
+                self.check_order(world, hub, rules);
             }
         }
     }
@@ -255,14 +256,25 @@ impl Model {
         }
     }
 
-    /// No upstream has more requests in flight than it has workers.
+    /// Whether this is a small question to these agents, which all have the same light paths.
+    fn is_light(&self, exchange: usize, rules: &Rules<'_>) -> bool {
+        let agents = rules.setting.map_or(&[][..], |setting| &setting.agents);
+        exchange < self.exchanges.len()
+            && agents.iter().any(|it| it.config.light_paths.contains(&format!("/e/{exchange}")))
+    }
+
+    /// No upstream has more requests in flight than it has workers, or with small questions beside them than it has tunnels.
     fn check_workers(&mut self, world: &World, rules: &Rules<'_>) {
         let Some(workers) = rules.workers else { return };
         let mut changes: Vec<(usize, usize, Moment, bool, usize)> = Vec::new();
         for (exchange, record) in self.records.iter().enumerate() {
             for attempt in &record.attempts {
-                let extra = rules.agent(world, attempt).is_some_and(|(_, agent)| agent.extra_upgrades > 0);
-                if self.exchanges[exchange].request == Framing::Upgrade && extra {
+                let plan = &self.exchanges[exchange];
+                let is_lent = rules.agent(world, attempt).is_some_and(|(_, agent)| {
+                    plan.request == Framing::Upgrade && agent.extras() > 0
+                        || plan.is_stream && agent.extra_streams > 0
+                });
+                if is_lent {
                     continue;
                 }
                 let (upstream, agent) = (&world.ends[attempt.end], &world.ends[attempt.end ^ 1]);
@@ -297,7 +309,8 @@ impl Model {
             } else if let Some(index) = in_flight.iter().position(|other| *other == exchange) {
                 in_flight.remove(index);
             }
-            if in_flight.len() > workers {
+            let jobs = in_flight.iter().filter(|it| !self.is_light(**it, rules)).count();
+            if jobs > workers || in_flight.len() - jobs > workers + TUNNELS as usize {
                 let name = &world.hosts[upstream].name;
                 self.violations
                     .push(format!("{in_flight:?} in flight at {name}, which has {workers} workers"));
@@ -320,7 +333,7 @@ impl Model {
     /// Requests are sent on in the order in which they were read. Those that were read in one turn have no order, nor has a
     /// request that waited for something else: for its body, for its turn on its connection, or not at all. One that may have been
     /// on a tunnel which was lost, before all of its head had gone there, was dispatched earlier than it seems.
-    fn check_order(&mut self, world: &World, hub: usize) {
+    fn check_order(&mut self, world: &World, hub: usize, rules: &Rules<'_>) {
         let mut order: Vec<(u64, u64, usize)> = Vec::new();
         let of_agents = |end: usize| world.hosts[world.ends[end].process].name.starts_with("agent");
         let lost: Vec<u64> = (0..world.ends.len())
@@ -338,7 +351,8 @@ impl Model {
                 continue;
             };
             // When a head is there is not to be seen under TLS: its record may wait, as that of a handshake does.
-            if !first_of_connection(client) || record.is_tls {
+            // A small question need not wait.
+            if !first_of_connection(client) || record.is_tls || self.is_light(exchange, rules) {
                 continue;
             }
             let by_hub = |it: &&Sighting| it.exchange == exchange && world.ends[it.end].process == hub;

@@ -103,6 +103,8 @@ pub(crate) struct Exchange {
 
     pub(crate) status: u16,
     pub(crate) response: Framing,
+    /// It is a stream of events.
+    pub(crate) is_stream: bool,
     pub(crate) response_length: usize,
     pub(crate) interims: usize,
     pub(crate) trailers: bool,
@@ -182,6 +184,7 @@ impl Exchange {
             halt: None,
             status,
             response,
+            is_stream: false,
             response_length,
             interims: if upgrade { 0 } else { rng.pick(&[0, 0, 0, 1, 3]) },
             trailers: rng.chance(300),
@@ -334,6 +337,9 @@ impl Exchange {
         head += &format!("HTTP/1.1 {status} Whatever\r\n{answers}");
         if self.close == Some(true) && self.response != Framing::Upgrade {
             head += "Connection: close\r\n";
+        }
+        if self.is_stream {
+            head += "Content-Type: text/event-stream\r\n";
         }
         let mut bytes = body(*id, Way::Outbound, self.response_length);
         match self.response_framing(http10) {

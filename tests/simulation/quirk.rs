@@ -50,10 +50,14 @@ pub(crate) enum Quirk {
     Deserters,
     /// Agents join by WebSocket handshakes.
     Frames,
+    /// Some responses are streams of events, and lend their workers.
+    Streams,
+    /// Some requests are small questions, which are served beside the workers.
+    Questions,
 }
 
 /// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it off.
-const CHANCES: [(Quirk, u64, u64); 20] = [
+const CHANCES: [(Quirk, u64, u64); 22] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),
     (Quirk::Stops, 100, 60),
@@ -74,6 +78,8 @@ const CHANCES: [(Quirk, u64, u64); 20] = [
     (Quirk::Waiters, 0, 0),
     (Quirk::Deserters, 0, 80),
     (Quirk::Frames, 100, 100),
+    (Quirk::Streams, 100, 60),
+    (Quirk::Questions, 100, 60),
 ];
 
 /// Those of one run.
@@ -137,6 +143,9 @@ impl Quirks {
                 it.leave = Some((When::Passed(rng.within(SECOND, 20 * SECOND)), How::Close));
             }
             it.think = rng.pick(&[0, 5 * SECOND, 40 * SECOND]);
+        }
+        if self.has(Quirk::Streams) && it.method == "GET" && it.status == 200 {
+            it.is_stream = rng.chance(500);
         }
         if self.has(Quirk::Thinks) && rng.chance(500) {
             it.think = rng.pick(&[70 * SECOND, 150 * SECOND]);

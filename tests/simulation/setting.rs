@@ -7,6 +7,7 @@ use slime::config::{AgentConfig, DEFAULT_HOLD, HubConfig, Limits, OnCancel, Upst
 use slime::net::shell::Endpoint;
 use slime::proto::agent_token::{AgentToken, TokenId, TokenKey};
 use slime::proto::http1::url::Scheme;
+use slime::proto::light::TUNNELS;
 use slime::proto::seam::HELD_BLOCK;
 
 use crate::plan::{Exchange, How, Mood, PATIENT, When};
@@ -140,14 +141,22 @@ impl Setting {
             && (token.scope_paths.is_empty() || token.scope_paths.iter().any(|path| path == "/e"))
     }
 
+    /// How many tunnels for light paths alone an agent may have.
+    pub(crate) fn light_tunnels(&self, agent: usize) -> usize {
+        let config = &self.agents[agent].config;
+        config.light_tunnels() as usize * config.upstreams.len()
+    }
+
     /// How many tunnels an agent has when all is quiet.
     pub(crate) fn tunnels(&self, agent: usize, now: Micros) -> usize {
         let AgentSetting { token, config, .. } = &self.agents[agent];
         if token.expired(BEGIN + now / SECOND) {
             return 0;
         }
-        let workers = config.workers as usize * config.upstreams.len();
-        token.max_workers.map_or(workers, |most| workers.min(most as usize))
+        let upstreams = config.upstreams.len();
+        let (workers, light) = (config.workers as usize * upstreams, self.light_tunnels(agent));
+        let most = token.max_workers.map_or(usize::MAX / 8, |most| most as usize);
+        workers.min(most) + light.min(most * TUNNELS as usize)
     }
 }
 
@@ -191,6 +200,7 @@ pub(crate) fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) 
         workers,
         extra_upgrades: 0,
         extra_streams: 0,
+        light_paths: Vec::new(),
         preserve_host: false,
         upstream_fields: Vec::new(),
         on_cancel: OnCancel::Close,

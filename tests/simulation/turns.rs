@@ -14,7 +14,7 @@ use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
 use slime::proto::seam::{Command, Core};
 use slime::proto::timer::{Mono, Now};
-use slime::proto::tunnel::Hello;
+use slime::proto::tunnel::{Hello, Light};
 
 use crate::calls::{SimNet, Socket};
 use crate::cluster::tls;
@@ -193,7 +193,7 @@ fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
         (sockets.next().unwrap(), sockets.next().unwrap(), sockets.next().unwrap());
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
         .write("hub", "", None, &mut hello);
     for (socket, bytes) in [
         (&mut agent, hello.as_slice()),
@@ -233,7 +233,7 @@ fn who_left_before_it_was_accepted_is_given_nothing() {
     bench.turns(40);
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
         .write("hub", "", None, &mut hello);
     let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
     let mut agent = bench.clients.connect(address).unwrap();
@@ -259,7 +259,7 @@ fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
     bench.turns(40);
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None }
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
         .write("hub", "", None, &mut hello);
     let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
     let mut agent = bench.clients.connect(address).unwrap();

@@ -146,8 +146,9 @@ impl Agent {
             (OnCancel::Close | OnCancel::Drain, _) => {
                 let (upstream, is_fed) = upstream_of(&serving);
                 let index = worker.upstream;
-                let may_hang = self.config.health_path.is_some() && serving.is_unanswered()
-                    || serving.may_lead_nowhere();
+                let may_hang = !worker.is_light
+                    && (self.config.health_path.is_some() && serving.is_unanswered()
+                        || serving.may_lead_nowhere());
                 self.spare_servings.keep(serving);
                 self.break_upstream(upstream, is_fed);
                 if may_hang {
@@ -161,7 +162,10 @@ impl Agent {
     /// No connection could be made. A refusal promises that the upstream has seen nothing of the request.
     fn not_reached(&mut self, key: WorkerKey, index: u16, seen: bool, why: &'static str, now: Now) {
         if seen {
-            self.upstream_is_down(index, Trouble::new(why), now);
+            // Who asks small questions beside a job does not judge an upstream that may be busy with it.
+            if !self.is_light(key) {
+                self.upstream_is_down(index, Trouble::new(why), now);
+            }
             self.fail(key, BROKE, now);
         } else {
             self.refuse(key, index, Trouble::new(why), now);
@@ -174,7 +178,9 @@ impl Agent {
         let tunnel = serving.tunnel;
         self.commands.push(Command::DropHeld(tunnel.into()));
         self.commands.push(Command::Send { key: tunnel.into(), bytes: write_refusal(why, true) });
-        self.upstream_is_down(index, why, now);
+        if !self.is_light(key) {
+            self.upstream_is_down(index, why, now);
+        }
         self.retire_tunnel(tunnel, now);
         self.next(key, now);
     }
@@ -262,7 +268,7 @@ impl Agent {
     /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
     pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
-        if self.config.extras() == 0 {
+        if self.config.extras() == 0 || worker.is_light {
             self.redial(key, now);
             return;
         }
@@ -324,8 +330,11 @@ fn upstream_of(serving: &Serving) -> (Option<UpstreamKey>, bool) {
 }
 
 impl super::Worker {
-    /// Whether this one takes requests, now or when it is through: not if it stands aside, or is lent.
+    /// Whether this one takes requests, now or when it is through: not if it stands aside, is lent, or takes light ones alone.
     pub(super) fn counts(&self) -> bool {
+        if self.is_light {
+            return false;
+        }
         match &self.state {
             WorkerState::Spare | WorkerState::Stopped => false,
             WorkerState::Serving(serving) => !serving.is_lent(),

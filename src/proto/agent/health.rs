@@ -116,7 +116,7 @@ impl Agent {
     /// How many of the places for requests at an upstream are taken. Who has lent a worker has a place of its own first.
     pub(super) fn at_upstream(&self, index: u16) -> u32 {
         let (mut requests, mut lent) = (0_u32, 0_u32);
-        for (_, worker) in self.workers.iter().filter(|(_, worker)| worker.upstream == index) {
+        for (_, worker) in self.workers.iter().filter(|(_, it)| it.upstream == index && !it.is_light) {
             match &worker.state {
                 WorkerState::Serving(serving) if serving.is_lent() => lent += 1,
                 WorkerState::Serving(serving) => requests += u32::from(serving.connection().is_some()),

@@ -11,7 +11,7 @@ use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::notice::Count;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Why};
 use crate::proto::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{Hello, NO_UPGRADE, Welcome};
+use crate::proto::tunnel::{Hello, Light, NO_UPGRADE, Trouble, Welcome};
 use crate::proto::websocket::{Nonce, Side};
 
 const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
@@ -43,6 +43,12 @@ impl Agent {
     fn dial_for(&mut self, key: WorkerKey, websocket: bool, now: Now) {
         if self.draining.is_some() {
             self.stop(key);
+            return;
+        }
+        if !self.hub_knows_light
+            && let Some(worker) = self.workers.get_mut(key).filter(|worker| worker.is_light)
+        {
+            worker.state = WorkerState::Spare;
             return;
         }
         let limit = self.config.limits.connect;
@@ -106,12 +112,18 @@ impl Agent {
         let agent_id =
             self.config.upstreams.get(usize::from(worker.upstream)).map_or("", |upstream| &upstream.agent_id);
         let websocket = nonce.map(Nonce::key);
+        let light = match self.config.light_paths.as_slice() {
+            [] => Light::None,
+            paths if worker.is_light => Light::Only(paths.to_vec()),
+            _ => Light::Asked,
+        };
         let hello = Hello {
             token: &self.config.token,
             agent_id,
             worker: worker.number,
             withdrawn: trouble,
             websocket: websocket.as_deref(),
+            light,
         };
         let mut bytes = Vec::new();
         hello.write(
@@ -194,7 +206,7 @@ impl Agent {
         };
         let why = detail(input.get(length..).unwrap_or_default());
         match welcome {
-            Welcome::Joined(pace) => {
+            Welcome::Joined { pace, knows_light } => {
                 self.accepted = true;
                 worker.backoff.set_pace(pace);
                 let heard_by = worker.backoff.heard_by(now.mono);
@@ -205,6 +217,7 @@ impl Agent {
                     scan: HeadScan::on_tunnel(),
                     said,
                 };
+                let is_light = worker.is_light;
                 if nonce.is_some() {
                     // Before anything is sent on it: what is sent from now on goes in frames.
                     let side = Side::Asking(self.random.next());
@@ -214,6 +227,7 @@ impl Agent {
                 self.note_joined(key);
                 self.arm_worker(key);
                 self.check_readiness(key, now);
+                self.note_light(key, is_light, knows_light, now);
                 Step::Skip(length)
             }
             Welcome::Unauthorized if !self.accepted => {
@@ -247,8 +261,10 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 let index = self.workers.get(key).map(|worker| worker.upstream);
                 self.rest(key, false, now);
-                index.into_iter().for_each(|index| self.note_joined_partly(index));
-                index.into_iter().for_each(|index| self.note_full(index, now));
+                if let Some(index) = index.filter(|_| !self.is_light(key)) {
+                    self.note_joined_partly(index);
+                    self.note_full(index, now);
+                }
                 Step::Wait
             }
             Welcome::Other => {
@@ -320,7 +336,9 @@ impl Agent {
         let then = if tries_websocket { "retrying by WebSocket" } else { "retrying" };
         let line = format_args!("cannot join the hub at {hub_name}{by}{how}: {why}; {then}");
         self.notices.say(Level::Warn, ("unreachable", kind), now.mono, line);
-        if let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream)) {
+        if !worker.is_light
+            && let Some(joined) = self.told_joined.get_mut(usize::from(worker.upstream))
+        {
             *joined = 0;
         }
         if tries_websocket {
@@ -346,10 +364,35 @@ impl Agent {
         self.notices.say(Level::Info, ("websocket", 0), now.mono, line);
     }
 
+    /// The hub has said whether it knows light paths. One that does not would give such a tunnel any request.
+    fn note_light(&mut self, key: WorkerKey, is_light: bool, knows_light: bool, now: Now) {
+        if self.config.light_paths.is_empty() {
+            return;
+        }
+        self.hub_knows_light = knows_light;
+        if is_light && !knows_light {
+            self.withdraw(key, Trouble::new("this tunnel is for light paths"), now);
+        } else if knows_light {
+            let waits =
+                |worker: &super::Worker| worker.is_light && matches!(worker.state, WorkerState::Spare);
+            let waiting: Vec<WorkerKey> =
+                self.workers.iter().filter(|(_, worker)| waits(worker)).map(|(key, _)| key).collect();
+            for key in waiting {
+                self.dial(key, now);
+            }
+        }
+    }
+
+    /// Whether this one takes requests for light paths alone.
+    pub(super) fn is_light(&self, key: WorkerKey) -> bool {
+        self.workers.get(key).is_some_and(|worker| worker.is_light)
+    }
+
     /// A worker has joined. The log hears of it when all of its agent have.
     pub(super) fn note_joined(&mut self, key: WorkerKey) {
         debug!("{} joined the hub", self.describe(key));
-        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let worker = self.workers.get(key).filter(|worker| !worker.is_light);
+        let Some(index) = worker.map(|worker| worker.upstream) else { return };
         let (joined, all) = (self.joined(index), self.config.workers as usize);
         if joined >= all {
             self.tell_joined(index, all);
@@ -381,15 +424,18 @@ impl Agent {
 
     /// How many workers of this upstream are at the hub, busy ones included.
     fn joined(&self, index: u16) -> usize {
-        self.workers.iter().filter(|(_, worker)| worker.upstream == index && worker.is_at_hub()).count()
+        let is_there =
+            |worker: &super::Worker| worker.upstream == index && !worker.is_light && worker.is_at_hub();
+        self.workers.iter().filter(|(_, worker)| is_there(worker)).count()
     }
 
     /// A worker has lost its tunnel. The log hears of the first one of its agent.
     pub(super) fn note_apart(&mut self, key: WorkerKey, level: Level, line: core::fmt::Arguments<'_>) {
         let worker = self.describe(key);
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
+        let is_light = self.is_light(key);
         let Some(told) = self.told_joined.get_mut(usize::from(index)) else { return };
-        if core::mem::replace(told, 0) > 0 {
+        if !is_light && core::mem::replace(told, 0) > 0 {
             self.notices.change(level, &[], format_args!("{worker}: {line}"));
         } else {
             debug!("{worker}: {line}");

@@ -70,7 +70,7 @@ impl Agent {
     pub(super) fn may_lend(&self, key: WorkerKey, is_upgrade: bool, now: Now) -> Result<(), Violation> {
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return Ok(()) };
         let (mut streams, mut upgrades, mut is_last) = (0_u32, 0_u32, true);
-        for (other, worker) in self.workers.iter().filter(|(_, worker)| worker.upstream == index) {
+        for (other, worker) in self.workers.iter().filter(|(_, it)| it.upstream == index && !it.is_light) {
             match worker.lent() {
                 Some(lent) if lent.messages.is_upgraded() => upgrades += 1,
                 Some(_) => streams += 1,
@@ -97,12 +97,16 @@ impl Agent {
 
     /// A worker is lent: another one, if there is one to spare, takes requests in its stead.
     pub(super) fn lend_worker(&mut self, key: WorkerKey, now: Now) {
+        if self.is_light(key) {
+            return;
+        }
         if let Some(serving) = self.serving(key) {
             serving.lent_since = Some(now.mono);
         }
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
-        let is_spare =
-            |worker: &Worker| worker.upstream == index && matches!(worker.state, WorkerState::Spare);
+        let is_spare = |worker: &Worker| {
+            worker.upstream == index && !worker.is_light && matches!(worker.state, WorkerState::Spare)
+        };
         let spare = self.workers.iter().find(|(_, worker)| is_spare(worker)).map(|(key, _)| key);
         if let Some(spare) = spare {
             self.dial(spare, now);

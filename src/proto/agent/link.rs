@@ -10,6 +10,7 @@ use super::{Agent, DRAINING, Said, Tunnel, TunnelOf, WorkerState};
 use crate::config::Limits;
 use crate::proto::http1::head::{RequestHead, Storage};
 use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
+use crate::proto::light;
 use crate::proto::seam::{Command, End, Step};
 use crate::proto::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{
@@ -140,6 +141,7 @@ impl Agent {
         let head_limit = self.config.limits.head;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let silent_until = worker.backoff.heard_by(now.mono);
+        let is_light = worker.is_light;
         let WorkerState::Joined { scan, heard_by, .. } = &mut worker.state else { return Step::Wait };
         let mut storage = Storage::on_tunnel();
         let head = match RequestHead::find(scan, input, &mut storage) {
@@ -176,6 +178,13 @@ impl Agent {
                 debug!("{} {}: the application left", head.method.as_str(), head.path());
                 self.drop_tunnel(tunnel);
                 self.next(key, now);
+            }
+            // A hub that gives such a tunnel a job has it wrong. It gets the job back, and the worker that it counted on is none.
+            Ask::Serve if is_light && !light::cover(&self.config.light_paths, head.path()) => {
+                let refusal = write_refusal(Trouble::new("this tunnel is for light paths"), true);
+                self.commands.push(Command::Send { key: tunnel.into(), bytes: refusal });
+                self.retire_tunnel(tunnel, now);
+                self.rest(key, false, now);
             }
             Ask::Serve => self.serve(key, tunnel, &head, out, now),
         }

@@ -95,6 +95,8 @@ pub struct Agent {
     notices: Notices,
     /// By index of the configured upstreams: with how many workers its agent has joined, as the log has it.
     told_joined: Vec<usize>,
+    /// Whether the hub knows light paths. Tunnels for these are no workers to it then.
+    hub_knows_light: bool,
     /// By index of the configured upstreams: until then the hub is taken to have no room for one more worker.
     full_until: Vec<Mono>,
 }
@@ -116,6 +118,8 @@ struct Worker {
     /// Index of the configured upstream.
     upstream: u16,
     number: u32,
+    /// It takes requests for light paths and no others, and is no worker to anybody but this agent.
+    is_light: bool,
     backoff: Backoff,
     armed: Armed,
     /// An upstream connection between two requests.
@@ -159,7 +163,7 @@ enum WorkerState {
     Finishing(Box<Finishing>),
     /// The response is complete, and the rest of the request is dropped as it comes.
     Discarding(Box<Discarding>),
-    /// It stands aside, until another one is lent to an upgraded connection or a stream.
+    /// It stands aside, until another one is lent to an upgraded connection or a stream, or until the hub is known to know light paths.
     Spare,
     /// The process is ending.
     Stopped,
@@ -252,6 +256,7 @@ impl Agent {
             spare_servings: SpareServings::default(),
             notices: Notices::default(),
             told_joined: vec![0; health.len()],
+            hub_knows_light: false,
             full_until: vec![Mono::default(); health.len()],
             health,
             timers: TimerTable::default(),
@@ -263,7 +268,7 @@ impl Agent {
             config,
         };
         for upstream in 0..u16::try_from(agent.config.upstreams.len()).unwrap_or(u16::MAX) {
-            for number in 0..agent.config.workers.saturating_add(agent.config.extras()) {
+            for number in 0..agent.config.tunnels() {
                 // The first ones dial as soon as it is known whether their upstream can be reached.
                 let takes_part = number < agent.config.workers;
                 let state =
@@ -271,6 +276,7 @@ impl Agent {
                 agent.workers.insert(Worker {
                     upstream,
                     number,
+                    is_light: number >= agent.config.workers.saturating_add(agent.config.extras()),
                     backoff: Backoff::default(),
                     armed: Armed::default(),
                     kept: None,

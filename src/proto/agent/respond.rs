@@ -132,12 +132,14 @@ impl Agent {
         let Limits { head: head_limit, stall, .. } = self.config.limits;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let at = self.config.upstreams.get(usize::from(worker.upstream)).map(|upstream| upstream.at());
+        let is_light = worker.is_light;
         let WorkerState::Serving(serving) = &mut worker.state else { return Step::Wait };
         let mut storage = Storage::new();
         let found = serving.messages.find_head(input, &mut storage);
         let mut lends = false;
         if let Ok(Some(head)) = &found
             && self.config.extra_streams > 0
+            && !is_light
             && serving.begins_stream(head)
         {
             if let Err(violation) = self.may_lend(key, head.status == 101, now) {

@@ -368,7 +368,7 @@ impl Agent {
     /// Finds the request a connection: the kept one, if it can be trusted, or a new one.
     fn choose(&mut self, key: WorkerKey, now: Now) {
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
-        let is_occupied = self.is_occupied(index);
+        let is_occupied = self.is_occupied(index) && !self.is_light(key);
         let Some(worker) = self.workers.get_mut(key) else { return };
         let WorkerState::Serving(serving) = &mut worker.state else { return };
         if is_occupied {

@@ -5,7 +5,7 @@ use core::num::NonZeroUsize;
 use crate::proto::agent_token::{AgentToken, TokenId};
 use crate::proto::testing::pair::{token, token_key};
 use crate::proto::testing::{Ended, Pair, Raw, Reach, Setup};
-use crate::proto::tunnel::{Hello, write_welcome};
+use crate::proto::tunnel::{Hello, Light, write_welcome};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 /// More than this is cut in two places only.
@@ -108,14 +108,14 @@ pub(super) fn handshake(data: &[u8]) {
     let raw = pair.client();
     let mut hello = Vec::new();
     let websocket = Some("dGhlIHNhbXBsZSBub25jZQ==");
-    Hello { token: &text, agent_id: "a", worker: 0, withdrawn: None, websocket }
+    Hello { token: &text, agent_id: "a", worker: 0, withdrawn: None, websocket, light: Light::None }
         .write("hub.test", "", None, &mut hello);
     pair.send(raw, &hello);
     pair.send(raw, data);
     pair.assert_quiet(0);
     // As the answer to an agent, and as what comes on a tunnel.
     let mut welcome = Vec::new();
-    write_welcome(core::time::Duration::from_secs(15), None, &mut welcome);
+    write_welcome(core::time::Duration::from_secs(15), &Light::None, None, &mut welcome);
     for begin in [&[][..], &welcome] {
         let mut pair: Pair = Setup::default().start();
         pair.to_hub = Reach::Raw;

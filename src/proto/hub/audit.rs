@@ -17,6 +17,7 @@ impl Hub {
             (self.are_pairs_broken(), "an exchange and its client or tunnel are not one another's"),
             (self.is_anyone_unknown(), "the agents and their tunnels are not one another's"),
             (self.is_pool_wrong(), "the pool holds what takes no work, or not what does"),
+            (self.is_anyone_astray(), "an agent has a request that it may not serve"),
             (self.is_anyone_unarmed(), "a deadline has no wake-up"),
             (self.waits_for_ever(), "something waits without a limit that the table of states does not name"),
             (self.has_left_and_waits(), "a request waits whose client has left"),
@@ -118,6 +119,17 @@ impl Hub {
             }
         }
         is_wrong || pooled != self.pool.idle() || self.is_asked_unnoted()
+    }
+
+    /// Whether a tunnel carries what neither its token nor its light paths cover.
+    fn is_anyone_astray(&self) -> bool {
+        self.tunnels.iter().any(|(_, tunnel)| match tunnel.state {
+            TunnelState::Busy { member, exchange, .. } => {
+                let exchange = self.exchanges.get(exchange);
+                exchange.is_some_and(|it| !self.pool.may_serve(member.agent, &it.need))
+            }
+            TunnelState::Free { .. } | TunnelState::Ending { .. } => false,
+        })
     }
 
     fn is_anyone_unarmed(&self) -> bool {

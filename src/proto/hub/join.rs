@@ -13,7 +13,9 @@ use crate::proto::pool::{Joining, Member};
 use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
 use crate::proto::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{CloseReason, Hello, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome};
+use crate::proto::tunnel::{
+    CloseReason, Hello, Light, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome,
+};
 use crate::proto::websocket::Side;
 
 const TUNNELS_FULL: Refusal =
@@ -79,6 +81,10 @@ impl Hub {
             worker: hello.worker,
             scopes: &token.scopes,
             scope_paths: &token.scope_paths,
+            light: match &hello.light {
+                Light::Only(paths) => paths,
+                Light::None | Light::Asked => &[],
+            },
             max_workers: token.max_workers,
         };
         if self.tunnels.len() >= self.config.max_tunnels {
@@ -119,7 +125,7 @@ impl Hub {
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
         let mut bytes = Vec::new();
-        write_welcome(self.config.limits.heartbeat, hello.websocket, &mut bytes);
+        write_welcome(self.config.limits.heartbeat, &hello.light, hello.websocket, &mut bytes);
         self.commands.push(Command::Send { key: tunnel.into(), bytes });
         if hello.websocket.is_some() {
             self.commands.push(Command::Frame { key: tunnel.into(), side: Side::Asked });

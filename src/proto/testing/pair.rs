@@ -13,7 +13,7 @@ use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Core, Target, Unreachable};
 use crate::proto::timer::{Mono, Now};
-use crate::proto::tunnel::{Hello, Trouble};
+use crate::proto::tunnel::{Hello, Light, Trouble};
 
 /// When the tests begin, in seconds since 1970.
 pub(crate) const UNIX: u64 = 1_800_000_000;
@@ -137,6 +137,7 @@ impl Setup {
             workers: 1,
             extra_upgrades: 0,
             extra_streams: 0,
+            light_paths: Vec::new(),
             preserve_host: false,
             upstream_fields: Vec::new(),
             on_cancel: OnCancel::Close,
@@ -277,7 +278,7 @@ impl Pair {
     ) -> Raw {
         let raw = self.client();
         let mut hello = Vec::new();
-        Hello { token: &sealed(token), agent_id, worker, withdrawn, websocket: None }
+        Hello { token: &sealed(token), agent_id, worker, withdrawn, websocket: None, light: Light::None }
             .write("hub.test", "", None, &mut hello);
         self.send(raw, hello);
         raw

@@ -16,6 +16,9 @@ use crate::scheduler::Simulation;
 use crate::setting::Setting;
 use crate::world::{Delivery, MILLI, Micros, SECOND, Weather};
 
+/// The exchanges that are small questions, where some are.
+const QUESTIONS: [usize; 9] = [0, 2, 3, 5, 8, 11, 13, 20, 30];
+
 impl Quirks {
     pub(super) fn change_weather(&self, mood: Mood, weather: &mut Weather, rng: &mut Rng) {
         // Where every byte is waited for, all would last for ever.
@@ -44,7 +47,7 @@ impl Quirks {
         }
     }
 
-    pub(super) fn change_setting(&self, setting: &mut Setting, rng: &mut Rng) {
+    pub(super) fn change_setting(&self, mood: Mood, setting: &mut Setting, rng: &mut Rng) {
         if self.has(Quirk::Stops) {
             // No agent joins a hub that is stopped.
             setting.hub.startup_grace = Duration::from_secs(300);
@@ -55,6 +58,15 @@ impl Quirks {
         }
         if self.has(Quirk::Frames) {
             setting.agents.iter_mut().for_each(|it| it.config.websocket = true);
+        }
+        if self.has(Quirk::Streams) {
+            // In calm weather nothing is refused.
+            let extra = if mood == Mood::Calm { 1000 } else { rng.pick(&[1, 1, 2, 5]) };
+            setting.agents.iter_mut().for_each(|it| it.config.extra_streams = extra);
+        }
+        if self.has(Quirk::Questions) {
+            let paths: Vec<String> = QUESTIONS.iter().map(|exchange| format!("/e/{exchange}")).collect();
+            setting.agents.iter_mut().for_each(|it| it.config.light_paths = paths.clone());
         }
         if self.has(Quirk::Deserters) {
             setting.agents.iter_mut().for_each(|it| it.config.workers = 1);

@@ -73,7 +73,8 @@ impl Cluster {
         let is_served = self.agents.iter().enumerate().any(|(number, (place, agent))| {
             number != frozen
                 && self.simulation.exit_code(place.net.process).is_none()
-                && agent.borrow().core().census().idle > 0
+                // Not on what takes small questions alone.
+                && agent.borrow().core().census().idle > self.setting.light_tunnels(place.number)
                 && self.setting.permits(place.number, &exchange)
         });
         if !is_served {

@@ -3,6 +3,7 @@
 mod ending;
 mod health;
 mod lend;
+mod light;
 mod link;
 mod serve;
 mod waiting;

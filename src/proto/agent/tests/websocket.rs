@@ -3,7 +3,7 @@
 use super::*;
 use crate::proto::seam::{End, Target, Unreachable};
 use crate::proto::testing::scenario::*;
-use crate::proto::tunnel::{PING, PONG, write_refusal, write_welcome};
+use crate::proto::tunnel::{Light, PING, PONG, write_refusal, write_welcome};
 use crate::proto::websocket::{Decoder, Encoder, Kind, OVERHEAD, Side};
 
 const KEY: &str = "Sec-WebSocket-Key: ";
@@ -25,7 +25,7 @@ fn key_of(said: &str) -> String {
 /// The hub's consent.
 fn welcome(key: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_welcome(seconds(15), Some(key), &mut bytes);
+    write_welcome(seconds(15), &Light::None, Some(key), &mut bytes);
     bytes
 }
 

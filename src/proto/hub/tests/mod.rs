@@ -4,6 +4,7 @@ mod admission;
 mod dispatch;
 mod drain;
 mod hold;
+mod light;
 mod replace;
 mod respond;
 mod retry;

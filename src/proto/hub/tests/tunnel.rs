@@ -59,6 +59,8 @@ fn a_handshake_that_is_not_right_is_refused() {
         (400, good.replace("Slime-Agent-Id: a\r\n", "")),
         (400, good.replace("Slime-Worker: 0", "Slime-Worker: -1")),
         (400, good.replace("Slime-Ready: ?1", "Slime-Ready: 1")),
+        (400, good.replace("Slime-Ready", "Slime-Light: /\r\nSlime-Ready")),
+        (400, good.replace("Slime-Ready", "Slime-Light: /a, /b?c\r\nSlime-Ready")),
         (401, good.replace("Slime-Agent-Token", "Slime-Token")),
         (401, good.replace("slime1_", "slime1_A")),
         (404, good.replace("GET", "POST")),

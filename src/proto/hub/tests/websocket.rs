@@ -5,7 +5,7 @@ use crate::proto::seam::End;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::{sealed, token};
 use crate::proto::testing::scenario::*;
-use crate::proto::tunnel::Hello;
+use crate::proto::tunnel::{Hello, Light};
 use crate::proto::websocket::{Decoder, Encoder, Kind, OVERHEAD, Side};
 
 /// The key of the example in RFC 6455 section 1.3.
@@ -14,8 +14,15 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 fn hello() -> String {
     let token = sealed(&token(1));
     let mut bytes = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: Some(KEY) }
-        .write("hub.test", "", None, &mut bytes);
+    Hello {
+        token: &token,
+        agent_id: "a",
+        worker: 0,
+        withdrawn: None,
+        websocket: Some(KEY),
+        light: Light::None,
+    }
+    .write("hub.test", "", None, &mut bytes);
     String::from_utf8(bytes).unwrap()
 }
 
