@@ -158,7 +158,10 @@ impl Model {
         let is_bad = self.mood == Mood::Calm && !fine && !self.exchanges[exchange].is_troubled();
         let record = &self.records[exchange];
         let may_be_unheard = self.is_slow && record.attempts.is_empty();
-        if is_bad && (self.upstreams_restart || may_be_unheard && outcome == Outcome::Own(502)) {
+        let is_refused = outcome == Outcome::Own(503) && record.attempts.is_empty();
+        let may_be_unheard_of = may_be_unheard && outcome == Outcome::Own(502);
+        if is_bad && (self.upstreams_restart || may_be_unheard_of || is_refused && !self.may_wait_too_long())
+        {
             self.failed.push((exchange, outcome));
         } else if may_be_unheard && record.is_tls && outcome == Outcome::Nothing {
             // A hub that is stopped in the middle of the handshake finds its limit passed, and the request is not sent before the

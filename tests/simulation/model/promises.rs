@@ -1,6 +1,6 @@
 //! What hub and agents promise beside getting every byte right: who is sent what, and when no more.
 
-use slime::config::DEFAULT_HOLD;
+use slime::config::{DEFAULT_HOLD, OnCancel};
 
 use super::{Attempt, Model, Outcome, Rules, reached};
 use crate::history::{Moment, Sighting};
@@ -50,7 +50,13 @@ impl Model {
             let is_unheard = outcome == Outcome::Own(502)
                 && self.records[exchange].attempts.is_empty()
                 && has_given_up_a_handshake(world, rules);
-            if !was_lost && !is_unheard {
+            // The only worker may read a cancelled answer to its end for longer than its agent's grace: then no agent is connected.
+            let is_draining = outcome == Outcome::Own(503)
+                && self.records[exchange].attempts.is_empty()
+                && rules.setting.is_some_and(|it| {
+                    it.agents.iter().any(|agent| agent.config.on_cancel == OnCancel::Drain)
+                });
+            if !was_lost && !is_unheard && !is_draining {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }
