@@ -233,7 +233,7 @@ impl Agent {
 
     /// Closes the upstream connection of a request that is given up. In an upgraded one a FIN would be the end of a direction that
     /// has not ended.
-    fn break_upstream(&mut self, upstream: Option<UpstreamKey>, is_fed: bool) {
+    pub(super) fn break_upstream(&mut self, upstream: Option<UpstreamKey>, is_fed: bool) {
         let Some(upstream) = upstream else { return };
         if self.upstreams.remove(upstream).is_some() {
             let how = if is_fed { Close::Reset } else { Close::Now };

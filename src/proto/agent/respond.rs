@@ -142,12 +142,17 @@ impl Agent {
             && !is_light
             && serving.begins_stream(head)
         {
-            if let Err(violation) = self.may_lend(key, head.status == 101, now) {
+            let is_switch = head.status == 101;
+            if let Err(violation) = self.may_lend(key, is_switch, now) {
                 self.note_not_lent(key, violation, now);
+                if is_switch {
+                    // The upstream has left HTTP: FIN would be the regular end of what the application says there.
+                    self.break_upstream(Some(upstream), true);
+                }
                 self.fail(key, violation, now);
                 return Step::Wait;
             }
-            lends = head.status != 101;
+            lends = !is_switch;
         }
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Serving(serving) = &mut worker.state else { return Step::Wait };
