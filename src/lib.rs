@@ -20,14 +20,14 @@
 //!   the shell: the shell shows it bytes and events, it answers with steps and commands.
 //!   - [`proto::http1`]: heads, framing, bodies, rewriting. One place derives the framing, everything asks it.
 //!   - [`proto::exchange`]: the joint machine of a request and its responses, the same at hub and agent.
-//!   - [`proto::hub`]: clients, tunnels, admission, held bodies and dispatch, over [`proto::pool`] (who is connected, who is free, and
-//!     whose turn it is), `proto::classes` (which requests the same agents serve) and [`proto::queue`] (who waits).
+//!   - [`proto::hub`]: clients, tunnels, admission, held bodies and dispatch, over [`proto::hub::pool`] (who is connected, who is
+//!     free, and whose turn it is), `proto::hub::classes` (which requests the same agents serve) and [`proto::hub::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
 //!   - [`proto::node`]: either of the two, so that the shell is compiled once.
-//!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::agent_token`], [`proto::revocation`]: who may be an agent.
+//!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::websocket`]: the frames in which they may say it.
+//!   - [`proto::trust`]: who may be an agent.
 //!   - [`proto::notice`]: lines of the log that may repeat, once a minute of each kind.
-//!   - [`proto::key`], [`proto::table`], [`proto::list`], [`proto::timer`]: typed keys with generations, the tables they index, FIFO
-//!     lists, and lazy wake-ups.
+//!   - [`proto::tables`]: typed keys with generations, the tables they index, FIFO lists, and lazy wake-ups.
 //! - `net` is the I/O shell: `net::shell` (the event loop), `net::flow` (how bytes move), `net::buffer` (borrowed blocks). The
 //!   operating system is behind the trait `net::Net`; `net::sys` is the real one, `tests/simulation` the other.
 //! - `cli` turns words into [`config`], once; nothing behind it parses a flag.

@@ -14,8 +14,8 @@ use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
 use crate::net::run::{AgentOptions, Destination, check_agent, run_agent};
 use crate::net::tls::{Pin, Trust};
 use crate::proto::http1::url::Scheme;
-use crate::proto::key::MAX_SLOTS;
 use crate::proto::light;
+use crate::proto::tables::key::MAX_SLOTS;
 
 /// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
 const MAX_UPSTREAMS: usize = 1024;

@@ -14,7 +14,7 @@ use crate::logging::{Utc, unix_time};
 use crate::net::run::{HubOptions, Listen, TlsFiles, check_hub, host_name, run_hub};
 use crate::net::self_signed::keep;
 use crate::net::sys::memory::memory;
-use crate::proto::agent_token::{
+use crate::proto::trust::agent_token::{
     AgentToken, ClaimError, TokenError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
 

@@ -21,7 +21,7 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality, SubCommandI
 
 use super::demo::PARENT;
 use super::{Failure, env_file};
-use crate::proto::agent_token::AgentToken;
+use crate::proto::trust::agent_token::AgentToken;
 
 /// A command line for argh. It may hold secrets, so it is never printed.
 #[derive(Default)]

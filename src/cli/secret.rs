@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Failure;
 use super::normalise::Normalised;
-use crate::proto::agent_token::AgentToken;
+use crate::proto::trust::agent_token::AgentToken;
 
 /// The longest file of secrets or variables, in bytes, so that a wrong file name does not fill the memory.
 const MAX_FILE: u64 = 64 * 1024;

@@ -7,7 +7,7 @@ use core::time::Duration;
 use log::LevelFilter;
 
 use crate::config::{Cidr, OnCancel};
-use crate::proto::key::MAX_SLOTS;
+use crate::proto::tables::key::MAX_SLOTS;
 use crate::proto::tunnel::PACE;
 
 /// The longest duration that a flag can name: a hundred years. It keeps all sums of times in range.

@@ -9,8 +9,8 @@ use std::io;
 use super::Net;
 use super::shell::Shell;
 use super::stream::Ahead;
-use crate::proto::key::Key;
 use crate::proto::seam::{Core, Why};
+use crate::proto::tables::key::Key;
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// The core wants nothing from this connection. Tells it if the remote side has left.

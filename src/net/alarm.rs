@@ -14,7 +14,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use crate::proto::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// One timer on `CLOCK_MONOTONIC` (timerfd_create(2)).
 pub(super) struct Alarm {

@@ -6,9 +6,9 @@ use super::Pipe;
 use super::buffer::{Buffer, BufferPool, offset};
 use super::chain::Chain;
 use super::stream::{Stream, TlsStream};
-use crate::proto::key::{Key, Kind};
 use crate::proto::seam::{End, Target};
-use crate::proto::table::{Thrift, more_room};
+use crate::proto::tables::key::{Key, Kind};
+use crate::proto::tables::table::{Thrift, more_room};
 
 /// An entry of the shell's tables: a connection, or what is to become one.
 pub(super) enum Slot<S> {
@@ -327,8 +327,8 @@ fn index(key: Key) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::net::sys::Socket;
-    use crate::proto::key::{ClientKey, TableKey};
-    use crate::proto::table::Table;
+    use crate::proto::tables::key::{ClientKey, TableKey};
+    use crate::proto::tables::table::Table;
 
     #[test]
     fn an_idle_connection_is_small() {

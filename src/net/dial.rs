@@ -15,9 +15,9 @@ use super::conn::{Attempts, Conn, Slot};
 use super::handshakes::With;
 use super::shell::Shell;
 use super::stream::{Session, Stream, TlsStream};
-use crate::proto::key::Key;
 use crate::proto::seam::{Closed, Core, Target, Unreachable, Why};
-use crate::proto::timer::Mono;
+use crate::proto::tables::key::Key;
+use crate::proto::tables::timer::Mono;
 
 /// An attempt that is not answered for so long has another one beside it (RFC 8305 section 5).
 const NEXT_ATTEMPT: Duration = Duration::from_millis(250);

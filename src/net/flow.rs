@@ -19,8 +19,8 @@ use super::conn::{Conn, Ending, Peer, Role};
 use super::shell::Shell;
 use super::splice::Moved;
 use super::stream::Stream;
-use crate::proto::key::Key;
 use crate::proto::seam::{Command, Core, End, Step, Why};
+use crate::proto::tables::key::Key;
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET: usize = 256 * 1024;

@@ -15,9 +15,9 @@ use super::Net;
 use super::conn::Conns;
 use super::shell::Shell;
 use super::stream::{Stream, TlsStream};
-use crate::proto::key::Key;
 use crate::proto::seam::{Closed, Core, Target, Why};
-use crate::proto::timer::Mono;
+use crate::proto::tables::key::Key;
+use crate::proto::tables::timer::Mono;
 
 /// Handshakes of clients under way at once: as many as a busy hub has when all its agents come back. The oldest one makes room for
 /// another: it has stalled, as a rule. Each holds some 20 KiB.

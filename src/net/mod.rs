@@ -34,7 +34,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{self, IoSlice};
 
-use crate::proto::timer::Now;
+use crate::proto::tables::timer::Now;
 
 /// The system-call layer, and nothing more. All sockets are non-blocking, readiness is edge-triggered as Linux gives it
 /// (epoll(7)): a new edge comes only after a call would have blocked; data and FIN that arrive together make one edge.

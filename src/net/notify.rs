@@ -15,7 +15,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use log::warn;
 
 use super::sys;
-use crate::proto::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// A service manager that wants to be told.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::thread;
 use mio::Waker;
 
 use super::Event;
-use crate::proto::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// Lookups under way at once. A process has a handful of names; a dead resolver must not cost it a thread for each retry.
 const MAX_THREADS: usize = 4;

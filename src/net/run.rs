@@ -20,11 +20,11 @@ use super::sys::{self, Listener, Sys};
 use super::tls::{self, Pin, Trust};
 use crate::config::{AgentConfig, HubConfig};
 use crate::proto::agent::Agent;
-use crate::proto::agent_token::TokenKey;
 use crate::proto::hub::Hub;
 use crate::proto::node::Node;
-use crate::proto::revocation::Revocations;
 use crate::proto::seam::Target;
+use crate::proto::trust::agent_token::TokenKey;
+use crate::proto::trust::revocation::Revocations;
 
 /// What a hub needs beside its configuration.
 #[derive(Debug)]

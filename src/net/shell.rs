@@ -21,9 +21,9 @@ use super::handshakes::{Handshakes, STEPS};
 use super::notify::Notifier;
 use super::stream::Stream;
 use super::{Event, Net};
-use crate::proto::key::Key;
 use crate::proto::seam::{Close, Closed, Command, Core, Target, Why};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::Key;
+use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::websocket::Side;
 
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.

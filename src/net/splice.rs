@@ -10,8 +10,8 @@ use super::conn::Piped;
 use super::shell::Shell;
 use super::stream::Stream;
 use super::{Net, Pipe};
-use crate::proto::key::Key;
 use crate::proto::seam::{Core, Why};
+use crate::proto::tables::key::Key;
 
 /// Less than this is not worth the two more system calls that a pipe takes. Measured: below it, copying through a buffer costs less.
 const WORTH_IT: u64 = 128 * 1024;

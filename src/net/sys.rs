@@ -29,7 +29,7 @@ use super::resolve::Resolver;
 use super::signals::Signals;
 use super::unanswered::Unanswered;
 use super::{Event, Net, Pipe, Polled};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::timer::{Mono, Now};
 
 /// The tokens that [`Sys`] keeps for itself. Keys are far below them, and so must be the tokens of listeners.
 pub const RESERVED_TOKENS: RangeInclusive<u32> = u32::MAX - 3..=u32::MAX;

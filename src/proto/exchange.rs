@@ -7,16 +7,16 @@
 //! ```
 //!
 //! A connection can be used again only if both messages are complete; nobody keeps a flag for that, it is asked here.
-//! Who waits for whom, what is retried and which deadline holds is decided by [`super::hub`] and [`super::agent`].
+//! Who waits for whom, what is retried and which deadline holds is decided by [`crate::proto::hub`] and [`crate::proto::agent`].
 
 use core::time::Duration;
 
-use super::error::Violation;
-use super::http1::body::{Progress, Transfer};
-use super::http1::framing::Framing;
-use super::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
-use super::seam::End;
-use super::timer::Mono;
+use crate::proto::error::Violation;
+use crate::proto::http1::body::{Progress, Transfer};
+use crate::proto::http1::framing::Framing;
+use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
+use crate::proto::seam::End;
+use crate::proto::tables::timer::Mono;
 
 /// Interim responses that may come at once (RFC 9110 section 15.2 sets no bound).
 const MAX_INTERIM: u64 = 32;

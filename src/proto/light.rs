@@ -2,12 +2,12 @@
 //!
 //! An agent names them to the hub and opens a few tunnels more, which take requests for these paths and no others. So a
 //! small question needs no worker, and no job can come by a tunnel that is none. Both sides hold to that: the hub by the classes of
-//! requests ([`super::classes`]), the agent by a look at each request.
+//! requests ([`crate::proto::hub::classes`]), the agent by a look at each request.
 //!
 //! This module knows the list, how it is written, and what it covers.
 
-use super::agent_token::check_scope_path;
-use super::http1::path;
+use crate::proto::http1::path;
+use crate::proto::trust::agent_token::check_scope_path;
 
 /// The tunnels that an agent opens for them beside its workers, for each upstream.
 pub const TUNNELS: u32 = 4;

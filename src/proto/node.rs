@@ -4,11 +4,11 @@
 
 use core::net::SocketAddr;
 
-use super::agent::Agent;
-use super::hub::Hub;
-use super::key::Key;
-use super::seam::{Closed, Command, Core, End, Step};
-use super::timer::{Mono, Now};
+use crate::proto::agent::Agent;
+use crate::proto::hub::Hub;
+use crate::proto::seam::{Closed, Command, Core, End, Step};
+use crate::proto::tables::key::Key;
+use crate::proto::tables::timer::{Mono, Now};
 
 /// What a process is.
 #[expect(clippy::large_enum_variant, reason = "a process has one")]

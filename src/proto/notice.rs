@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use log::{Level, log, log_enabled};
 
-use super::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// For this long after a line there is none of its kind.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -23,9 +23,9 @@
 
 use core::net::SocketAddr;
 
-use super::key::Key;
-use super::timer::{Mono, Now};
-use super::websocket::Side;
+use crate::proto::tables::key::Key;
+use crate::proto::tables::timer::{Mono, Now};
+use crate::proto::websocket::Side;
 
 /// The size of the blocks that held bytes take beyond the first one, which has room for any head and 16 KiB of body.
 pub const HELD_BLOCK: usize = 64 * 1024;

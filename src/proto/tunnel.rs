@@ -4,16 +4,16 @@
 //! All of them are ordinary HTTP/1.1 messages (DESIGN: "the tunnel is HTTP, reversed"). Fields whose name begins with `Slime-`
 //! are ours on a tunnel: those of applications and upstreams are removed where they come in, so that what stands here was written by
 //! the other half of slime. Where what is between passes no upgrade but WebSocket's, the handshake is one of those, and the messages go in
-//! its frames ([`super::websocket`]). This module owns their names and forms; when to say what is decided in [`super::hub`] and
-//! [`super::agent`].
+//! its frames ([`crate::proto::websocket`]). This module owns their names and forms; when to say what is decided in [`crate::proto::hub`] and
+//! [`crate::proto::agent`].
 
 use core::time::Duration;
 
-use super::error::Violation;
-use super::http1::fields;
-use super::http1::head::{RequestHead, ResponseHead};
-use super::light;
-use super::websocket::{self, Nonce};
+use crate::proto::error::Violation;
+use crate::proto::http1::fields;
+use crate::proto::http1::head::{RequestHead, ResponseHead};
+use crate::proto::light;
+use crate::proto::websocket::{self, Nonce};
 
 /// The upgrade token of the protocol that is spoken on a tunnel.
 pub const PROTOCOL: &str = "slime/1";
@@ -99,7 +99,7 @@ impl<'a> Trouble<'a> {
     }
 }
 
-/// What a tunnel has to do with light paths ([`super::light`]).
+/// What a tunnel has to do with light paths ([`crate::proto::light`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Light {
     /// Nothing.

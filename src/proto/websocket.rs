@@ -2,7 +2,7 @@
 //!
 //! What is said on the tunnel does not change: its bytes go in binary frames, wherever those begin and end. A Close frame is the end of a
 //! direction, as FIN is elsewhere; pings, which come from what is between, are answered. This module owns the frames and what the
-//! handshake proves; [`super::tunnel`] has the words of the handshake, and the shell moves the bytes.
+//! handshake proves; [`crate::proto::tunnel`] has the words of the handshake, and the shell moves the bytes.
 
 use core::num::NonZeroU64;
 
@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::random::Random;
-use super::seam::End;
+use crate::proto::random::Random;
+use crate::proto::seam::End;
 
 /// The upgrade token.
 pub const PROTOCOL: &str = "websocket";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use slime::net::{Event, Net, Pipe, Polled};
-use slime::proto::timer::Now;
+use slime::proto::tables::timer::Now;
 
 use crate::history::History;
 use crate::world::{Delivery, Endpoint, Listening, MAX_DIALS, MILLI, Micros, SECOND, World};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use slime::net::Net;
-use slime::proto::timer::Mono;
+use slime::proto::tables::timer::Mono;
 
 use crate::calls::SimNet;
 use crate::http::{Head, Part, Reader, Role, Way, body};

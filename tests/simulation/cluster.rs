@@ -13,12 +13,12 @@ use slime::net::Event;
 use slime::net::shell::{DialTls, Endpoint, LISTENER_TOKENS, Shell, Targets};
 use slime::net::tls::{Trust, client_config, server_config};
 use slime::proto::agent::{Agent, Census};
-use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
 use slime::proto::light::TUNNELS;
-use slime::proto::revocation::Revocations;
 use slime::proto::seam::{Core, Target};
-use slime::proto::timer::Mono;
+use slime::proto::tables::timer::Mono;
+use slime::proto::trust::agent_token::TokenKey;
+use slime::proto::trust::revocation::Revocations;
 
 use crate::calls::SimNet;
 use crate::client::Client;

@@ -1,12 +1,12 @@
 //! What finding a worker costs beside many that are not meant. `tests/bench/check` counts the instructions of [`hand_over`], with few
 //! profiles, tunnels and waiters and with many.
 
-use slime::proto::agent_token::TokenId;
-use slime::proto::key::{ExchangeKey, TunnelKey};
-use slime::proto::pool::{Joining, Need, Pool};
-use slime::proto::queue::{Arrival, DispatchQueue, Waiter};
-use slime::proto::table::Table;
-use slime::proto::timer::Mono;
+use slime::proto::hub::pool::{Joining, Need, Pool};
+use slime::proto::hub::queue::{Arrival, DispatchQueue, Waiter};
+use slime::proto::tables::key::{ExchangeKey, TunnelKey};
+use slime::proto::tables::table::Table;
+use slime::proto::tables::timer::Mono;
+use slime::proto::trust::agent_token::TokenId;
 
 /// Hand-overs in a run. All that does not belong to them is the same with twice as many.
 const ROUNDS: usize = 1000;

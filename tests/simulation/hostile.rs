@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use slime::net::Net;
-use slime::proto::timer::Mono;
+use slime::proto::tables::timer::Mono;
 use slime::proto::tunnel::{Hello, Light};
 
 use crate::calls::{SimNet, Socket};

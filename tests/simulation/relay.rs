@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
 use slime::net::{Event, Net};
-use slime::proto::timer::Mono;
+use slime::proto::tables::timer::Mono;
 
 use crate::calls::{Listener, SimNet, Socket};
 use crate::scheduler::Process;

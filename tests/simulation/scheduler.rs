@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use slime::proto::timer::Mono;
+use slime::proto::tables::timer::Mono;
 
 use crate::calls::SimNet;
 use crate::rng::Rng;

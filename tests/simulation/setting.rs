@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use slime::config::{AgentConfig, DEFAULT_HOLD, HubConfig, Limits, OnCancel, Upstream};
 use slime::net::shell::Endpoint;
-use slime::proto::agent_token::{AgentToken, TokenId, TokenKey};
 use slime::proto::http1::url::Scheme;
 use slime::proto::light::TUNNELS;
 use slime::proto::seam::HELD_BLOCK;
+use slime::proto::trust::agent_token::{AgentToken, TokenId, TokenKey};
 
 use crate::plan::{Exchange, How, Mood, PATIENT, When};
 use crate::rng::Rng;

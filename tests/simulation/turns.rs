@@ -10,10 +10,10 @@ use slime::config::HubConfig;
 use slime::net::Net;
 use slime::net::shell::{Endpoint, LISTENER_TOKENS, Shell, Targets};
 use slime::proto::agent::Agent;
-use slime::proto::agent_token::TokenKey;
 use slime::proto::hub::Hub;
 use slime::proto::seam::{Command, Core};
-use slime::proto::timer::{Mono, Now};
+use slime::proto::tables::timer::{Mono, Now};
+use slime::proto::trust::agent_token::TokenKey;
 use slime::proto::tunnel::{Hello, Light};
 
 use crate::calls::{SimNet, Socket};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use slime::net::Net;
-use slime::proto::timer::Mono;
+use slime::proto::tables::timer::Mono;
 
 use crate::calls::{Listener, SimNet, Socket};
 use crate::http::{Head, Part, Reader, Role, Way};

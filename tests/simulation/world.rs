@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rustix::io::Errno;
 use slime::net::Event;
-use slime::proto::timer::{Mono, Now};
+use slime::proto::tables::timer::{Mono, Now};
 
 use crate::history::{History, Moment, Sighting};
 use crate::rng::{Rng, mix};

@@ -1,8 +1,8 @@
 //! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after every turn.
 
 use super::{Agent, Said, TunnelOf, UpstreamOf, Worker, WorkerState};
-use crate::proto::key::{TunnelKey, UpstreamKey};
-use crate::proto::timer::Mono;
+use crate::proto::tables::key::{TunnelKey, UpstreamKey};
+use crate::proto::tables::timer::Mono;
 
 impl Agent {
     /// What is wrong with the tables, if anything is: a connection that nobody knows of any more, or a worker whose connection is

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::proto::random::Random;
-use crate::proto::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// The first window of the back-off.
 const SHORTEST: u32 = 200;

@@ -9,9 +9,9 @@ use super::{Agent, UpstreamOf, WorkerState};
 use crate::config::OnCancel;
 use crate::proto::error::Violation;
 use crate::proto::http1::reply::{self, Reply};
-use crate::proto::key::{UpstreamKey, WorkerKey};
 use crate::proto::seam::{Close, Closed, Command};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::{UpstreamKey, WorkerKey};
+use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::tunnel::{Trouble, WORKING, write_refusal};
 
 const SLOW_HEAD: Violation =

@@ -17,9 +17,9 @@ use super::sending::Sending;
 use super::{Agent, Upstream, UpstreamOf, WorkerState};
 use crate::config::SetField;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
-use crate::proto::key::UpstreamKey;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Unreachable, Why};
-use crate::proto::timer::{Armed, Mono, Now};
+use crate::proto::tables::key::UpstreamKey;
+use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::Trouble;
 
 /// From one look at an upstream that is down to the next.

@@ -7,10 +7,10 @@ use super::serve::{Leg, Serving};
 use super::{Agent, Said, Tunnel, TunnelOf, UpstreamOf, WorkerState};
 use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage};
-use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::notice::Count;
 use crate::proto::seam::{Closed, Command, End, Step, Target, Why};
-use crate::proto::timer::{Armed, Mono, Now};
+use crate::proto::tables::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{Hello, Light, NO_UPGRADE, Trouble, Welcome};
 use crate::proto::websocket::{Nonce, Side};
 

@@ -7,9 +7,9 @@ use crate::config::AgentConfig;
 use crate::proto::exchange::{Messages, Turn};
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{Storage, Version};
-use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::{TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::tables::timer::{Mono, Now};
 
 /// A response that nobody waits for any more.
 pub(super) struct Finishing {

@@ -14,8 +14,8 @@ use super::serve::Serving;
 use super::{Agent, Worker, WorkerState};
 use crate::proto::error::Violation;
 use crate::proto::http1::head::ResponseHead;
-use crate::proto::key::WorkerKey;
-use crate::proto::timer::Now;
+use crate::proto::tables::key::WorkerKey;
+use crate::proto::tables::timer::Now;
 
 const ALL_LENT: Violation = Violation::new(
     503,

@@ -9,10 +9,10 @@ use super::join::Refusal;
 use super::{Agent, DRAINING, Said, Tunnel, TunnelOf, WorkerState};
 use crate::config::Limits;
 use crate::proto::http1::head::{RequestHead, Storage};
-use crate::proto::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::light;
 use crate::proto::seam::{Command, End, Step};
-use crate::proto::timer::{Mono, Now, TimerTable};
+use crate::proto::tables::key::{Key, TableKey, TunnelKey, WorkerKey};
+use crate::proto::tables::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{
     Ask, CloseReason, IN_BETWEEN, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, Trouble, write_refusal,
 };

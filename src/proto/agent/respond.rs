@@ -10,9 +10,9 @@ use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::head::{HeadScan, Storage, Version};
 use crate::proto::http1::rewrite::{FromUpstream, last_response_to_hub, response_to_hub};
-use crate::proto::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::{TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::tables::timer::{Mono, Now};
 
 impl Agent {
     pub(super) fn wants_upstream_input(&self, upstream: UpstreamKey) -> bool {

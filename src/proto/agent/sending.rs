@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use crate::proto::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// Kernels have taken what they have room for after this.
 const FILLED: Duration = Duration::from_secs(2);

@@ -21,9 +21,9 @@ use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream};
-use crate::proto::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::seam::{Command, End, Step, Target};
-use crate::proto::timer::{Armed, Mono, Now};
+use crate::proto::tables::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
+use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CONTINUE, Trouble, expects_connect};
 
 /// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a request that could

@@ -2,9 +2,9 @@
 
 use core::num::NonZeroUsize;
 
-use crate::proto::agent_token::{AgentToken, TokenId};
 use crate::proto::testing::pair::{token, token_key};
 use crate::proto::testing::{Ended, Pair, Raw, Reach, Setup};
+use crate::proto::trust::agent_token::{AgentToken, TokenId};
 use crate::proto::tunnel::{Hello, Light, write_welcome};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";

@@ -3,7 +3,7 @@
 use super::hold::Share;
 use super::{Client, ClientState, Exchange, Expectation, Gate, Hub, Phase, Standing, Tunnel, TunnelState};
 use crate::proto::exchange::Response;
-use crate::proto::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// Bytes by which a trailer section may become longer when it is written anew: a space for each field.
 const MOST_ADDED: usize = 100;

@@ -17,11 +17,11 @@ use crate::proto::http1::head::{HeadScan, RequestHead, Storage, Version};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ExpectForward, ToAgent, request_to_agent};
-use crate::proto::key::{ClientKey, Key, TableKey};
-use crate::proto::pool::Need;
-use crate::proto::queue::Arrival;
+use crate::proto::hub::pool::Need;
+use crate::proto::hub::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
-use crate::proto::timer::{Armed, Mono, Now, TimerTable};
+use crate::proto::tables::key::{ClientKey, Key, TableKey};
+use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};
 use crate::proto::tunnel::{CHALLENGE, Hello, NO_UPGRADE, NO_UPGRADE_AT_ALL};
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).

@@ -12,11 +12,11 @@ use super::{
 };
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::head::Version;
-use crate::proto::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::ClassId;
-use crate::proto::queue::Waiter;
+use crate::proto::hub::pool::ClassId;
+use crate::proto::hub::queue::Waiter;
 use crate::proto::seam::{Close, Command};
-use crate::proto::timer::{Mono, Now, TimerTable};
+use crate::proto::tables::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::tables::timer::{Mono, Now, TimerTable};
 
 pub(super) const CLIENTS_FULL: Refusal =
     Refusal::new(503, "connection_limit_reached", "the hub has too many clients; try again later");

@@ -7,10 +7,10 @@ use log::warn;
 
 use super::{Client, ClientState, Hub};
 use crate::proto::exchange::Response;
-use crate::proto::key::{ClientKey, ExchangeKey};
 use crate::proto::notice::Count;
 use crate::proto::seam::{Close, Command};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::{ClientKey, ExchangeKey};
+use crate::proto::tables::timer::{Mono, Now};
 
 /// The process is ending.
 #[derive(Clone, Copy)]

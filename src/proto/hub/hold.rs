@@ -5,10 +5,10 @@
 //! Where no block is free the rest of the body stays with its sender, until one is given back.
 
 use super::{Exchange, Hub, Phase};
-use crate::proto::key::{ExchangeKey, TunnelKey};
-use crate::proto::list::{Arena, List, NodeId};
 use crate::proto::seam::{Command, HELD_BLOCK};
-use crate::proto::timer::Mono;
+use crate::proto::tables::key::{ExchangeKey, TunnelKey};
+use crate::proto::tables::list::{Arena, List, NodeId};
+use crate::proto::tables::timer::Mono;
 
 /// The bytes of a body that are held beside its head, so that a sender is not given a worker before it has shown them, and the
 /// request can be sent again.

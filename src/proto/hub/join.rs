@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use log::{Level, debug, info};
 
 use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
-use crate::proto::agent_token::AgentToken;
 use crate::proto::http1::head::HeadScan;
-use crate::proto::key::{ClientKey, TunnelKey};
+use crate::proto::hub::pool::{Joining, Member};
 use crate::proto::notice::Count;
-use crate::proto::pool::{Joining, Member};
-use crate::proto::revocation::Revocations;
 use crate::proto::seam::Command;
-use crate::proto::timer::{Armed, Mono, Now};
+use crate::proto::tables::key::{ClientKey, TunnelKey};
+use crate::proto::tables::timer::{Armed, Mono, Now};
+use crate::proto::trust::agent_token::AgentToken;
+use crate::proto::trust::revocation::Revocations;
 use crate::proto::tunnel::{
     CloseReason, Hello, Light, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome,
 };

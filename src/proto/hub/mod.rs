@@ -35,16 +35,23 @@
 //! | tunnel, busy, answered | the agent | **none** of its own: that of the exchange |
 //! | tunnel, ending | the agent, by FIN | [`Limits::linger`](crate::config::Limits::linger) |
 //!
-//! What the messages look like is known to [`super::http1`], who is connected to [`super::pool`], who waits to
-//! [`super::queue`].
+//! What the messages look like is known to [`super::http1`], who is connected to [`pool`], who waits to
+//! [`queue`].
 
 mod audit;
+mod classes;
 mod client;
 mod dispatch;
 mod drain;
 mod hold;
 mod join;
+pub mod pool;
+mod presence;
+mod profile;
+pub mod queue;
+mod tournament;
 mod tunnel;
+mod turns;
 mod upload;
 mod waiting;
 
@@ -57,18 +64,18 @@ use ring::hmac;
 
 use self::drain::Draining;
 use self::hold::{Budget, Share};
-use super::agent_token::TokenKey;
+use self::pool::{Gone, Member, Need, Pool};
+use self::queue::{Arrival, DispatchQueue, Place};
 use super::error::Violation;
 use super::exchange::Messages;
-use super::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
-use super::list::{Arena, List, NodeId};
 use super::notice::{Count, Notices};
-use super::pool::{Gone, Member, Need, Pool};
-use super::queue::{Arrival, DispatchQueue, Place};
-use super::revocation::Revocations;
 use super::seam::{Close, Closed, Command, Core, End, Step};
-use super::table::Table;
-use super::timer::{Armed, Mono, Now, TimerTable};
+use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
+use super::tables::list::{Arena, List, NodeId};
+use super::tables::table::Table;
+use super::tables::timer::{Armed, Mono, Now, TimerTable};
+use super::trust::agent_token::TokenKey;
+use super::trust::revocation::Revocations;
 use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
 use crate::proto::http1::head::HeadScan;

@@ -9,10 +9,10 @@ use crate::proto::http1::body::Progress;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
-use crate::proto::key::{ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::pool::{AgentSlot, Member, News};
+use crate::proto::hub::pool::{AgentSlot, Member, News};
 use crate::proto::seam::{Close, Command, End, Step};
-use crate::proto::timer::{Mono, Now, TimerTable};
+use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::tables::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, Trouble, write_farewell};
 
 /// Signs of life that an agent may owe before it is held dead.

@@ -7,9 +7,9 @@ use super::dispatch::GATHERING_FULL;
 use super::hold::FREE;
 use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase};
 use crate::proto::http1::body::Progress;
-use crate::proto::key::{ClientKey, ExchangeKey};
 use crate::proto::seam::{Close, End, Step};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::{ClientKey, ExchangeKey};
+use crate::proto::tables::timer::{Mono, Now};
 
 /// The rate below which a body that is awaited is late, in bytes a second, once its first [`FREE`] bytes have come: slower than any
 /// line that people send files over, and fast enough that nobody holds a place for long by sending next to nothing.

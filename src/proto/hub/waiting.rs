@@ -7,11 +7,11 @@ use log::{Level, debug};
 use super::{Exchange, Hub, Phase, Refusal, Standing, TunnelState};
 use crate::proto::exchange::Response;
 use crate::proto::http1::head::HeadScan;
-use crate::proto::key::{ExchangeKey, TunnelKey};
-use crate::proto::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
-use crate::proto::queue::{Arrival, Waiter};
+use crate::proto::hub::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
+use crate::proto::hub::queue::{Arrival, Waiter};
 use crate::proto::seam::Command;
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::key::{ExchangeKey, TunnelKey};
+use crate::proto::tables::timer::{Mono, Now};
 
 const QUEUE_FULL: Refusal =
     Refusal::new(503, "connection_limit_reached", "the hub's queue is full; try again later");

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::wires::{Blocked, Ended, WireEnd, Wires};
-use crate::proto::key::Key;
 use crate::proto::seam::{Close, Closed, Command, Core, End, Step, Target, Unreachable, Why};
-use crate::proto::timer::Now;
+use crate::proto::tables::key::Key;
+use crate::proto::tables::timer::Now;
 use crate::proto::websocket::{Broken, Decoder, Encoder, Kind};
 
 /// The largest block of the real shell's buffers; what does not fit there is a connection lost.

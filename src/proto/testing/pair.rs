@@ -8,11 +8,11 @@ use super::driver::Driver;
 use super::wires::{Blocked, Ended, WireEnd, Wires};
 use crate::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
 use crate::proto::agent::Agent;
-use crate::proto::agent_token::{AgentToken, TokenId, TokenKey};
 use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Core, Target, Unreachable};
-use crate::proto::timer::{Mono, Now};
+use crate::proto::tables::timer::{Mono, Now};
+use crate::proto::trust::agent_token::{AgentToken, TokenId, TokenKey};
 use crate::proto::tunnel::{Hello, Light, Trouble};
 
 /// When the tests begin, in seconds since 1970.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::OnCancel;
-use crate::proto::agent_token::AgentToken;
 use crate::proto::testing::scenario::{AtUpstream, GET, OK, WAS_OK};
+use crate::proto::trust::agent_token::AgentToken;
 
 const EVENTS: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:\r\n";

@@ -1,9 +1,9 @@
 //! Light paths: small questions beside the job, at the real hub and at one that the test plays.
 
 use super::*;
-use crate::proto::agent_token::AgentToken;
 use crate::proto::light::TUNNELS;
 use crate::proto::testing::scenario::{GET, OK, WAS_OK};
+use crate::proto::trust::agent_token::AgentToken;
 
 const STOP: &str = "POST /stop?now HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n\r\n";
 const KNOWS: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: slime/1\r\nSlime-Heartbeat: 15.000\r\n\

@@ -1,13 +1,13 @@
 //! Tunnels for light paths, with agents that the test plays.
 
 use super::*;
-use crate::proto::agent_token::AgentToken;
 use crate::proto::light::TUNNELS;
-use crate::proto::revocation::Revocations;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::sealed;
 use crate::proto::testing::pair::token;
 use crate::proto::testing::scenario::{GET, OK, WAS_OK};
+use crate::proto::trust::agent_token::AgentToken;
+use crate::proto::trust::revocation::Revocations;
 use crate::proto::tunnel::{Hello, Light};
 
 fn joins(pair: &mut Pair, token: &AgentToken, worker: u32, light: Light) -> Raw {

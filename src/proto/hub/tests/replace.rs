@@ -1,11 +1,11 @@
 //! Two tunnels of one name: the later one has it, and the worker that both stand for has one request at a time.
 
 use super::*;
-use crate::proto::agent_token::AgentToken;
-use crate::proto::revocation::Revocations;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::token;
 use crate::proto::testing::scenario::*;
+use crate::proto::trust::agent_token::AgentToken;
+use crate::proto::trust::revocation::Revocations;
 
 const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh";
 const REPLACED: &str = "Slime-Close: replaced\r\n\r\n";

@@ -1,10 +1,10 @@
 //! The life of a tunnel, as the hub sees it: handshake, heartbeats, and its end.
 
 use super::*;
-use crate::proto::revocation::Revocations;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::{UNIX, sealed, token};
 use crate::proto::testing::scenario::*;
+use crate::proto::trust::revocation::Revocations;
 use crate::proto::tunnel::PONG;
 
 const WELCOME: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: slime/1\r\nSlime-Heartbeat: 15.000\r\n\r\n";

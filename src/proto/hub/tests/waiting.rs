@@ -1,11 +1,11 @@
 //! Who waits for agents that are not there, until when, and what is said then.
 
 use super::*;
-use crate::proto::agent_token::AgentToken;
-use crate::proto::revocation::Revocations;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::{UNIX, token};
 use crate::proto::testing::scenario::*;
+use crate::proto::trust::agent_token::AgentToken;
+use crate::proto::trust::revocation::Revocations;
 use crate::proto::tunnel::{PONG, Trouble, write_refusal};
 
 const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nSlime-Refused: down\r\n\r\n";

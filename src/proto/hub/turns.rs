@@ -8,9 +8,9 @@
 //! A tunnel that leaves otherwise than by being taken leaves its turn behind, for the next one of its agent, so that a sign of life that is
 //! asked for costs nobody a turn. A turn of an agent that has no idle tunnel is dropped when it is the first.
 
-use super::key::TunnelKey;
-use super::list::{Arena, List, NodeId};
-use super::pool::AgentSlot;
+use crate::proto::hub::pool::AgentSlot;
+use crate::proto::tables::key::TunnelKey;
+use crate::proto::tables::list::{Arena, List, NodeId};
 
 /// The idle tunnels of all agents, and the turns that they wait for.
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::table::Table;
+    use crate::proto::tables::table::Table;
 
     struct Fixture {
         turns: Turns,

@@ -7,7 +7,7 @@ use core::num::NonZeroU32;
 
 use slab::Slab;
 
-use super::table::{Thrift, more_room};
+use crate::proto::tables::table::{Thrift, more_room};
 
 /// The storage of any number of [`List`]s.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use slab::Slab;
 
-use super::key::{GENERATION_MASK, Key, MAX_SLOTS, TableKey};
+use crate::proto::tables::key::{GENERATION_MASK, Key, MAX_SLOTS, TableKey};
 
 /// Entries of one kind.
 ///
@@ -194,7 +194,7 @@ impl<K: TableKey, T> Default for Table<K, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::key::ClientKey;
+    use crate::proto::tables::key::ClientKey;
 
     #[test]
     fn a_stale_key_never_finds_the_next_tenant() {

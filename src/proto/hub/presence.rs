@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use super::timer::Mono;
+use crate::proto::tables::timer::Mono;
 
 /// What is known of an agent's return.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use std::collections::BinaryHeap;
 
-use super::key::Key;
-use super::table::more_room;
+use crate::proto::tables::key::Key;
+use crate::proto::tables::table::more_room;
 
 /// A point on the monotonic clock, in milliseconds since some moment before the process began its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

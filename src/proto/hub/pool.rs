@@ -2,10 +2,10 @@
 //!
 //! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of their agents' turns.
 //! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
-//! profile. The tunnels that an agent has for its light paths alone ([`super::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
-//! [`super::classes`].
+//! profile. The tunnels that an agent has for its light paths alone ([`crate::proto::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
+//! [`crate::proto::hub::classes`].
 //!
-//! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
+//! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`crate::proto::hub::queue`]).
 
 use core::num::NonZeroU32;
 use core::time::Duration;
@@ -13,20 +13,20 @@ use std::collections::BTreeMap;
 
 use slab::Slab;
 
-use super::agent_token::TokenId;
-use super::classes::{Candidate, Classes, Rights};
-pub use super::classes::{ClassId, ProfileId};
-use super::key::TunnelKey;
-use super::light;
-use super::list::NodeId;
-use super::presence::Presence;
-pub use super::profile::Need;
-use super::profile::Profile;
-use super::revocation::Revocations;
-use super::table::more_room;
-use super::timer::{Mono, Now};
-use super::tunnel::Trouble;
-use super::turns::{Queue, Turns};
+use crate::proto::hub::classes::{Candidate, Classes, Rights};
+pub use crate::proto::hub::classes::{ClassId, ProfileId};
+use crate::proto::hub::presence::Presence;
+pub use crate::proto::hub::profile::Need;
+use crate::proto::hub::profile::Profile;
+use crate::proto::hub::turns::{Queue, Turns};
+use crate::proto::light;
+use crate::proto::tables::key::TunnelKey;
+use crate::proto::tables::list::NodeId;
+use crate::proto::tables::table::more_room;
+use crate::proto::tables::timer::{Mono, Now};
+use crate::proto::trust::agent_token::TokenId;
+use crate::proto::trust::revocation::Revocations;
+use crate::proto::tunnel::Trouble;
 
 /// From a refusal to the time when the agent may have the same request again, if it takes work by then. An agent that refuses and joins
 /// again and again would keep a request on the move.

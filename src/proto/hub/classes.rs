@@ -1,7 +1,7 @@
 //! Which requests the same agents can serve.
 //!
 //! What agents may serve is their *profile*: the scopes and scope paths of their token, and for tunnels that take nothing else the
-//! light paths ([`super::light`]). What a request asks for comes down to the
+//! light paths ([`crate::proto::light`]). What a request asks for comes down to the
 //! scope that it names and the longest scope path or light path, of those of all profiles, that covers its path: the shorter ones that cover
 //! it are beginnings of that one. Requests that agree in both are one *class*: the same profiles serve them. A class knows its
 //! profiles and whose idle tunnel comes next among them, so finding a tunnel costs the same with one profile and with thousands.
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use slab::Slab;
 
-use super::http1::path;
-use super::tournament::Tournament;
+use crate::proto::http1::path;
+use crate::proto::hub::tournament::Tournament;
 
 /// Classes that may be kept although nobody waits in them. Applications can ask for as many as there are pairs of a scope and a
 /// scope path, and a class only saves the time to find its profiles again.

@@ -1,10 +1,10 @@
-//! What agents with equal rights have in common, and what a request needs of them: see [`super::pool`].
+//! What agents with equal rights have in common, and what a request needs of them: see [`crate::proto::hub::pool`].
 
-use super::classes::Rights;
-use super::http1::path;
-use super::pool::Refused;
-use super::timer::Mono;
-use super::turns::Queue;
+use crate::proto::http1::path;
+use crate::proto::hub::classes::Rights;
+use crate::proto::hub::pool::Refused;
+use crate::proto::hub::turns::Queue;
+use crate::proto::tables::timer::Mono;
 
 /// What a request needs from an agent.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::agent_token::{AgentToken, TokenId, check_name};
+use crate::proto::trust::agent_token::{AgentToken, TokenId, check_name};
 
 /// Tokens that were taken back.
 ///
