@@ -2,11 +2,11 @@
 //!
 //! It fills buffers, reports readiness and time, and carries out the commands of the core ([`crate::proto::seam`]). No
 //! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
-//! two implementations: `net/sys.rs`, which with its helpers is the only place that names mio and rustix, and the simulated network of the tests.
+//! two implementations: [`sys`], which is `net/linux/` and the only place that names mio and rustix, and the simulated network of the tests.
+//! Another operating system would be another folder.
 
 mod accept;
 mod ahead;
-mod alarm;
 pub mod buffer;
 mod chain;
 mod conn;
@@ -15,19 +15,15 @@ mod explain;
 mod flow;
 mod framed;
 mod handshakes;
-pub mod notify;
 mod overdue;
-mod pipes;
-mod resolve;
 pub mod run;
 pub mod self_signed;
 pub mod shell;
-mod signals;
 mod splice;
 mod stream;
+#[path = "linux/mod.rs"]
 pub mod sys;
 pub mod tls;
-mod unanswered;
 mod vanish;
 
 use core::net::SocketAddr;

@@ -13,9 +13,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::Net;
-use super::notify::Notifier;
 pub use super::shell::Endpoint;
 use super::shell::{DialTls, LISTENER_TOKENS, Shell, Targets};
+use super::sys::notify::Notifier;
 use super::sys::{self, Listener, Sys};
 use super::tls::{self, Pin, Trust};
 use crate::config::{AgentConfig, HubConfig};

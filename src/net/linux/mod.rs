@@ -1,10 +1,17 @@
 //! The operating system: sockets, readiness, clocks, randomness, limits.
 //!
-//! This file and its helpers (`alarm.rs`, `pipes.rs`, `resolve.rs`, `signals.rs`, `unanswered.rs`, `sys/*.rs`) are the only ones that name mio
-//! and rustix, and this one is the only reader of a clock. It makes the system call that it is asked for, one for one, and decides nothing.
+//! The files of this folder are the only ones that name mio and rustix, and this one is the only reader of a clock. It makes the system
+//! call that it is asked for, one for one, and decides nothing. Everything that epoll, timerfd, splice(2), signals, `/proc` and systemd
+//! mean stays in here.
 
+mod alarm;
 pub mod memory;
+pub mod notify;
+mod pipes;
 pub mod process;
+mod resolve;
+mod signals;
+mod unanswered;
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -23,11 +30,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::alarm::Alarm;
-use super::pipes::Pipes;
-use super::resolve::Resolver;
-use super::signals::Signals;
-use super::unanswered::Unanswered;
+use self::alarm::Alarm;
+use self::pipes::Pipes;
+use self::resolve::Resolver;
+use self::signals::Signals;
+use self::unanswered::Unanswered;
 use super::{Event, Net, Pipe, Polled};
 use crate::proto::tables::timer::{Mono, Now};
 

@@ -14,7 +14,6 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use log::warn;
 
-use super::sys;
 use crate::proto::tables::timer::Mono;
 
 /// A service manager that wants to be told.
@@ -84,7 +83,7 @@ impl Notifier {
     /// Files are about to be read again; [`Notifier::reloaded`] follows.
     pub fn reloading(&mut self, now: Mono) {
         if self.state == State::Ready {
-            self.say(format!("RELOADING=1\nMONOTONIC_USEC={}", sys::monotonic_micros()), now);
+            self.say(format!("RELOADING=1\nMONOTONIC_USEC={}", super::monotonic_micros()), now);
         }
     }
 

@@ -16,7 +16,7 @@ use std::thread;
 
 use mio::Waker;
 
-use super::Event;
+use crate::net::Event;
 
 /// One for each family; that of a family that the kernel does not have is not there.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];

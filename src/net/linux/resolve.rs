@@ -10,7 +10,7 @@ use std::thread;
 
 use mio::Waker;
 
-use super::Event;
+use crate::net::Event;
 use crate::proto::tables::timer::Mono;
 
 /// Lookups under way at once. A process has a handful of names; a dead resolver must not cost it a thread for each retry.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::Pipe;
+use crate::net::Pipe;
 
 /// Pipes at once, in use or not: each takes two descriptors. Transfers beyond that are copied through a buffer.
 const MOST: usize = 32;
