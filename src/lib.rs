@@ -28,7 +28,7 @@
 //!   - [`proto::trust`]: who may be an agent.
 //!   - [`proto::notice`]: lines of the log that may repeat, once a minute of each kind.
 //!   - [`proto::tables`]: typed keys with generations, the tables they index, FIFO lists, and lazy wake-ups.
-//! - `net` is the I/O shell: `net::shell` (the event loop), `net::flow` (how bytes move), `net::buffer` (borrowed blocks). The
+//! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move), `net::buffer` (borrowed blocks). The
 //!   operating system is behind the trait `net::Net`; `net::sys` is the real one, `tests/simulation` the other.
 //! - `cli` turns words into [`config`], once; nothing behind it parses a flag.
 //!

@@ -7,16 +7,25 @@
 )]
 
 use core::fmt::{self, Write as _};
+use core::net::IpAddr;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
-use super::handshakes::With;
 use super::tls::Pin;
 use crate::logging::Utc;
 use crate::proto::seam::Target;
 
 /// The first second of 2024. A clock before it has not been set.
 const CLOCK_IS_SET: u64 = 1_704_067_200;
+
+/// Whom TLS is spoken with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TlsPeer {
+    /// A client of the hub, at this address.
+    Client(IpAddr),
+    /// What was dialled.
+    Target(Target),
+}
 
 /// A certificate that is not the one that was pinned.
 #[derive(Debug)]
@@ -58,11 +67,11 @@ const HUB: Flags = Flags { address: "--hub", ca: "--hub-ca", pin: "--hub-pin" };
 const UPSTREAM: Flags = Flags { address: "--upstream", ca: "--upstream-ca", pin: "--upstream-pin" };
 
 /// A failure in words for the operator. "It" is the other side.
-pub(super) fn explain(error: &Error, with: With) -> String {
-    let flags = match with {
-        With::Client(_) => None,
-        With::Target(Target::Hub) => Some(&HUB),
-        With::Target(Target::Upstream(_)) => Some(&UPSTREAM),
+pub(super) fn explain(error: &Error, peer: TlsPeer) -> String {
+    let flags = match peer {
+        TlsPeer::Client(_) => None,
+        TlsPeer::Target(Target::Hub) => Some(&HUB),
+        TlsPeer::Target(Target::Upstream(_)) => Some(&UPSTREAM),
     };
     match (error, flags) {
         (Error::InvalidCertificate(error), Some(flags)) => certificate(error, flags),
@@ -304,10 +313,10 @@ mod tests {
 
     use super::*;
 
-    const SIDES: [With; 3] = [
-        With::Target(Target::Hub),
-        With::Target(Target::Upstream(0)),
-        With::Client(core::net::IpAddr::V4(core::net::Ipv4Addr::LOCALHOST)),
+    const SIDES: [TlsPeer; 3] = [
+        TlsPeer::Target(Target::Hub),
+        TlsPeer::Target(Target::Upstream(0)),
+        TlsPeer::Client(IpAddr::V4(core::net::Ipv4Addr::LOCALHOST)),
     ];
 
     /// No name that only a programmer knows.

@@ -5,26 +5,17 @@
 //! two implementations: [`sys`], which is `net/linux/` and the only place that names mio and rustix, and the simulated network of the tests.
 //! Another operating system would be another folder.
 
-mod accept;
-mod ahead;
 pub mod buffer;
 mod chain;
-mod conn;
-mod dial;
 mod explain;
-mod flow;
 mod framed;
-mod handshakes;
-mod overdue;
 pub mod run;
 pub mod self_signed;
 pub mod shell;
-mod splice;
 mod stream;
 #[path = "linux/mod.rs"]
 pub mod sys;
 pub mod tls;
-mod vanish;
 
 use core::net::SocketAddr;
 use core::time::Duration;

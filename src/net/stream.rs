@@ -12,9 +12,8 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 
 use super::Net;
 use super::buffer::{Buffer, BufferPool, Class};
-use super::explain::explain;
+use super::explain::{TlsPeer, explain};
 use super::framed::FramedStream;
-use super::handshakes::With;
 use crate::proto::seam::End;
 
 /// A socket, and what is spoken on it.
@@ -239,7 +238,7 @@ pub(super) struct TlsStream<S> {
     peer_closed: bool,
     /// We did.
     end_said: bool,
-    with: With,
+    peer: TlsPeer,
     /// Anything came at all.
     has_received: bool,
     /// What it failed of. rustls is not asked for anything after that.
@@ -263,7 +262,7 @@ pub(super) enum Session {
 }
 
 impl<S> TlsStream<S> {
-    pub(super) fn new(socket: S, session: Session, with: With) -> Self {
+    pub(super) fn new(socket: S, session: Session, peer: TlsPeer) -> Self {
         Self {
             socket,
             session,
@@ -275,15 +274,15 @@ impl<S> TlsStream<S> {
             has_edge: false,
             peer_closed: false,
             end_said: false,
-            with,
+            peer,
             has_received: false,
             failure: None,
         }
     }
 
     /// The remote side.
-    pub(super) fn with(&self) -> With {
-        self.with
+    pub(super) fn peer(&self) -> TlsPeer {
+        self.peer
     }
 
     /// Whether the handshake is neither over nor given up.
@@ -295,7 +294,7 @@ impl<S> TlsStream<S> {
     pub(super) fn failure(&self) -> Option<String> {
         match &self.failure {
             _ if !self.is_handshaking() => None,
-            Some(error) => Some(explain(error, self.with)),
+            Some(error) => Some(explain(error, self.peer)),
             None => self.has_received.then(|| "the other side did not finish the handshake".to_owned()),
         }
     }

@@ -7,9 +7,9 @@ use core::time::Duration;
 
 use log::debug;
 
-use super::Net;
+use super::Shell;
 use super::conn::Slot;
-use super::shell::Shell;
+use crate::net::Net;
 use crate::proto::seam::{Core, Why};
 
 /// How often is looked. A peer that vanished is noticed within about a minute, most of which the silence itself has to last.

@@ -13,12 +13,12 @@ use std::io::{self, IoSlice};
 
 use log::debug;
 
-use super::Net;
-use super::buffer::{Buffer, Class, offset};
+use super::Shell;
 use super::conn::{Conn, Ending, Peer, Role};
-use super::shell::Shell;
 use super::splice::Moved;
-use super::stream::Stream;
+use crate::net::Net;
+use crate::net::buffer::{Buffer, Class, offset};
+use crate::net::stream::Stream;
 use crate::proto::seam::{Command, Core, End, Step, Why};
 use crate::proto::tables::key::Key;
 

@@ -6,10 +6,10 @@
 
 use std::io::{self, IoSlice};
 
+use super::Shell;
 use super::conn::Piped;
-use super::shell::Shell;
-use super::stream::Stream;
-use super::{Net, Pipe};
+use crate::net::stream::Stream;
+use crate::net::{Net, Pipe};
 use crate::proto::seam::{Core, Why};
 use crate::proto::tables::key::Key;
 

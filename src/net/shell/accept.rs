@@ -8,11 +8,11 @@ use std::sync::Arc;
 use log::{debug, warn};
 use rustls::server::UnbufferedServerConnection;
 
-use super::Net;
+use super::Shell;
 use super::conn::{Conn, Slot};
-use super::handshakes::With;
-use super::shell::Shell;
-use super::stream::{Session, Stream, TlsStream};
+use crate::net::Net;
+use crate::net::explain::TlsPeer;
+use crate::net::stream::{Session, Stream, TlsStream};
 use crate::proto::seam::{Closed, Core, Why};
 
 /// Connections accepted in one turn, so that a flood of them does not starve those that are there.
@@ -100,8 +100,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             None => Stream::Plain(socket),
             Some(session) => {
                 self.handshake_begins(key);
-                let with = With::Client(peer.ip().to_canonical());
-                Stream::Tls(Box::new(TlsStream::new(socket, session, with)))
+                let peer = TlsPeer::Client(peer.ip().to_canonical());
+                Stream::Tls(Box::new(TlsStream::new(socket, session, peer)))
             }
         });
         // It is read once its first edge was told, in the next turn. Only edges say that the remote side has left already, and most clients

@@ -4,18 +4,18 @@
 //! does not stand in time.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use core::fmt::Display;
 use core::time::Duration;
 
 use log::warn;
 
-use super::Net;
+use super::Shell;
 use super::conn::Conns;
-use super::shell::Shell;
-use super::stream::{Stream, TlsStream};
-use crate::proto::seam::{Closed, Core, Target, Why};
+use crate::net::Net;
+use crate::net::explain::TlsPeer;
+use crate::net::stream::{Stream, TlsStream};
+use crate::proto::seam::{Closed, Core, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
 
@@ -29,13 +29,6 @@ pub(super) const STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_secs(60);
 /// Peers that are remembered for that. What others do is counted.
 const PEERS: usize = 64;
-
-/// Whom TLS is spoken with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum With {
-    Client(IpAddr),
-    Target(Target),
-}
 
 /// The handshakes of a shell.
 #[derive(Default)]
@@ -51,7 +44,7 @@ pub(super) struct Handshakes {
 }
 
 struct Told {
-    with: With,
+    peer: TlsPeer,
     at: Mono,
     /// Failures since.
     more: u64,
@@ -59,8 +52,8 @@ struct Told {
 
 impl Handshakes {
     /// Says that a handshake failed, or counts it.
-    fn fail(&mut self, with: With, name: &dyn Display, why: &dyn Display, now: Mono) {
-        match self.count(with, now) {
+    fn fail(&mut self, peer: TlsPeer, name: &dyn Display, why: &dyn Display, now: Mono) {
+        match self.count(peer, now) {
             None => {}
             Some((0, 0)) => warn!("TLS with {name} failed: {why}"),
             Some((more, 0)) => warn!("TLS with {name} failed: {why} (and {more} times before)"),
@@ -73,23 +66,23 @@ impl Handshakes {
     }
 
     /// Counts a failure. If it is to be said: how many there were before that were not, with this peer and with those that were too many.
-    fn count(&mut self, with: With, now: Mono) -> Option<(u64, u64)> {
+    fn count(&mut self, peer: TlsPeer, now: Mono) -> Option<(u64, u64)> {
         let mut more = 0;
         while let Some(told) = self.told.pop_front_if(|told| now.since(told.at) >= PAUSE) {
-            if told.with == with {
+            if told.peer == peer {
                 more = told.more;
             } else {
                 self.others += told.more;
             }
         }
-        if let Some(told) = self.told.iter_mut().find(|told| told.with == with) {
+        if let Some(told) = self.told.iter_mut().find(|told| told.peer == peer) {
             told.more += 1;
             None
         } else if self.told.len() >= PEERS {
             self.others += 1;
             None
         } else {
-            self.told.push_back(Told { with, at: now, more: 0 });
+            self.told.push_back(Told { peer, at: now, more: 0 });
             Some((more, core::mem::take(&mut self.others)))
         }
     }
@@ -116,11 +109,11 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// A connection with TLS goes. If its handshake was not over, that is noted.
     pub(super) fn note_handshake(&mut self, stream: &TlsStream<N::Socket>) {
         let Some(why) = stream.failure() else { return };
-        match stream.with() {
-            With::Client(address) => self.handshakes.fail(stream.with(), &address, &why, self.now.mono),
-            With::Target(target) => {
+        match stream.peer() {
+            TlsPeer::Client(address) => self.handshakes.fail(stream.peer(), &address, &why, self.now.mono),
+            TlsPeer::Target(target) => {
                 let name = self.tls_of(target).map_or(String::new(), |tls| tls.whom.clone());
-                self.handshakes.fail(stream.with(), &name, &why, self.now.mono);
+                self.handshakes.fail(stream.peer(), &name, &why, self.now.mono);
             }
         }
     }
@@ -149,11 +142,13 @@ fn is_under_way<S>(conns: &Conns<S>, key: Key) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
     fn a_peer_has_a_line_a_minute_and_its_failures_are_counted() {
-        let client = |number: u8| With::Client(IpAddr::from([10, 0, 0, number]));
+        let client = |number: u8| TlsPeer::Client(IpAddr::from([10, 0, 0, number]));
         let mut handshakes = Handshakes::default();
         assert_eq!(handshakes.count(client(1), Mono(1000)), Some((0, 0)));
         for at in [1000, 2000, 60_999] {
@@ -166,7 +161,8 @@ mod tests {
 
     #[test]
     fn peers_beyond_those_that_are_remembered_are_counted_together() {
-        let client = |number: usize| With::Client(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()));
+        let client =
+            |number: usize| TlsPeer::Client(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()));
         let mut handshakes = Handshakes::default();
         for number in 0..PEERS {
             assert_eq!(handshakes.count(client(number), Mono(0)), Some((0, 0)));

@@ -6,9 +6,9 @@
 
 use std::io;
 
-use super::Net;
-use super::shell::Shell;
-use super::stream::Ahead;
+use super::Shell;
+use crate::net::Net;
+use crate::net::stream::Ahead;
 use crate::proto::seam::{Core, Why};
 use crate::proto::tables::key::Key;
 

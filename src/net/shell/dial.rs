@@ -10,11 +10,11 @@ use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 
-use super::Net;
+use super::Shell;
 use super::conn::{Attempts, Conn, Slot};
-use super::handshakes::With;
-use super::shell::Shell;
-use super::stream::{Session, Stream, TlsStream};
+use crate::net::Net;
+use crate::net::explain::TlsPeer;
+use crate::net::stream::{Session, Stream, TlsStream};
 use crate::proto::seam::{Closed, Core, Target, Unreachable, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
@@ -196,7 +196,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     ) {
         match UnbufferedClientConnection::new(Arc::clone(&tls.config), tls.name.clone()) {
             Ok(session) => {
-                let stream = TlsStream::new(socket, Session::Client(session), With::Target(target));
+                let stream = TlsStream::new(socket, Session::Client(session), TlsPeer::Target(target));
                 self.conns.insert(key, Slot::Securing { stream: Box::new(stream), hangup });
                 self.check_securing(key);
             }

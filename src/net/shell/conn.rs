@@ -2,10 +2,10 @@
 
 use core::net::SocketAddr;
 
-use super::Pipe;
-use super::buffer::{Buffer, BufferPool, offset};
-use super::chain::Chain;
-use super::stream::{Stream, TlsStream};
+use crate::net::Pipe;
+use crate::net::buffer::{Buffer, BufferPool, offset};
+use crate::net::chain::Chain;
+use crate::net::stream::{Stream, TlsStream};
 use crate::proto::seam::{End, Target};
 use crate::proto::tables::key::{Key, Kind};
 use crate::proto::tables::table::{Thrift, more_room};

@@ -4,6 +4,16 @@
 //! before requesters, so that a worker that became free, or a tunnel that died, is known before the next request is
 //! dispatched. This module owns the turn and the commands; `flow` moves the bytes, `accept` and `dial` make connections.
 
+mod accept;
+mod ahead;
+mod conn;
+mod dial;
+mod flow;
+mod handshakes;
+mod overdue;
+mod splice;
+mod vanish;
+
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
@@ -12,12 +22,12 @@ use std::sync::Arc;
 use log::warn;
 use rustls::ServerConfig;
 
-use super::accept::ListenerState;
+use self::accept::ListenerState;
+use self::conn::{Conn, Conns, Ending, Peer, Role, Slot};
+pub use self::dial::{DialTls, Endpoint, Targets};
+use self::handshakes::{Handshakes, STEPS};
 use super::buffer::{Buffer, BufferPool};
-use super::conn::{Conn, Conns, Ending, Peer, Role, Slot};
-pub use super::dial::{DialTls, Endpoint, Targets};
 use super::framed::FramedStream;
-use super::handshakes::{Handshakes, STEPS};
 use super::stream::Stream;
 use super::sys::notify::Notifier;
 use super::{Event, Net};
@@ -36,43 +46,43 @@ const KEPT: usize = 256;
 
 /// A core and its network.
 pub struct Shell<C: Core, N: Net> {
-    pub(super) core: C,
-    pub(super) net: N,
-    pub(super) conns: Conns<N::Socket>,
-    pub(super) buffers: BufferPool,
-    pub(super) now: Now,
+    core: C,
+    net: N,
+    conns: Conns<N::Socket>,
+    buffers: BufferPool,
+    now: Now,
     /// What the core writes to while it looks at input.
-    pub(super) scratch: Vec<u8>,
+    scratch: Vec<u8>,
     /// Connections whose socket failed while something else was being done.
-    pub(super) failed: Vec<(Key, Why)>,
+    failed: Vec<(Key, Why)>,
     /// Connections to be served in this turn.
-    pub(super) ready: Vec<Key>,
+    ready: Vec<Key>,
     /// An edge said of some of them that the remote side has closed or reset.
     has_hangups: bool,
     /// The room of the ready list that is being gone through, while none is.
     spare: Vec<Key>,
     /// Connections that used up their share of this turn.
-    pub(super) later: Vec<Key>,
-    pub(super) listeners: Vec<ListenerState<N::Listener>>,
-    pub(super) targets: Targets,
+    later: Vec<Key>,
+    listeners: Vec<ListenerState<N::Listener>>,
+    targets: Targets,
     /// Accepting failed for want of descriptors or memory; it is tried again then.
-    pub(super) accept_again: Option<Mono>,
+    accept_again: Option<Mono>,
     /// Connections were accepted whose first edge has not been told.
-    pub(super) has_accepted: bool,
+    has_accepted: bool,
     events: Vec<Event>,
     /// Connections that are being made, of which an event has told something.
-    pub(super) dialled: Vec<Key>,
+    dialled: Vec<Key>,
     /// Those that try their next address, if they have one, at that time. Each waits as long, so the earliest comes first.
-    pub(super) attempts: VecDeque<(Mono, Key)>,
+    attempts: VecDeque<(Mono, Key)>,
     /// When is looked next whether remote sides have vanished: see `vanish.rs`. Never while there are none.
-    pub(super) look_at: Option<Mono>,
+    look_at: Option<Mono>,
     /// Turns since a deadline passed on which nobody has acted yet: see `overdue.rs`.
-    pub(super) turns_overdue: usize,
-    pub(super) handshakes: Handshakes,
+    turns_overdue: usize,
+    handshakes: Handshakes,
     /// What TLS listeners offer.
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerConfig>>,
     /// The targets that are reached by TLS.
-    pub(super) dial_tls: Vec<(Target, DialTls)>,
+    dial_tls: Vec<(Target, DialTls)>,
     commands: Vec<Command>,
     reload: Option<Reload<C>>,
     notifier: Option<Notifier>,
@@ -315,7 +325,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Puts a connection on the ready list, unless it is there.
-    pub(super) fn list(&mut self, key: Key) {
+    fn list(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key)
             && !conn.is_listed
         {
@@ -391,7 +401,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// Takes a connection out of the tables and closes it.
-    pub(super) fn drop_slot(&mut self, key: Key) {
+    fn drop_slot(&mut self, key: Key) {
         self.drop_pipe(key);
         match self.conns.remove(key) {
             Some(Slot::Open(mut conn)) => {
@@ -412,7 +422,7 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// Carries out the core's commands, and those that follow from them.
     #[inline]
-    pub(super) fn obey(&mut self) {
+    fn obey(&mut self) {
         if !self.core.commands().is_empty() || !self.failed.is_empty() {
             self.obey_all();
         }
@@ -572,7 +582,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     /// A connection broke: it goes, and the core is told.
-    pub(super) fn fail(&mut self, key: Key, why: Why) {
+    fn fail(&mut self, key: Key, why: Why) {
         let Some(conn) = self.conns.get(key) else { return };
         let written = match conn.peer {
             Some(Peer { role: Role::Responder { written }, .. }) => written,

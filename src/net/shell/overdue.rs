@@ -6,9 +6,9 @@
 //! them, or some connections have used up their share of the turn, it hears of it only in a later turn. The number of those turns has
 //! a bound, which comes from the bounds of what is looked at in one: a flood must not keep deadlines from passing.
 
+use super::Shell;
 use super::handshakes::STEPS;
-use super::shell::Shell;
-use super::{Net, Polled};
+use crate::net::{Net, Polled};
 use crate::proto::seam::Core;
 
 /// Turns in which all events and all connections of a backlog were told: the network tells of 1024 events at once and the shell accepts
