@@ -21,7 +21,7 @@ use slime::proto::http1::url::{At, Scheme};
 
 #[path = "vectors/read.rs"]
 mod read;
-#[path = "../src/proto/testing/split.rs"]
+#[path = "../src/proto/tests/testing/split.rs"]
 mod testing;
 
 use read::{Direction, Sender, Vector};

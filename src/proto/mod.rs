@@ -3,12 +3,13 @@
 //! It knows no socket and reads no clock; time and randomness are arguments. `std::net` and `std::io` are not named here
 //! (`tests/layering.rs` fails if they are). What it owns: HTTP/1.1 heads, framing and rewriting ([`http1`]), the exchange
 //! machine, the hub with its pool of tunnels and its queue of waiters, the agent, the tunnel handshake, who is trusted, and all
-//! deadlines. How it meets the shell in `net` is [`seam`].
+//! deadlines. How it meets the shell in `net` is [`seam`]. What tests it, and the support of that, stands in `tests/`.
 
 pub mod agent;
 pub mod error;
 pub mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
+#[path = "tests/fuzzing/mod.rs"]
 pub mod fuzzing;
 pub mod http1;
 pub mod hub;
@@ -19,6 +20,7 @@ mod random;
 pub mod seam;
 pub mod tables;
 #[cfg(any(test, feature = "fuzzing"))]
+#[path = "tests/testing/mod.rs"]
 pub(crate) mod testing;
 pub mod trust;
 pub mod tunnel;

@@ -678,4 +678,5 @@ impl Agent {
 }
 
 #[cfg(test)]
+#[path = "../tests/agent/mod.rs"]
 mod tests;

@@ -759,4 +759,5 @@ impl Hub {
 }
 
 #[cfg(test)]
+#[path = "../tests/hub/mod.rs"]
 mod tests;

@@ -68,10 +68,10 @@ mod tests {
     /// The raw bytes of all vectors; what goes beyond a few kilobytes is left out.
     fn vectors() -> Vec<Vec<u8>> {
         let files = [
-            include_str!("../../../tests/vectors/requests.txt"),
-            include_str!("../../../tests/vectors/responses.txt"),
-            include_str!("../../../tests/vectors/bodies.txt"),
-            include_str!("../../../tests/vectors/upstreams.txt"),
+            include_str!("../../../../tests/vectors/requests.txt"),
+            include_str!("../../../../tests/vectors/responses.txt"),
+            include_str!("../../../../tests/vectors/bodies.txt"),
+            include_str!("../../../../tests/vectors/upstreams.txt"),
         ];
         let mut all = Vec::new();
         for line in files.iter().flat_map(|file| file.lines()) {
