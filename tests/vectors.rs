@@ -11,12 +11,14 @@ use core::net::{IpAddr, Ipv4Addr};
 use slime::proto::error::Violation;
 use slime::proto::http1::body::{Progress, Transfer};
 use slime::proto::http1::framing::Framing;
-use slime::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
+use slime::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use slime::proto::http1::reading::Reading;
 use slime::proto::http1::rewrite::{
     ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
     response_to_hub,
 };
+use slime::proto::http1::start_line::Version;
+use slime::proto::http1::storage::Storage;
 use slime::proto::http1::url::{At, Scheme};
 
 #[path = "vectors/read.rs"]

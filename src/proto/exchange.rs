@@ -14,7 +14,9 @@ use core::time::Duration;
 use crate::proto::error::Violation;
 use crate::proto::http1::body::{Progress, Transfer};
 use crate::proto::http1::framing::Framing;
-use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
+use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
+use crate::proto::http1::start_line::Version;
+use crate::proto::http1::storage::Storage;
 use crate::proto::seam::End;
 use crate::proto::tables::timer::Mono;
 

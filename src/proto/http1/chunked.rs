@@ -1,7 +1,8 @@
 //! Chunk lines and trailer sections (RFC 9112 section 7.1).
 
 use super::fields::Class;
-use super::head::{HEAD_LIMIT, HeadScan, MAX_FIELDS};
+use super::head::HeadScan;
+use super::limits::{HEAD_LIMIT, MAX_FIELDS};
 use super::put;
 use super::reading::Reading;
 use crate::proto::error::Violation;

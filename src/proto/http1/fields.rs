@@ -4,8 +4,13 @@
 
 use core::time::Duration;
 
-use super::head::{Classes, Field};
+pub use httparse::Header as Field;
+
+use super::limits::{MAX_FIELDS, TUNNEL_FIELDS};
 use crate::proto::error::Violation;
+
+/// The class of each field.
+pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
 
 /// How many fields one head may nominate by `Connection`. Each costs a look at all names; real clients nominate two or three.
 pub const MAX_NOMINATED: usize = 32;

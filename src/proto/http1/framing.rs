@@ -4,8 +4,8 @@
 //! way is a [`Violation`].
 
 use super::fields::{is_token, members};
-use super::head::Version;
 use super::reading::Reading;
+use super::start_line::Version;
 use crate::proto::error::Violation;
 
 /// How a body is delimited.

@@ -6,142 +6,20 @@
 //! httparse takes the bytes apart; it is laxer than we want to be in one respect, bare LF, which is caught here. How
 //! the body ends is decided in [`super::framing`], what a field is to us in [`super::fields`].
 
-use core::mem::MaybeUninit;
 use std::borrow::Cow;
-
-pub use httparse::Header as Field;
 
 pub use super::scan::HeadScan;
 
-use super::fields::{
-    Class, Connection, binds_connection, has_member, is_received_by, is_token, is_token_byte, members,
-};
-use super::framing::{Delimiters, Framing};
+use super::facts::Facts;
+use super::fields::{Class, Classes, Field, is_received_by, is_token, is_token_byte, members};
+use super::framing::Framing;
+use super::limits::{MAX_FIELDS, TARGET_LIMIT, TARGET_TOO_LONG};
 use super::reading::{self, Reading};
-use super::target::{Target, is_authority};
+use super::start_line::{Method, TargetForm, Version};
+use super::storage::{LenientRoom, Room, Storage};
+use super::target::Target;
 use super::url::{Scheme, first_authority};
 use crate::proto::error::Violation;
-
-/// The longest head in bytes, and the longest trailer section.
-pub const HEAD_LIMIT: usize = 16 * 1024;
-/// By how many bytes a head on a tunnel may exceed [`HEAD_LIMIT`]: the other end wrote it anew from one that did not, with fields
-/// of its own, among them the authority once more. What one hop takes the next one has to take.
-pub const TUNNEL_ROOM: usize = 1024;
-/// The longest request target in bytes. RFC 9112 section 3 asks for 8000 at least.
-pub const TARGET_LIMIT: usize = 8 * 1024;
-/// The most fields of a head or a trailer section. Browsers behind two proxies send forty.
-pub const MAX_FIELDS: usize = 100;
-/// How many more a head on a tunnel may have, for the same reason: the forwarding fields, `Via`, ours.
-pub const TUNNEL_FIELDS: usize = 12;
-
-/// The version of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
-
-/// Room for the fields of one head, left as it is until they are parsed into it.
-pub struct Storage<'b> {
-    first: Room<'b>,
-    /// For the second attempt: what came of the first one keeps its room, to the borrow checker, even if it came to nothing.
-    second: Room<'b>,
-    /// For a response that is read leniently, because it cannot be read strictly.
-    lenient: LenientRoom<'b>,
-}
-
-struct LenientRoom<'b> {
-    fields: Vec<Field<'b>>,
-    classes: Classes,
-}
-
-struct Room<'b> {
-    fields: [MaybeUninit<Field<'b>>; MAX_FIELDS + TUNNEL_FIELDS],
-    classes: Classes,
-    limit: usize,
-}
-
-/// The class of each field.
-pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
-
-impl Storage<'_> {
-    /// Room for [`MAX_FIELDS`].
-    pub const fn new() -> Self {
-        Self::of(MAX_FIELDS)
-    }
-
-    /// Room for a head on a tunnel: [`TUNNEL_FIELDS`] more.
-    pub const fn on_tunnel() -> Self {
-        Self::of(MAX_FIELDS + TUNNEL_FIELDS)
-    }
-
-    const fn of(limit: usize) -> Self {
-        let classes = [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS];
-        let lenient = LenientRoom { fields: Vec::new(), classes };
-        Self { first: Room::of(limit), second: Room::of(limit), lenient }
-    }
-}
-
-impl Room<'_> {
-    const fn of(limit: usize) -> Self {
-        Self {
-            fields: [const { MaybeUninit::uninit() }; MAX_FIELDS + TUNNEL_FIELDS],
-            classes: [Class::EndToEnd; MAX_FIELDS + TUNNEL_FIELDS],
-            limit,
-        }
-    }
-}
-
-impl Default for Storage<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A request method (RFC 9110 section 9); its case matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Method<'b>(&'b str);
-
-impl<'b> Method<'b> {
-    /// As it was sent.
-    pub const fn as_str(self) -> &'b str {
-        self.0
-    }
-
-    /// Whether responses to it have no body.
-    pub fn is_head(self) -> bool {
-        self.0 == "HEAD"
-    }
-
-    /// Whether it may be asked of the server as a whole (`*`).
-    pub fn is_options(self) -> bool {
-        self.0 == "OPTIONS"
-    }
-
-    /// Whether it asks for the request as it arrived: what the RFC calls so, and IIS by another name. Some servers do not care for
-    /// its case.
-    pub fn is_trace(self) -> bool {
-        self.0.eq_ignore_ascii_case("TRACE") || self.0.eq_ignore_ascii_case("TRACK")
-    }
-
-    /// Whether executing it twice is as good as once (RFC 9110 section 9.2.2).
-    pub fn is_idempotent(self) -> bool {
-        matches!(self.0, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
-    }
-}
-
-/// The form of a request target (RFC 9112 section 3.2); authority-form is for CONNECT alone, which is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetForm {
-    /// A path and perhaps a query.
-    Origin,
-    /// A whole URI. Its authority overrides `Host`.
-    Absolute,
-    /// `*`.
-    Asterisk,
-}
 
 /// A request head that can be read in one way only.
 #[derive(Clone, Debug)]
@@ -523,115 +401,6 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
     }
 }
 
-/// What one look at each field tells.
-#[derive(Default)]
-struct Facts<'b> {
-    connection: Connection,
-    delimiters: Delimiters<'b>,
-    hosts: usize,
-    host: &'b [u8],
-    expects: bool,
-    trailers_welcome: bool,
-    upgrades: usize,
-    protocol: &'b [u8],
-    has_via: bool,
-    binds_connection: bool,
-}
-
-impl<'b> Facts<'b> {
-    fn gather(fields: &[Field<'b>], classes: &mut Classes, reading: Reading) -> Result<Self, Violation> {
-        let mut facts = Self { delimiters: Delimiters::new(reading), ..Self::default() };
-        for (field, class) in fields.iter().zip(classes.iter_mut()) {
-            *class = Class::of(field.name);
-            match *class {
-                Class::Connection => facts.connection.add(field.value)?,
-                Class::ContentLength => facts.delimiters.content_length(field.value)?,
-                Class::Expect => facts.expects = true,
-                Class::Host => {
-                    facts.hosts += 1;
-                    facts.host = field.value;
-                }
-                Class::Te => facts.trailers_welcome |= has_member(field.value, "trailers"),
-                Class::TransferEncoding => facts.delimiters.transfer_encoding(field.value)?,
-                Class::Upgrade => {
-                    facts.upgrades += 1;
-                    facts.protocol = field.value;
-                }
-                Class::Authorization | Class::Challenge | Class::ProxyChallenge => {
-                    facts.binds_connection |= binds_connection(field.value);
-                }
-                Class::Via => facts.has_via = true,
-                Class::EndToEnd
-                | Class::Forwarded
-                | Class::HopByHop
-                | Class::Location
-                | Class::MaxForwards
-                | Class::Origin
-                | Class::ProxyStatus
-                | Class::Referer
-                | Class::Slime
-                | Class::Twin
-                | Class::XForwardedFor
-                | Class::XForwardedHost
-                | Class::XForwardedProto => {}
-            }
-        }
-        facts.connection.mark(fields, classes);
-        Ok(facts)
-    }
-
-    /// The value of `Host` (RFC 9112 section 3.2): exactly one in HTTP/1.1, at most one in HTTP/1.0. An empty one is legal.
-    fn authority(&self, version: Version) -> Result<&'b str, Violation> {
-        if self.hosts > 1 {
-            return Err(Violation::malformed("several Host fields"));
-        }
-        if self.hosts == 0 && version == Version::Http11 {
-            return Err(Violation::malformed("no Host field"));
-        }
-        match core::str::from_utf8(self.host) {
-            Ok(host) if host.is_empty() || is_authority(host) => Ok(host),
-            Ok(_) | Err(_) => Err(Violation::malformed("Host is not a host with an optional port")),
-        }
-    }
-
-    fn persistent(&self, version: Version) -> bool {
-        !self.connection.close && (version == Version::Http11 || self.connection.keep_alive)
-    }
-
-    /// RFC 9110 section 10.1.1: there is one expectation, and HTTP/1.0 has none.
-    fn expect_continue(
-        &self,
-        fields: &[Field<'_>],
-        classes: &[Class],
-        version: Version,
-    ) -> Result<bool, Violation> {
-        if !self.expects || version == Version::Http10 {
-            return Ok(false);
-        }
-        let mut expected = false;
-        for (field, _) in fields.iter().zip(classes).filter(|(_, class)| **class == Class::Expect) {
-            for expectation in members(field.value).filter(|expectation| !expectation.is_empty()) {
-                if !expectation.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Violation::new(417, "the only expectation that can be met is 100-continue"));
-                }
-                expected = true;
-            }
-        }
-        Ok(expected)
-    }
-
-    /// The `Upgrade` field, if it counts (RFC 9110 section 7.8). Several are not worth a guess.
-    fn upgrade(&self, version: Version) -> Option<&'b [u8]> {
-        (version == Version::Http11 && self.connection.upgrade && self.upgrades == 1).then_some(self.protocol)
-    }
-}
-
-impl Version {
-    const fn from_minor(minor: u8) -> Self {
-        if minor == 0 { Self::Http10 } else { Self::Http11 }
-    }
-}
-
 /// A number of recipients: plain digits. A number beyond 64 bits is as good as the largest.
 pub(super) fn max_forwards(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
@@ -643,8 +412,6 @@ pub(super) fn max_forwards(value: &[u8]) -> Option<u64> {
             .fold(0u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))),
     )
 }
-
-pub(super) const TARGET_TOO_LONG: Violation = Violation::new(414, "the request target is longer than 8 KiB");
 
 /// The protocol, if it may be offered to an upstream: anything but HTTP itself, over TLS or not, inside of which further
 /// requests would pass unseen.

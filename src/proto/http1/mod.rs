@@ -12,14 +12,18 @@
 
 pub mod body;
 mod chunked;
+mod facts;
 pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod limits;
 pub mod path;
 mod put;
 pub mod reading;
 pub mod reply;
 pub mod rewrite;
 mod scan;
+pub mod start_line;
+pub mod storage;
 mod target;
 pub mod url;

@@ -6,8 +6,9 @@
 //! several spaces in it, later versions of HTTP/1, white space before a colon, folded lines, a length that is given twice, an empty transfer
 //! coding. Where the message ends must never be in doubt.
 
+use super::fields::Field;
 use super::fields::{is_token, trim};
-use super::head::{Field, Version};
+use super::start_line::Version;
 use crate::proto::error::Violation;
 
 /// How strictly the bytes of a message are read.

@@ -1,8 +1,9 @@
 //! The hub's and the agent's own answers: problem details (RFC 9457) with the reason in `Proxy-Status` (RFC 9209).
 
 use super::fields::Class;
-use super::head::{RequestHead, Version};
+use super::head::RequestHead;
 use super::put;
+use super::start_line::Version;
 
 /// An answer that no upstream gave.
 #[derive(Clone, Copy, Debug)]

@@ -6,10 +6,12 @@
 
 use core::net::IpAddr;
 
+use super::fields::Field;
 use super::fields::{Class, is_like, speaks_as_slime};
 use super::framing::Framing;
-use super::head::{Field, RequestHead, ResponseHead, Version};
+use super::head::{RequestHead, ResponseHead};
 use super::put;
+use super::start_line::Version;
 use super::url::{At, Url, first_authority, seen_from_outside};
 use crate::config::SetField;
 
@@ -453,7 +455,7 @@ fn classified<'s, 'b>(
 mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
 
-    use super::super::head::Storage;
+    use super::super::storage::Storage;
     use super::super::url::Scheme;
     use super::*;
 

@@ -1,7 +1,7 @@
 //! The end of a head, found in bytes that arrive bit by bit.
 
 use super::fields::is_token_byte;
-use super::head::{HEAD_LIMIT, TARGET_LIMIT, TARGET_TOO_LONG, TUNNEL_ROOM};
+use super::limits::{HEAD_LIMIT, TARGET_LIMIT, TARGET_TOO_LONG, TUNNEL_ROOM};
 use super::reading::Reading;
 use crate::proto::error::Violation;
 

@@ -1,6 +1,6 @@
 //! The target of a request and the authority it is meant for (RFC 9112 section 3.2).
 
-use super::head::{Method, TargetForm};
+use super::start_line::{Method, TargetForm};
 use crate::proto::error::Violation;
 
 /// The longest authority in bytes: a name in the domain name system has 253. It is repeated in forwarding fields.

@@ -11,7 +11,7 @@ use super::{
     ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState,
 };
 use crate::proto::exchange::{Messages, Response};
-use crate::proto::http1::head::Version;
+use crate::proto::http1::start_line::Version;
 use crate::proto::hub::pool::ClassId;
 use crate::proto::hub::queue::Waiter;
 use crate::proto::seam::{Close, Command};

@@ -7,8 +7,10 @@ use super::{Direction, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel,
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::framing::Framing;
-use crate::proto::http1::head::{HeadScan, ResponseHead, Storage, Version};
+use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
+use crate::proto::http1::start_line::Version;
+use crate::proto::http1::storage::Storage;
 use crate::proto::hub::pool::{AgentSlot, Member, News};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};

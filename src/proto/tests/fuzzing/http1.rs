@@ -5,13 +5,15 @@ use core::net::{IpAddr, Ipv4Addr};
 use crate::proto::error::Violation;
 use crate::proto::http1::body::{Progress, Transfer};
 use crate::proto::http1::framing::Framing;
-use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead, Storage, Version};
+use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reading::Reading;
 use crate::proto::http1::rewrite::{
     ExpectForward, FromUpstream, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream,
     response_to_client, response_to_hub,
 };
+use crate::proto::http1::start_line::Version;
+use crate::proto::http1::storage::Storage;
 use crate::proto::http1::url::{At, Scheme};
 use crate::proto::seam::End;
 use crate::proto::testing::every_split;
