@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use slab::Slab;
 
+use super::tournament::Tournament;
 use crate::proto::http1::path;
-use crate::proto::hub::tournament::Tournament;
 
 /// Classes that may be kept although nobody waits in them. Applications can ask for as many as there are pairs of a scope and a
 /// scope path, and a class only saves the time to find its profiles again.

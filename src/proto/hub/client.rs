@@ -6,6 +6,8 @@ use log::{Level, debug, log_enabled};
 
 use super::dispatch::CLIENTS_FULL;
 use super::hold::{FREE, Share};
+use super::pool::Need;
+use super::queue::Arrival;
 use super::{
     Client, ClientState, Exchange, Expectation, Held, Hub, Patience, Phase, Refusal, SPARE_NEEDS, Transport,
 };
@@ -19,8 +21,6 @@ use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ExpectForward, ToAgent, request_to_agent};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::hub::pool::Need;
-use crate::proto::hub::queue::Arrival;
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::tables::key::{ClientKey, Key, TableKey};
 use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};

@@ -5,6 +5,8 @@ use core::time::Duration;
 use log::{Level, debug, log_enabled};
 
 use super::client::CONTINUE;
+use super::pool::ClassId;
+use super::queue::Waiter;
 use super::upload::gathered_by;
 use super::waiting::{BUSY, LOST, REFUSED, UNREACHABLE, WAITED};
 use super::{
@@ -12,8 +14,6 @@ use super::{
 };
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::start_line::Version;
-use crate::proto::hub::pool::ClassId;
-use crate::proto::hub::queue::Waiter;
 use crate::proto::seam::{Close, Command};
 use crate::proto::tables::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now, TimerTable};

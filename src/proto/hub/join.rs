@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use log::{Level, debug, info};
 
+use super::pool::{Joining, Member};
 use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::http1::head::HeadScan;
-use crate::proto::hub::pool::{Joining, Member};
 use crate::proto::notice::Count;
 use crate::proto::seam::Command;
 use crate::proto::tables::key::{ClientKey, TunnelKey};

@@ -3,22 +3,22 @@
 //! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of their agents' turns.
 //! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
 //! profile. The tunnels that an agent has for its light paths alone ([`crate::proto::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
-//! [`crate::proto::hub::classes`].
+//! [`super::classes`].
 //!
-//! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`crate::proto::hub::queue`]).
+//! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
-use core::num::NonZeroU32;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
 use slab::Slab;
 
-use crate::proto::hub::classes::{Candidate, Classes, Rights};
-pub use crate::proto::hub::classes::{ClassId, ProfileId};
-use crate::proto::hub::presence::Presence;
-pub use crate::proto::hub::profile::Need;
-use crate::proto::hub::profile::Profile;
-use crate::proto::hub::turns::{Queue, Turns};
+use super::classes::{Candidate, Classes, Rights};
+pub use super::classes::{ClassId, ProfileId};
+use super::presence::Presence;
+use super::profile::Profile;
+pub use super::profile::{AgentSerial, Need, Refused};
+pub use super::turns::AgentSlot;
+use super::turns::{Queue, Turns};
 use crate::proto::light;
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::tables::list::NodeId;
@@ -53,34 +53,6 @@ pub struct Pool {
 
 /// Token, the id that the agent gave itself, and the light paths to which its tunnels are kept.
 type Name = (TokenId, String, Vec<String>);
-
-/// An agent until it is forgotten: unlike a slot, never given to another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AgentSerial(pub u64);
-
-/// An agent that has refused a request, which it does not get again before it has said once more that it takes work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    pub(super) agent: AgentSerial,
-    /// How often it had come back from refusals before.
-    round: u32,
-}
-
-/// A place among the agents, valid while the agent has a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AgentSlot(NonZeroU32);
-
-impl AgentSlot {
-    /// So many agents do not fit any memory that this runs on; the saturation is never reached.
-    pub(super) fn new(index: usize) -> Self {
-        let number = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
-        Self(NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX))
-    }
-
-    pub(super) const fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
 
 /// The name of a tunnel: its agent, and which of that agent's workers it stands for. Another tunnel may take the name while it is in the
 /// middle of a response ([`Pool::holds`]). The agent keeps its slot until both have left.

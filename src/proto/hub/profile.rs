@@ -1,10 +1,21 @@
-//! What agents with equal rights have in common, and what a request needs of them: see [`crate::proto::hub::pool`].
+//! What agents with equal rights have in common, and what a request needs of them: see [`super::pool`].
 
+use super::classes::Rights;
+use super::turns::Queue;
 use crate::proto::http1::path;
-use crate::proto::hub::classes::Rights;
-use crate::proto::hub::pool::Refused;
-use crate::proto::hub::turns::Queue;
 use crate::proto::tables::timer::Mono;
+
+/// An agent until it is forgotten: unlike a slot, never given to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentSerial(pub u64);
+
+/// An agent that has refused a request, which it does not get again before it has said once more that it takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub(super) agent: AgentSerial,
+    /// How often it had come back from refusals before.
+    pub(super) round: u32,
+}
 
 /// What a request needs from an agent.
 #[derive(Clone, Debug, Default)]

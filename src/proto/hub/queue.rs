@@ -1,13 +1,13 @@
 //! Exchanges that wait for a worker, in order of arrival.
 //!
-//! Waiters that the same agents can serve stand in one list, that of their class ([`crate::proto::hub::classes`]). A freed tunnel looks only
+//! Waiters that the same agents can serve stand in one list, that of their class ([`super::classes`]). A freed tunnel looks only
 //! at the classes that it may serve, and of those only at the one whose first waiter came first, so that a hand-off costs the
 //! same with one waiter and with a thousand.
 
 use std::collections::BTreeMap;
 
-use crate::proto::hub::classes::ClassId;
-use crate::proto::hub::tournament::Tournament;
+use super::classes::ClassId;
+use super::tournament::Tournament;
 use crate::proto::tables::key::ExchangeKey;
 use crate::proto::tables::list::{Arena, List, NodeId};
 

@@ -3,6 +3,7 @@
 use log::{Level, debug};
 
 use super::dispatch::sign_limit;
+use super::pool::{AgentSlot, Member, News};
 use super::{Direction, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
@@ -11,7 +12,6 @@ use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::hub::pool::{AgentSlot, Member, News};
 use crate::proto::seam::{Close, Command, End, Step};
 use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now, TimerTable};

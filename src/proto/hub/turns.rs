@@ -8,9 +8,26 @@
 //! A tunnel that leaves otherwise than by being taken leaves its turn behind, for the next one of its agent, so that a sign of life that is
 //! asked for costs nobody a turn. A turn of an agent that has no idle tunnel is dropped when it is the first.
 
-use crate::proto::hub::pool::AgentSlot;
+use core::num::NonZeroU32;
+
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::tables::list::{Arena, List, NodeId};
+
+/// A place among the agents, valid while the agent has a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentSlot(NonZeroU32);
+
+impl AgentSlot {
+    /// So many agents do not fit any memory that this runs on; the saturation is never reached.
+    pub(super) fn new(index: usize) -> Self {
+        let number = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        Self(NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX))
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// The idle tunnels of all agents, and the turns that they wait for.
 #[derive(Debug, Default)]

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use log::{Level, debug};
 
+use super::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
+use super::queue::{Arrival, Waiter};
 use super::{Exchange, Hub, Phase, Refusal, Standing, TunnelState};
 use crate::proto::exchange::Response;
 use crate::proto::http1::head::HeadScan;
-use crate::proto::hub::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
-use crate::proto::hub::queue::{Arrival, Waiter};
 use crate::proto::seam::Command;
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now};
