@@ -498,16 +498,25 @@ fn incomplete(
     setting: &Setting,
     simulation: &Simulation,
 ) -> Vec<(usize, usize)> {
-    // Of agents of one name, which may be several, each tunnel replaces that of another one.
-    let mut of_names: BTreeMap<usize, usize> = BTreeMap::new();
+    // Of agents of one name, which may be several, each tunnel replaces that of another one, if both stand for the same worker: one may
+    // have lent its first worker, and have another one in its stead since.
+    let mut of_names: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     // Who finds its token rejected at once does not go on.
     for (place, agent) in agents.iter().filter(|(it, _)| simulation.exit_code(it.net.process).is_none()) {
-        *of_names.entry(place.number).or_default() += agent.borrow().core().census().idle;
+        let (processes, joined) = of_names.entry(place.number).or_default();
+        *processes += 1;
+        *joined += agent.borrow().core().census().idle;
     }
     let expected = |number| setting.tunnels(number, simulation.now());
     let has_room = of_names.keys().map(|it| expected(*it)).sum::<usize>() <= setting.hub.max_tunnels;
-    let all = of_names.into_iter().map(|(number, joined)| (joined, expected(number)));
-    all.filter(|(joined, expected)| has_room && joined != expected).collect()
+    let is_wrong = |number: usize, processes, joined| {
+        let config = &setting.agents[number].config;
+        let stand_in = if processes > 1 { config.extras() as usize * config.upstreams.len() } else { 0 };
+        has_room && !(expected(number)..=expected(number) + stand_in).contains(&joined)
+    };
+    let wrong =
+        of_names.into_iter().filter(|(number, (processes, joined))| is_wrong(*number, *processes, *joined));
+    wrong.map(|(number, (_, joined))| (joined, expected(number))).collect()
 }
 
 /// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one length, and so are all
