@@ -43,6 +43,21 @@ fn a_worker_joins_and_serves_wherever_the_answer_is_split() {
 }
 
 #[test]
+fn a_handshake_that_ends_without_an_answer_is_over_at_once() {
+    for end in [Pair::finish, Pair::close, Pair::reset] {
+        for begun in ["", "HTTP/1.1 10"] {
+            let (mut pair, hub) = dialled(Setup::default());
+            assert_eq!(pair.got(hub), hello("?1"));
+            pair.send(hub, begun);
+            let before = pair.dials.len();
+            end(&mut pair, hub);
+            pair.advance(seconds(2));
+            assert!(pair.dials.len() > before, "'{begun}': it waits for an answer that cannot come");
+        }
+    }
+}
+
+#[test]
 fn an_outage_of_an_hour_makes_no_hot_loop_and_ends_within_the_longest_window() {
     for seeds in 0..8 {
         // Another position is another seed.
