@@ -67,7 +67,9 @@
 //! | held | bytes of a request that are kept until an answer comes, so that it can be sent again |
 //! | permit | one of the `--concurrent` exchanges that may be active at once |
 //! | withdrawn | a connected agent that takes no work |
-//! | profile | what an agent's token allows: its scopes and scope paths |
+//! | light path | a path whose requests an agent serves beside its workers, on tunnels that take nothing else |
+//! | lent | a worker whose tunnel carries a WebSocket or an event stream, while another one takes requests in its stead |
+//! | profile | what an agent may serve: the scopes and scope paths of its token, and on tunnels for them its light paths |
 //! | class | the requests that the same profiles serve |
 //! | connected | an agent that has a ready or busy tunnel, or left or withdrew so lately that it is expected back (`--agent-grace`) |
 

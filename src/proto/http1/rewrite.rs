@@ -213,9 +213,7 @@ pub fn response_to_hub(
     from: Option<&FromUpstream<'_>>,
     out: &mut Vec<u8>,
 ) {
-    status_line(head, out);
-    response_fields(head, Speaker::Upstream(from), out);
-    response_hop(head, framing, out);
+    begin_response_to_hub(head, framing, from, out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -226,10 +224,20 @@ pub fn last_response_to_hub(
     from: Option<&FromUpstream<'_>>,
     out: &mut Vec<u8>,
 ) {
+    begin_response_to_hub(head, framing, from, out);
+    out.extend_from_slice(b"Connection: close\r\n\r\n");
+}
+
+/// All of it but what may follow of its last fields, and the empty line.
+fn begin_response_to_hub(
+    head: &ResponseHead<'_, '_>,
+    framing: Framing,
+    from: Option<&FromUpstream<'_>>,
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
     response_fields(head, Speaker::Upstream(from), out);
     response_hop(head, framing, out);
-    out.extend_from_slice(b"Connection: close\r\n\r\n");
 }
 
 /// What the hub knows of a response beyond its head.
