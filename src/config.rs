@@ -15,20 +15,22 @@ pub const DEFAULT_WORKERS: u32 = 1;
 /// How long a draining hub or agent waits for what it has: longer than most jobs.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The memory that bodies of waiting requests may take: sixty-four of the largest that are read before they have a worker.
+/// The memory that bodies of waiting requests may take: sixty-four of the largest that are read before they
+/// have a worker.
 pub const DEFAULT_HOLD: u64 = 64 * 1024 * 1024;
 /// The same on a machine with less memory than [`SMALL_MACHINE`].
 pub const SMALL_HOLD: u64 = 4 * 1024 * 1024;
 /// Less memory than this is a router's.
 pub const SMALL_MACHINE: u64 = 256 * 1024 * 1024;
-/// How long a draining hub or agent waits for upgraded connections: they are idle as a rule, have no end that would come by itself, and
-/// whoever has one opens another.
+/// How long a draining hub or agent waits for upgraded connections: they are idle as a rule, have no end that
+/// would come by itself, and whoever has one opens another.
 pub const DEFAULT_UPGRADE_DRAIN: Duration = Duration::from_secs(5);
 
 /// What a hub is told.
 #[derive(Clone)]
 pub struct HubConfig {
-    /// What it is called in `Via`: a token that no other process has, so that a request that comes back is known.
+    /// What it is called in `Via`: a token that no other process has, so that a request that comes back is
+    /// known.
     pub name: String,
     /// Exchanges that are active at once.
     pub concurrent: usize,
@@ -86,13 +88,14 @@ impl Default for HubConfig {
 }
 
 impl HubConfig {
-    /// How many connections a hub takes beyond `max_clients`, as long as they have asked for nothing: agents come as clients do, and
-    /// must be let in where every client waits for them.
+    /// How many connections a hub takes beyond `max_clients`, as long as they have asked for nothing: agents
+    /// come as clients do, and must be let in where every client waits for them.
     pub fn newcomers(&self) -> usize {
         (self.max_clients / 16).max(4)
     }
 
-    /// How many requests may await their body at once. They are not in the queue yet, and keep nobody out of it.
+    /// How many requests may await their body at once. They are not in the queue yet, and keep nobody out of
+    /// it.
     pub fn max_gathering(&self) -> usize {
         self.queue_depth + 64
     }
@@ -134,11 +137,13 @@ pub struct AgentConfig {
     pub hub_name: String,
     /// The `Host` of the handshake: the hub's authority.
     pub hub_authority: String,
-    /// What stands before `/.slime/tunnel` in the handshake's target; empty, or starts with a slash and does not end with one.
+    /// What stands before `/.slime/tunnel` in the handshake's target; empty, or starts with a slash and does
+    /// not end with one.
     pub hub_path: String,
     /// Ready-made `Authorization` value for a reverse proxy in front of the hub.
     pub hub_authorization: Option<String>,
-    /// Whether the handshake is one of WebSocket from the first on. Else it is after refusals by those who pass nothing else.
+    /// Whether the handshake is one of WebSocket from the first on. Else it is after refusals by those who
+    /// pass nothing else.
     pub websocket: bool,
     /// The proxy that is dialled instead of the hub.
     pub proxy: Option<Proxy>,
@@ -148,8 +153,8 @@ pub struct AgentConfig {
     pub workers: u32,
     /// Upgraded connections beside the workers, for each upstream.
     pub extra_upgrades: u32,
-    /// Event streams and upgraded connections beside the workers, for each upstream. Zero: event streams are requests like others,
-    /// and upgraded connections beyond `extra_upgrades` keep their workers.
+    /// Event streams and upgraded connections beside the workers, for each upstream. Zero: event streams are
+    /// requests like others, and upgraded connections beyond `extra_upgrades` keep their workers.
     pub extra_streams: u32,
     /// Paths of requests that are served beside the workers, a few at a time. None: all requests are alike.
     pub light_paths: Vec<String>,
@@ -186,7 +191,8 @@ impl AgentConfig {
     }
 }
 
-/// An HTTP proxy between agent and hub, which connects to the hub when it is asked to (RFC 9110 section 9.3.6).
+/// An HTTP proxy between agent and hub, which connects to the hub when it is asked to (RFC 9110 section
+/// 9.3.6).
 #[derive(Clone)]
 pub struct Proxy {
     /// What it is called in the log.
@@ -255,7 +261,8 @@ pub enum OnCancel {
 /// Time limits that hub and agent share.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A request head, from its first byte; a handshake; a connection attempt of a client that has sent nothing yet.
+    /// A request head, from its first byte; a handshake; a connection attempt of a client that has sent
+    /// nothing yet.
     pub head: Duration,
     /// A request body of known length that fits the hub's buffer, all of it.
     pub body: Duration,
@@ -265,7 +272,8 @@ pub struct Limits {
     pub stall: Duration,
     /// From the dispatch to the response head; none unless set.
     pub response: Option<Duration>,
-    /// A tunnel idle for this long is asked for a sign of life; also the pace of the signs while a response is awaited.
+    /// A tunnel idle for this long is asked for a sign of life; also the pace of the signs while a response
+    /// is awaited.
     pub heartbeat: Duration,
     /// A connection that is being ended, for the remote side to take the rest.
     pub linger: Duration,

@@ -5,10 +5,10 @@
 //!                       (one public address)        (beside each upstream)
 //! ```
 //!
-//! The hub accepts requests; agents dial out to it, keep tunnels open, and serve each request from their upstream. A tunnel
-//! is an HTTP/1.1 connection whose roles were reversed by an upgrade: the hub is the client on it, one exchange at a time. An idle
-//! tunnel is a free worker, and that is the whole of dispatching; back-pressure is TCP's, cancelling is closing, and bodies are never
-//! wrapped.
+//! The hub accepts requests; agents dial out to it, keep tunnels open, and serve each request from their
+//! upstream. A tunnel is an HTTP/1.1 connection whose roles were reversed by an upgrade: the hub is the
+//! client on it, one exchange at a time. An idle tunnel is a free worker, and that is the whole of
+//! dispatching; back-pressure is TCP's, cancelling is closing, and bodies are never wrapped.
 //!
 //! # Architecture
 //!
@@ -16,36 +16,42 @@
 //! main -> cli -> net -> proto          one way only; tests/layering.rs holds it
 //! ```
 //!
-//! - [`proto`] is the sans-IO core: all decisions, no socket, no clock, no randomness of its own. [`proto::seam`] is how it meets
-//!   the shell: the shell shows it bytes and events, it answers with steps and commands.
-//!   - [`proto::http1`]: heads, framing, bodies, rewriting. One place derives the framing, everything asks it.
+//! - [`proto`] is the sans-IO core: all decisions, no socket, no clock, no randomness of its own.
+//!   [`proto::seam`] is how it meets the shell: the shell shows it bytes and events, it answers with steps
+//!   and commands.
+//!   - [`proto::http1`]: heads, framing, bodies, rewriting. One place derives the framing, everything asks
+//!     it.
 //!   - [`proto::exchange`]: the joint machine of a request and its responses, the same at hub and agent.
-//!   - [`proto::hub`]: clients, tunnels, admission, held bodies and dispatch, over [`proto::hub::pool`] (who is connected, who is
-//!     free, and whose turn it is), `proto::hub::classes` (which requests the same agents serve) and [`proto::hub::queue`] (who waits).
+//!   - [`proto::hub`]: clients, tunnels, admission, held bodies and dispatch, over [`proto::hub::pool`] (who
+//!     is connected, who is free, and whose turn it is), `proto::hub::classes` (which requests the same agents
+//!     serve) and [`proto::hub::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
 //!   - [`proto::node`]: either of the two, so that the shell is compiled once.
-//!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::websocket`]: the frames in which they may say it.
+//!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::websocket`]: the frames in which
+//!     they may say it.
 //!   - [`proto::trust`]: who may be an agent.
 //!   - [`proto::notice`]: lines of the log that may repeat, once a minute of each kind.
 //!   - [`proto::tables`]: typed keys with generations, the tables they index, FIFO lists, and lazy wake-ups.
-//! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move), `net::buffer` (borrowed blocks). The
-//!   operating system is behind the trait `net::Net`; `net::sys` is the real one, `tests/simulation` the other.
+//! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move),
+//!   `net::buffer` (borrowed blocks). The operating system is behind the trait `net::Net`; `net::sys` is the
+//!   real one, `tests/simulation` the other.
 //! - `cli` turns words into [`config`], once; nothing behind it parses a flag.
 //!
 //! ## Invariants
 //!
 //! - `proto` never names a socket, `net` never names an HTTP field.
 //! - Bytes are forwarded as our own serialisation of what was judged; no head is ever copied through.
-//! - Data lives in the state that needs it: a queued exchange has no tunnel, an idle client no buffer, and whether a connection can be
-//!   used again is asked of the messages, not remembered.
-//! - Every table, list, buffer and wait has a limit ([`config`]), and a deadline that lives in the state that waits.
+//! - Data lives in the state that needs it: a queued exchange has no tunnel, an idle client no buffer, and
+//!   whether a connection can be used again is asked of the messages, not remembered.
+//! - Every table, list, buffer and wait has a limit ([`config`]), and a deadline that lives in the state that
+//!   waits.
 //! - Nothing that arrives can panic: the release binary aborts on panic, and that would drop every tunnel.
 //! - Nothing is allocated, logged or timed per request once a hub is warm.
 //!
 //! ## Deliberately absent
 //!
-//! HTTP/2 and HTTP/3, caching, compression, load-balancing policies beyond turns of idle workers, a database, plug-ins,
-//! threads (but for name lookup), and a framing of our own.
+//! HTTP/2 and HTTP/3, caching, compression, load-balancing policies beyond turns of idle workers, a database,
+//! plug-ins, threads (but for name lookup), and a framing of our own.
 //!
 //! # Lexicon
 //!

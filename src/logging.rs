@@ -1,12 +1,13 @@
 //! Log lines of the long-running commands, and the time that stands on them.
 //!
-//! A line goes to the standard error at once or not at all: a hub must not stand still, or end, because whoever reads
-//! its log is slow or gone. Lines that do not go through are counted, and the next one that does says how many were
-//! lost. The descriptor may be shared with other processes, so it is never made non-blocking; a line is written only when
-//! poll(2) says that there is room, and is short enough for a pipe with room to take it whole (pipe(7), `PIPE_BUF`).
+//! A line goes to the standard error at once or not at all: a hub must not stand still, or end, because
+//! whoever reads its log is slow or gone. Lines that do not go through are counted, and the next one that
+//! does says how many were lost. The descriptor may be shared with other processes, so it is never made
+//! non-blocking; a line is written only when poll(2) says that there is room, and is short enough for a pipe
+//! with room to take it whole (pipe(7), `PIPE_BUF`).
 //!
-//! The journal of systemd and syslog have a time of their own and want the level as a number, so a line for them has no time
-//! and begins with its priority, as sd-daemon(3) and RFC 3164 say.
+//! The journal of systemd and syslog have a time of their own and want the level as a number, so a line for
+//! them has no time and begins with its priority, as sd-daemon(3) and RFC 3164 say.
 
 use core::fmt;
 use std::io;
@@ -24,8 +25,8 @@ const MAX_LINE: usize = 4096;
 /// Where syslog listens: logd of OpenWrt, journald, rsyslog, and every other.
 const SYSLOG: &str = "/dev/log";
 
-/// Sends the log lines of this process to the standard error from now on, in the form that the journal of systemd wants if
-/// that is what reads them.
+/// Sends the log lines of this process to the standard error from now on, in the form that the journal of
+/// systemd wants if that is what reads them.
 pub fn to_stderr(level: LevelFilter) {
     log_to_stderr(level, if is_journal(io::stderr()) { Form::Journal } else { Form::Dated });
 }
@@ -42,7 +43,8 @@ pub fn to_stderr_undated(level: LevelFilter) {
 pub fn to_syslog(level: LevelFilter) -> io::Result<()> {
     let socket = UnixDatagram::unbound().and_then(|socket| {
         socket.set_nonblocking(true)?;
-        // Whether somebody listens. Each line names the address again, so that it reaches a syslog that was restarted, too.
+        // Whether somebody listens. Each line names the address again, so that it reaches a syslog that was
+        // restarted, too.
         UnixDatagram::unbound()?.connect(SYSLOG)?;
         Ok(socket)
     });
@@ -103,8 +105,8 @@ impl UtcParts {
     /// Of the seconds since 1970.
     fn of(unix: u64) -> Self {
         let (days, second) = (unix / 86_400, unix % 86_400);
-        // Counts from 1 March of the year 0, so that the leap day is a year's last and the months before it have a
-        // regular pattern: 153 days in every five months. An era of 400 years has 146,097 days.
+        // Counts from 1 March of the year 0, so that the leap day is a year's last and the months before it
+        // have a regular pattern: 153 days in every five months. An era of 400 years has 146,097 days.
         let days = days + 719_468;
         let (era, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -117,15 +119,17 @@ impl UtcParts {
     }
 }
 
-/// systemd.exec(5): `JOURNAL_STREAM` names device and inode of the journal. A child may have inherited the variable alone.
+/// systemd.exec(5): `JOURNAL_STREAM` names device and inode of the journal. A child may have inherited the
+/// variable alone.
 fn is_journal(target: impl AsFd) -> bool {
     let names = std::env::var("JOURNAL_STREAM").ok();
     let stat = rustix::fs::fstat(target).ok();
     names.zip(stat).is_some_and(|(names, stat)| names == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Whether a character is seen, and nothing else than seen. Control bytes are not, nor line and paragraph separators (Zl, Zp), nor what
-/// turns the direction of writing or has no width (Cf): with these a name can look like another line, or like another name.
+/// Whether a character is seen, and nothing else than seen. Control bytes are not, nor line and paragraph
+/// separators (Zl, Zp), nor what turns the direction of writing or has no width (Cf): with these a name can
+/// look like another line, or like another name.
 fn is_shown_as_it_is(character: char) -> bool {
     // The standard library knows what can be printed, and escapes these beside it.
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().len() == 1
@@ -262,7 +266,8 @@ struct Syslog {
 
 impl Target for Syslog {
     fn send(&self, _: &mut State, now: u64, level: Level, line: &str) -> bool {
-        // logd drops the first 16 characters if the last of them is a space, so there must be a time, which it does not read.
+        // logd drops the first 16 characters if the last of them is a space, so there must be a time, which
+        // it does not read.
         let priority = DAEMON | severity(level);
         let datagram = format!("<{priority}>{} slime[{}]: {line}", Rfc3164(now), self.pid);
         self.socket.send_to(datagram.as_bytes(), &self.path).is_ok()

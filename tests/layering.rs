@@ -1,7 +1,7 @@
 //! The layers of the crate depend on each other one way: `main -> cli -> net -> proto`.
 //!
-//! `cargo check --lib --no-default-features` proves that the core needs no crate that does I/O. This test covers what
-//! that cannot see: the standard library, and the borders inside the shell.
+//! `cargo check --lib --no-default-features` proves that the core needs no crate that does I/O. This test
+//! covers what that cannot see: the standard library, and the borders inside the shell.
 
 // A test may fail loudly.
 #![allow(clippy::unwrap_used)]
@@ -140,7 +140,8 @@ fn check(name: &str, text: &str) -> Vec<String> {
         forbid(SHELL);
     }
     let stem = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".rs");
-    // The log writes to a descriptor, and the demo ends its children by signals: neither is a matter of the loop.
+    // The log writes to a descriptor, and the demo ends its children by signals: neither is a matter of the
+    // loop.
     let logging = matches!(stem, "logging" | "demo");
     let of_the_system = name.starts_with("src/net/linux/");
     if logging {
@@ -164,7 +165,8 @@ fn begins_with(name: &str, forbidden: &str) -> bool {
     name.split("::").any(|segment| segment == forbidden)
 }
 
-/// Every path that the code names, `use` trees unfolded: `use a::{b, c::{d, e}}` gives `a::b`, `a::c::d`, `a::c::e`.
+/// Every path that the code names, `use` trees unfolded: `use a::{b, c::{d, e}}` gives `a::b`, `a::c::d`,
+/// `a::c::e`.
 fn names(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     // The prefixes of the braces that are open; an empty one for a brace that is no `use` tree.

@@ -1,7 +1,9 @@
-//! Raw messages and their verdicts: every file of `tests/vectors/`, in every division of the bytes, through the public API.
+//! Raw messages and their verdicts: every file of `tests/vectors/`, in every division of the bytes, through
+//! the public API.
 //!
-//! The format of the files is explained at the top of `requests.txt`. Each head that goes on is read again by httparse alone
-//! and compared with what the rules allow of the head that came, and goes through the second hop, too.
+//! The format of the files is explained at the top of `requests.txt`. Each head that goes on is read again by
+//! httparse alone and compared with what the rules allow of the head that came, and goes through the second
+//! hop, too.
 
 // A vector that cannot be read is a broken test.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -104,7 +106,8 @@ struct Outcome {
     verdict: String,
     /// The head as it went on, empty if it did not.
     head: Vec<u8>,
-    /// The body as it went on; data only, if it was close-delimited, as its division into chunks is that of the input.
+    /// The body as it went on; data only, if it was close-delimited, as its division into chunks is that of
+    /// the input.
     body: Vec<u8>,
     left: Vec<u8>,
 }
@@ -247,8 +250,8 @@ impl Vector {
         };
         Ok(Some((framing, description)))
     }
-    /// Reads the head that went on with httparse alone: nothing of it may be open to doubt, and every field that came and may
-    /// go on is there, in order. Then sends it on through the second hop.
+    /// Reads the head that went on with httparse alone: nothing of it may be open to doubt, and every field
+    /// that came and may go on is there, in order. Then sends it on through the second hop.
     fn check_forwarded(&self, head: &[u8]) -> Result<(), String> {
         let fail = |what: &str| {
             let text = head.escape_ascii().to_string();

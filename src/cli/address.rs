@@ -34,8 +34,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host`, `host:port`, `[IPv6]:port` or `http[s]://[user:password@]host[:port][/path]`. What names neither a scheme nor
-    /// a port has `default_port`.
+    /// Reads `host`, `host:port`, `[IPv6]:port` or `http[s]://[user:password@]host[:port][/path]`. What names
+    /// neither a scheme nor a port has `default_port`.
     pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, AddressError> {
         let (default_port, is_tls, rest) = match text.split_once("://") {
             // A slip, not a host of that name.
@@ -122,7 +122,8 @@ fn parse_endpoint(text: &str, default_port: u16) -> Result<Endpoint, AddressErro
             if port.matches(':').count() > 1 {
                 return Err(AddressError::Brackets);
             }
-            // `11434` and `:11434`. No host is a bare number, though resolvers of names read one as an address.
+            // `11434` and `:11434`. No host is a bare number, though resolvers of names read one as an
+            // address.
             let alone = if host.is_empty() { port.trim_start_matches(':') } else { host };
             if (host.is_empty() || port.is_empty())
                 && let Some(port) = number(alone).filter(|&port| port != 0)

@@ -17,7 +17,8 @@ use crate::proto::http1::url::Scheme;
 use crate::proto::light;
 use crate::proto::tables::key::MAX_SLOTS;
 
-/// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and probes.
+/// The most upstreams of one agent process: a core counts them in 16 bits, and each has its own workers and
+/// probes.
 const MAX_UPSTREAMS: usize = 1024;
 
 /// Runs the agents, one for each upstream, until they are told to end.
@@ -192,7 +193,8 @@ fn pins(flag: &str, values: &[String], given: &Normalised) -> Result<Vec<Pin>, F
     if pins.is_empty() { Err(wrong()) } else { Ok(pins) }
 }
 
-/// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other secret.
+/// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other
+/// secret.
 fn address(flag: &str, text: &str, default_port: u16, given: &Normalised) -> Result<Address, Failure> {
     let address = Address::parse(text, default_port)
         .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin(flag))))?;

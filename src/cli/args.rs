@@ -1,8 +1,8 @@
 //! The commands and their flags, as argh reads them.
 //!
-//! This is the one table of flags: help, the normalised spellings and the environment variables in [`super::normalise`]
-//! follow from it. Values that may hold a secret stay text here, because argh shows what it cannot parse; and
-//! nothing here is ever printed field by field.
+//! This is the one table of flags: help, the normalised spellings and the environment variables in
+//! [`super::normalise`] follow from it. Values that may hold a secret stay text here, because argh shows what
+//! it cannot parse; and nothing here is ever printed field by field.
 
 use core::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::config::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_PORT, DEFAULT_UPGRADE_DRAIN, DEFAULT_WORKERS, HubConfig, Limits, OnCancel,
 };
 
-/// One address for many machines behind NAT: a hub takes HTTP requests and gives each to a free machine whose agent dialled out to it.
+/// One address for many machines behind NAT: a hub takes HTTP requests and gives each to a free machine whose
+/// agent dialled out to it.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "slime demo\n\
@@ -113,7 +114,8 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "file")]
     pub(super) tls_key: Option<String>,
 
-    /// instead of both: folder where the hub makes and keeps a certificate of its own; agents recognise it by its pin
+    /// instead of both: folder where the hub makes and keeps a certificate of its own; agents recognise it by
+    /// its pin
     #[argh(option, arg_name = "dir")]
     pub(super) tls_self_signed: Option<String>,
 
@@ -134,7 +136,8 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "n", default = "HubConfig::default().queue_depth", from_str_fn(count))]
     pub(super) queue_depth: usize,
 
-    /// most memory for request bodies that wait for a worker (default: 64m; 4m on machines with less than 256m of memory)
+    /// most memory for request bodies that wait for a worker (default: 64m; 4m on machines with less than
+    /// 256m of memory)
     #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) hold: Option<u64>,
 
@@ -154,7 +157,8 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) max_body: Option<u64>,
 
-    /// password that applications must send, as Slime-App-Password or bearer token (better: --app-password-file)
+    /// password that applications must send, as Slime-App-Password or bearer token (better:
+    /// --app-password-file)
     #[argh(option, arg_name = "text")]
     pub(super) app_password: Option<String>,
 
@@ -335,7 +339,8 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "address")]
     pub(super) upstream: Vec<String>,
 
-    /// file of the certificates, in PEM, that an https:// hub is checked against: CAs, or its own (default: the CAs that browsers trust)
+    /// file of the certificates, in PEM, that an https:// hub is checked against: CAs, or its own (default:
+    /// the CAs that browsers trust)
     #[argh(option, arg_name = "file")]
     pub(super) hub_ca: Option<String>,
 
@@ -343,11 +348,13 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "pin")]
     pub(super) hub_pin: Option<String>,
 
-    /// HTTP proxy on the way to the hub, http://[user:password@]host:port or none (default: HTTPS_PROXY, for an https:// hub)
+    /// HTTP proxy on the way to the hub, http://[user:password@]host:port or none (default: HTTPS_PROXY, for
+    /// an https:// hub)
     #[argh(option, arg_name = "address")]
     pub(super) proxy: Option<String>,
 
-    /// join the hub by a WebSocket handshake at once (default: only once what is before the hub has refused another one)
+    /// join the hub by a WebSocket handshake at once (default: only once what is before the hub has refused
+    /// another one)
     #[argh(switch)]
     pub(super) websocket: bool,
 
@@ -355,7 +362,8 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "file")]
     pub(super) upstream_ca: Option<String>,
 
-    /// file of fields that every upstream gets in place of the application's, one a line: Authorization: Bearer ...
+    /// file of fields that every upstream gets in place of the application's, one a line: Authorization:
+    /// Bearer ...
     #[argh(option, arg_name = "file")]
     pub(super) upstream_header_file: Option<String>,
 
@@ -371,12 +379,13 @@ pub(super) struct AgentRun {
     #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
     pub(super) extra_upgrades: u32,
 
-    /// event streams and WebSockets beside the workers, for each upstream; those beyond get 503 (default: 0, which tells no event
-    /// stream from other requests)
+    /// event streams and WebSockets beside the workers, for each upstream; those beyond get 503 (default: 0,
+    /// which tells no event stream from other requests)
     #[argh(option, arg_name = "n", default = "0", from_str_fn(count))]
     pub(super) extra_streams: u32,
 
-    /// paths of small questions, with everything below them, that are served beside the workers, such as /v1/models,/health (default: none)
+    /// paths of small questions, with everything below them, that are served beside the workers, such as
+    /// /v1/models,/health (default: none)
     #[argh(option, arg_name = "list")]
     pub(super) light_paths: Vec<String>,
 
@@ -388,7 +397,8 @@ pub(super) struct AgentRun {
     #[argh(switch)]
     pub(super) preserve_host: bool,
 
-    /// when an application leaves: close the upstream's connection, or drain its answer to the end (default: close)
+    /// when an application leaves: close the upstream's connection, or drain its answer to the end (default:
+    /// close)
     #[argh(option, arg_name = "how", default = "OnCancel::Close", from_str_fn(on_cancel))]
     pub(super) on_cancel: OnCancel,
 

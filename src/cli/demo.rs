@@ -1,9 +1,10 @@
 //! `slime demo`: a hub and an agent on this machine, through the very commands that a user would type.
 //!
-//! The two run as child processes of this one and write their log lines to it through pipes; the upstream, unless one is
-//! named, runs in threads of this process ([`super::demo_upstream`]). Everything that happens comes as an [`Event`] through
-//! one channel to the main thread, which alone prints. The demo ends with everything it started: when it is told to, when a child
-//! ends, when nobody reads what it prints, and, by the parent-death signal (prctl(2)), when it is killed itself.
+//! The two run as child processes of this one and write their log lines to it through pipes; the upstream,
+//! unless one is named, runs in threads of this process ([`super::demo_upstream`]). Everything that happens
+//! comes as an [`Event`] through one channel to the main thread, which alone prints. The demo ends with
+//! everything it started: when it is told to, when a child ends, when nobody reads what it prints, and, by
+//! the parent-death signal (prctl(2)), when it is killed itself.
 
 use core::fmt;
 use core::time::Duration;
@@ -26,7 +27,8 @@ use super::{Failure, demo_upstream};
 use crate::config::DEFAULT_PORT;
 use crate::net::sys::process::{end_with_parent, terminate};
 
-/// Set for the children: the process that they must not outlive. It is no flag, so it has no place among the flags' names.
+/// Set for the children: the process that they must not outlive. It is no flag, so it has no place among the
+/// flags' names.
 pub(super) const PARENT: &str = "SLIME_DEMO_PARENT";
 /// How long the children have to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
@@ -39,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 16 * 1024;
 const MAX_LINES: usize = 24;
 
-/// In a child of a demo: asks the system to end this process with its parent. True if the parent is gone already.
+/// In a child of a demo: asks the system to end this process with its parent. True if the parent is gone
+/// already.
 pub(super) fn is_orphaned_child() -> bool {
     let Some(parent) = env::var(PARENT).ok().and_then(|pid| pid.parse().ok()) else { return false };
     !end_with_parent(parent)
@@ -321,8 +324,8 @@ impl Drop for Show {
     }
 }
 
-/// A command of this same program, with nothing of the user's own configuration, in a process group of its own, so that the
-/// Ctrl-C of a terminal reaches the demo alone, which then ends the children in order.
+/// A command of this same program, with nothing of the user's own configuration, in a process group of its
+/// own, so that the Ctrl-C of a terminal reaches the demo alone, which then ends the children in order.
 fn child(words: &[String], (name, value): (&str, &str)) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     for (key, _) in env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"SLIME_")) {

@@ -1,8 +1,9 @@
 //! A small upstream for the demo: an HTTP/1.1 server in plain threads, for whoever has no service at hand.
 //!
-//! It answers `/` with a page that lists what there is, `/echo` with the request, `/events` with a stream, `/job` after a
-//! second. It keeps connections alive, streams bodies of any size, and notices when its caller leaves in the middle of
-//! something, as a service behind slime should. It is no part of the proxy and shares no code with it.
+//! It answers `/` with a page that lists what there is, `/echo` with the request, `/events` with a stream,
+//! `/job` after a second. It keeps connections alive, streams bodies of any size, and notices when its caller
+//! leaves in the middle of something, as a service behind slime should. It is no part of the proxy and shares
+//! no code with it.
 
 use core::time::Duration;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -1,13 +1,15 @@
 //! Files of `KEY=VALUE` lines: what `EnvironmentFile=` of systemd and `--env-file` of container engines read.
 //!
-//! Those readers differ in details. This one takes what all of them mean, and refuses what they read in different ways and
-//! what is more likely a slip:
+//! Those readers differ in details. This one takes what all of them mean, and refuses what they read in
+//! different ways and what is more likely a slip:
 //!
 //! - empty lines, and lines that begin with `#` or `;`, say nothing; a `#` further on belongs to the value;
 //! - `export` before the key is skipped, so that a shell can read the same file;
-//! - white space around key and value is dropped; what stands in one pair of quotes is the value, with `\"`, `\\`, `\$` and
-//!   `` \` `` meaning the second character between double quotes, and nothing meaning anything else between single ones;
-//! - outside double quotes a backslash is a character like others, but not the last one, which systemd takes for "goes on";
+//! - white space around key and value is dropped; what stands in one pair of quotes is the value, with `\"`,
+//!   `\\`, `\$` and `` \` `` meaning the second character between double quotes, and nothing meaning anything
+//!   else between single ones;
+//! - outside double quotes a backslash is a character like others, but not the last one, which systemd takes
+//!   for "goes on";
 //! - of two lines with one key the second counts.
 
 use core::fmt;

@@ -1,4 +1,5 @@
-//! Files of fields that an agent sets in the requests to its upstreams: `Authorization: Bearer ...`, one a line.
+//! Files of fields that an agent sets in the requests to its upstreams: `Authorization: Bearer ...`, one a
+//! line.
 
 use super::Failure;
 use super::normalise::Normalised;
@@ -9,7 +10,8 @@ use crate::proto::http1::fields::{can_be_set, is_value};
 /// The most fields: each takes a place of the hundred that a head has.
 const MOST: usize = 16;
 
-/// The fields in the file of `--upstream-header-file`. No message shows anything of a line but its number: it may hold a secret.
+/// The fields in the file of `--upstream-header-file`. No message shows anything of a line but its number: it
+/// may hold a secret.
 pub(super) fn read(path: &str, given: &Normalised) -> Result<Vec<SetField>, Failure> {
     let origin = given.origin("--upstream-header-file");
     let text = read_file(path)

@@ -5,11 +5,13 @@
 //! - `hub` and `agent` without a command mean `run`;
 //! - `--flag=value` is `--flag value`, `--switch=false` is no switch;
 //! - `--numWorker` is `--num-worker`, `--agentID` is `--agent-id`;
-//! - a flag that is not given is taken from the environment, `--num-worker` from `SLIME_NUM_WORKER`, and after that from the
-//!   file of `--env-file`, which holds the same variables ([`super::env_file`]). An empty variable is none. `--x` and `--x-file`
-//!   are two ways to give one value: one of them on the command line silences both variables, and one of those both lines of the file;
-//! - a file that is named nowhere (`--x-file`, and every other flag that names one) is the credential `slime_x` in the folder that
-//!   `CREDENTIALS_DIRECTORY` names, if there is one: systemd.exec(5), `LoadCredential=`;
+//! - a flag that is not given is taken from the environment, `--num-worker` from `SLIME_NUM_WORKER`, and
+//!   after that from the file of `--env-file`, which holds the same variables ([`super::env_file`]). An empty
+//!   variable is none. `--x` and `--x-file` are two ways to give one value: one of them on the command line
+//!   silences both variables, and one of those both lines of the file;
+//! - a file that is named nowhere (`--x-file`, and every other flag that names one) is the credential
+//!   `slime_x` in the folder that `CREDENTIALS_DIRECTORY` names, if there is one: systemd.exec(5),
+//!   `LoadCredential=`;
 //! - variables that container platforms inject for a service named `slime` are ignored, with a notice.
 //!
 //! Which flags there are it asks argh. What the values mean it does not know.
@@ -57,7 +59,8 @@ impl Normalised {
         }
     }
 
-    /// Whether the flag was typed, so that every user of the machine can read its value in the list of processes.
+    /// Whether the flag was typed, so that every user of the machine can read its value in the list of
+    /// processes.
     pub(super) fn is_typed(&self, flag: &str) -> bool {
         !self.outside.iter().any(|(name, _)| name == flag)
     }
@@ -86,8 +89,8 @@ const ENV_FILE: &str = "--env-file";
 /// The folder of the credentials that a service manager hands over.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// Brings a command line, without the program's name, into the form that argh reads. `environment` looks up a variable,
-/// `read` reads a file of a given name, `exists` says whether there is one.
+/// Brings a command line, without the program's name, into the form that argh reads. `environment` looks up a
+/// variable, `read` reads a file of a given name, `exists` says whether there is one.
 pub(super) fn normalise(
     args: Vec<String>,
     info: &CommandInfoWithArgs,
@@ -237,8 +240,9 @@ fn fill(
     Ok(())
 }
 
-/// Whether a container platform set the variable for another container named `slime`, not the user for us: Kubernetes
-/// and Docker links make `SLIME_PORT=tcp://10.0.0.1:8080`, the latter `SLIME_NAME=/app/slime`, too.
+/// Whether a container platform set the variable for another container named `slime`, not the user for us:
+/// Kubernetes and Docker links make `SLIME_PORT=tcp://10.0.0.1:8080`, the latter `SLIME_NAME=/app/slime`,
+/// too.
 fn is_made_up(flag: &str, value: &str) -> bool {
     match flag {
         "--port" => ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme)),
@@ -277,7 +281,8 @@ fn is_known(info: &CommandInfoWithArgs, key: &str) -> bool {
     here || info.commands.iter().any(|command| is_known(&command.command, key))
 }
 
-/// Whether Kubernetes or Docker links set the variable for a service whose name begins with `slime`: nobody mistyped it.
+/// Whether Kubernetes or Docker links set the variable for a service whose name begins with `slime`: nobody
+/// mistyped it.
 fn is_injected(key: &str, value: &str) -> bool {
     let has_port =
         key.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
@@ -338,7 +343,8 @@ pub(super) fn variable(flag: &str) -> String {
     format!("{PREFIX}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
-/// The credential of a flag that names a file, as systemd calls the file `secret` in a folder that it was told to load as `slime`.
+/// The credential of a flag that names a file, as systemd calls the file `secret` in a folder that it was
+/// told to load as `slime`.
 fn credential(flag: &str) -> String {
     format!("slime_{}", base(flag).trim_start_matches('-'))
 }

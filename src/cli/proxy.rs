@@ -11,8 +11,8 @@ use super::values::cidr;
 /// The port of a proxy that names none, as curl has it.
 const PROXY_PORT: u16 = 1080;
 
-/// The proxy, if there is one. Without `--proxy`, the environment is asked for a hub that is reached by TLS: `HTTPS_PROXY`, unless the
-/// hub is in `NO_PROXY`.
+/// The proxy, if there is one. Without `--proxy`, the environment is asked for a hub that is reached by TLS:
+/// `HTTPS_PROXY`, unless the hub is in `NO_PROXY`.
 pub(super) fn find(
     flag: Option<&str>,
     hub: &Address,
@@ -53,7 +53,8 @@ pub(super) fn find(
     Ok(Some(proxy))
 }
 
-/// Whether a hub is in such a list: `*`, names with all below them, addresses, ranges of addresses; each may have a port.
+/// Whether a hub is in such a list: `*`, names with all below them, addresses, ranges of addresses; each may
+/// have a port.
 fn is_excepted(list: &str, hub: &Address) -> bool {
     let endpoint = &hub.endpoint;
     let address: Option<IpAddr> = endpoint.host.parse().ok();

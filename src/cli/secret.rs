@@ -87,7 +87,8 @@ pub(super) fn weakness(secret: &str) -> Option<&'static str> {
     }
 }
 
-/// The token of an agent, which must be given. What is no token is not sent to anybody: it may be the hub's secret.
+/// The token of an agent, which must be given. What is no token is not sent to anybody: it may be the hub's
+/// secret.
 pub(super) fn read_token(
     value: Option<String>,
     file: Option<String>,
@@ -112,7 +113,8 @@ pub(super) fn read_file(path: &str) -> io::Result<String> {
     File::open(path).and_then(read_all)
 }
 
-/// A text of at most [`MAX_FILE`] bytes, without a byte order mark. Windows writes UTF-16 with one (`>` of PowerShell).
+/// A text of at most [`MAX_FILE`] bytes, without a byte order mark. Windows writes UTF-16 with one (`>` of
+/// PowerShell).
 pub(super) fn read_all(source: impl io::Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     source.take(MAX_FILE + 1).read_to_end(&mut bytes)?;

@@ -18,7 +18,8 @@ const MAX_AGENT_ID: usize = 64;
 const NOT_A_DURATION: &str =
     "a time is a number of seconds, such as 90 or 1.5, or has units, such as 1h2m3s or 250ms";
 
-/// A duration: seconds (`90`, `1.5`), or numbers with the units `d`, `h`, `m`, `s`, `ms`, largest first (`1h2m3s`).
+/// A duration: seconds (`90`, `1.5`), or numbers with the units `d`, `h`, `m`, `s`, `ms`, largest first
+/// (`1h2m3s`).
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let nanos = if text.ends_with(|last: char| last.is_ascii_digit()) {
         nanos(text, SECOND)

@@ -1,7 +1,8 @@
 //! Byte queues over borrowed blocks.
 //!
-//! A connection has buffers for good, but memory only while bytes are in flight: an empty [`Buffer`] owns no block, and an
-//! idle connection none at all. Blocks come from the [`BufferPool`] of the process, which is passed as an argument.
+//! A connection has buffers for good, but memory only while bytes are in flight: an empty [`Buffer`] owns no
+//! block, and an idle connection none at all. Blocks come from the [`BufferPool`] of the process, which is
+//! passed as an argument.
 
 use core::fmt;
 
@@ -12,7 +13,8 @@ pub enum Class {
     Small,
     /// 16 KiB: the largest head that is taken, the request body that the hub holds, a full TLS record.
     Medium,
-    /// 34 KiB: a request that waits, which is a head as the hub writes it and what is held of the body; the largest head on a tunnel.
+    /// 34 KiB: a request that waits, which is a head as the hub writes it and what is held of the body; the
+    /// largest head on a tunnel.
     Wide,
     /// 64 KiB: bodies on their way; beyond it a system call costs no more than the copying that it does.
     Large,
@@ -31,8 +33,8 @@ impl Class {
         }
     }
 
-    /// Free blocks that the pool keeps; those beyond go back to the allocator. 2.8 MiB in all: what a router can spare, and
-    /// enough that a busy server does not ask the allocator for each message.
+    /// Free blocks that the pool keeps; those beyond go back to the allocator. 2.8 MiB in all: what a router
+    /// can spare, and enough that a busy server does not ask the allocator for each message.
     const fn kept(self) -> usize {
         match self {
             Self::Small => 256,
@@ -72,7 +74,8 @@ impl BufferPool {
         self.bytes
     }
 
-    /// A block of this class. Its content is whatever its last owner left; it was zeroed once, when it was allocated.
+    /// A block of this class. Its content is whatever its last owner left; it was zeroed once, when it was
+    /// allocated.
     fn take(&mut self, class: Class) -> Box<Block> {
         self.out += 1;
         self.bytes += class.size();
@@ -116,13 +119,15 @@ impl fmt::Debug for BufferPool {
 
 /// A byte queue over at most one block, of [`Class::Large`] at most.
 ///
-/// Where its bytes begin and end is written in the block, so that the buffers of an idle connection, which are many, have the size
-/// of a pointer each. Invariant: a buffer without bytes has no block, except between [`Buffer::space`] and [`Buffer::filled`]. One
-/// that is dropped with bytes in it must be cleared first, or the pool's count goes wrong.
+/// Where its bytes begin and end is written in the block, so that the buffers of an idle connection, which
+/// are many, have the size of a pointer each. Invariant: a buffer without bytes has no block, except between
+/// [`Buffer::space`] and [`Buffer::filled`]. One that is dropped with bytes in it must be cleared first, or
+/// the pool's count goes wrong.
 #[derive(Default)]
 pub struct Buffer(Option<Box<Block>>);
 
-/// The memory of a buffer, and which part of it waits: `start <= end <= bytes.len()`. Free ones have `start == end == 0`.
+/// The memory of a buffer, and which part of it waits: `start <= end <= bytes.len()`. Free ones have `start
+/// == end == 0`.
 pub(super) struct Block {
     start: u32,
     end: u32,
@@ -199,8 +204,8 @@ impl Buffer {
         }
     }
 
-    /// Room behind the data, to be filled from a socket and then told by [`Buffer::filled`], in a block of `class` at least.
-    /// Empty if such a block is full.
+    /// Room behind the data, to be filled from a socket and then told by [`Buffer::filled`], in a block of
+    /// `class` at least. Empty if such a block is full.
     pub fn space(&mut self, class: Class, pool: &mut BufferPool) -> &mut [u8] {
         match &mut self.0 {
             // More room in front than behind: no reads of a few bytes at the end of a block.
@@ -303,7 +308,8 @@ impl Buffer {
             .unwrap_or_default()
     }
 
-    /// Whether there is a block with room for `n` bytes behind the data, which is moved to its front if need be.
+    /// Whether there is a block with room for `n` bytes behind the data, which is moved to its front if need
+    /// be.
     fn make_room(&mut self, n: usize) -> bool {
         let Some(block) = &mut self.0 else { return false };
         if block.end as usize + n > block.bytes.len() {

@@ -1,7 +1,8 @@
 //! What is held of a request: a chain of blocks.
 //!
-//! The first block holds a head with the first bytes of its body, nearly always all of it, and grows by classes as any buffer does.
-//! What does not fit there stands in large blocks behind it. How long a chain may become is for the core to say.
+//! The first block holds a head with the first bytes of its body, nearly always all of it, and grows by
+//! classes as any buffer does. What does not fit there stands in large blocks behind it. How long a chain may
+//! become is for the core to say.
 
 use super::buffer::{Block, Buffer, BufferPool, Class};
 
@@ -10,7 +11,8 @@ const FIRST: Class = Class::Wide;
 /// The class of the blocks behind it: [`crate::proto::seam::HELD_BLOCK`].
 const NEXT: Class = Class::Large;
 
-/// A byte queue over any number of blocks, in the memory of a pointer. As with a [`Buffer`], an empty one has no block.
+/// A byte queue over any number of blocks, in the memory of a pointer. As with a [`Buffer`], an empty one has
+/// no block.
 #[derive(Default)]
 pub(super) struct Chain(Buffer);
 

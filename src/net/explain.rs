@@ -1,5 +1,5 @@
-//! Why TLS failed, in sentences for an operator: what is wrong, and what to do next. No name of an alert or an error of rustls, which only
-//! its authors know.
+//! Why TLS failed, in sentences for an operator: what is wrong, and what to do next. No name of an alert or
+//! an error of rustls, which only its authors know.
 
 #![allow(
     clippy::wildcard_enum_match_arm,

@@ -1,8 +1,9 @@
 //! A connection's bytes in frames of WebSocket: a layer over a plain connection or one under TLS.
 //!
-//! What arrives is unwrapped where it was read to, and kept nowhere. What is sent is copied once, to put frames around it: that is what
-//! they cost, and that splice(2) cannot be used. A Close frame ends a direction. The connection below stays whole until it is closed,
-//! because much of what passes WebSockets only ends both directions when one ends.
+//! What arrives is unwrapped where it was read to, and kept nowhere. What is sent is copied once, to put
+//! frames around it: that is what they cost, and that splice(2) cannot be used. A Close frame ends a
+//! direction. The connection below stays whole until it is closed, because much of what passes WebSockets
+//! only ends both directions when one ends.
 
 use std::io::{self, IoSlice};
 
@@ -114,8 +115,8 @@ impl<S> FramedStream<S> {
         self.decoder.end().unwrap_or(End::Cut)
     }
 
-    /// Pings are answered, and a Close frame is seen, also while nobody wants data: what is between may wait for the one, and not close the
-    /// connection after the other.
+    /// Pings are answered, and a Close frame is seen, also while nobody wants data: what is between may wait
+    /// for the one, and not close the connection after the other.
     pub(super) fn look_ahead<N: Net<Socket = S>>(
         &mut self,
         net: &mut N,
@@ -194,7 +195,8 @@ impl<S> FramedStream<S> {
         self.inner.clear(pool);
     }
 
-    /// Sends the pong that is owed, if any. What waits already is sent when the connection takes more, and the pong with it.
+    /// Sends the pong that is owed, if any. What waits already is sent when the connection takes more, and
+    /// the pong with it.
     fn answer<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) {
         if self.decoder.owes_pong() && !self.has_pending() {
             // If that fails, the next read says so.

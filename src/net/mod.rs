@@ -1,9 +1,10 @@
 //! The I/O shell: the event loop, sockets, buffers, TLS, name lookup, signals.
 //!
-//! It fills buffers, reports readiness and time, and carries out the commands of the core ([`crate::proto::seam`]). No
-//! protocol decision is taken here, and no HTTP field is known here. The operating system itself is behind [`Net`], which has
-//! two implementations: [`sys`], which is `net/linux/` and the only place that names mio and rustix, and the simulated network of the tests.
-//! Another operating system would be another folder.
+//! It fills buffers, reports readiness and time, and carries out the commands of the core
+//! ([`crate::proto::seam`]). No protocol decision is taken here, and no HTTP field is known here. The
+//! operating system itself is behind [`Net`], which has two implementations: [`sys`], which is `net/linux/`
+//! and the only place that names mio and rustix, and the simulated network of the tests. Another operating
+//! system would be another folder.
 
 pub mod buffer;
 mod chain;
@@ -23,8 +24,9 @@ use std::io::{self, IoSlice};
 
 use crate::proto::tables::timer::Now;
 
-/// The system-call layer, and nothing more. All sockets are non-blocking, readiness is edge-triggered as Linux gives it
-/// (epoll(7)): a new edge comes only after a call would have blocked; data and FIN that arrive together make one edge.
+/// The system-call layer, and nothing more. All sockets are non-blocking, readiness is edge-triggered as
+/// Linux gives it (epoll(7)): a new edge comes only after a call would have blocked; data and FIN that arrive
+/// together make one edge.
 pub trait Net {
     /// A listening socket.
     type Listener;
@@ -34,8 +36,8 @@ pub trait Net {
     /// Both clocks. The loop calls it once in each turn.
     fn now(&mut self) -> Now;
 
-    /// Waits until something happens or the timeout has passed, and appends what happened. What has waited longest to be told is told
-    /// first.
+    /// Waits until something happens or the timeout has passed, and appends what happened. What has waited
+    /// longest to be told is told first.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<Polled>;
 
     /// Takes a connection from the backlog.
@@ -44,7 +46,8 @@ pub trait Net {
     /// Begins to connect. Writability, or an error, of the registered socket tells the end.
     fn connect(&mut self, address: SocketAddr) -> io::Result<Self::Socket>;
 
-    /// Asks for events of this socket, for both directions and for good. Readiness that already stands is reported.
+    /// Asks for events of this socket, for both directions and for good. Readiness that already stands is
+    /// reported.
     fn register(&mut self, socket: &mut Self::Socket, token: u32) -> io::Result<()>;
 
     /// Changes the token of a registered socket. Readiness that already stands is reported anew.
@@ -65,8 +68,8 @@ pub trait Net {
     /// Closes the socket with a reset (`SO_LINGER` of zero).
     fn abort(&mut self, socket: Self::Socket);
 
-    /// Takes an empty pipe for [`Net::splice_in`], if there is one to be had: a system without splice(2) has none, and so has a
-    /// process that is short of descriptors.
+    /// Takes an empty pipe for [`Net::splice_in`], if there is one to be had: a system without splice(2) has
+    /// none, and so has a process that is short of descriptors.
     fn take_pipe(&mut self) -> Option<Pipe> {
         None
     }
@@ -84,8 +87,9 @@ pub trait Net {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Begins to look for sockets whose remote side does not acknowledge what is sent to it any more, for about half a minute at least.
-    /// The answer is an [`Event::Vanished`], if there are any: of this process or of others.
+    /// Begins to look for sockets whose remote side does not acknowledge what is sent to it any more, for
+    /// about half a minute at least. The answer is an [`Event::Vanished`], if there are any: of this process
+    /// or of others.
     fn find_vanished(&mut self);
 
     /// What [`Event::Vanished`] calls this socket.
@@ -100,7 +104,8 @@ pub trait Net {
 pub enum Polled {
     /// It has.
     Whole,
-    /// More may be there: it was interrupted by a signal (SIGCONT, for one), or told as much as it can at once.
+    /// More may be there: it was interrupted by a signal (SIGCONT, for one), or told as much as it can at
+    /// once.
     Part,
 }
 

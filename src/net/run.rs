@@ -87,8 +87,8 @@ pub struct Destination {
     pub trust: Option<Trust>,
 }
 
-/// Descriptors beside those of clients, tunnels and upstreams: those of 32 pipes (`pipes.rs`), the standard ones, listeners, epoll,
-/// signals, name lookup, files, and connections that are being ended.
+/// Descriptors beside those of clients, tunnels and upstreams: those of 32 pipes (`pipes.rs`), the standard
+/// ones, listeners, epoll, signals, name lookup, files, and connections that are being ended.
 const RESERVE: usize = 128;
 /// Sessions that are remembered of a destination: as many as rustls keeps tickets of one server.
 const SESSIONS: usize = 8;
@@ -98,7 +98,8 @@ const MAX_REVOCATIONS: u64 = 1 << 20;
 /// Runs a hub until it is told to end. The exit code of the process.
 ///
 /// # Errors
-/// No address to listen on could be bound, the certificate or the revocations could not be read, or waiting for events failed.
+/// No address to listen on could be bound, the certificate or the revocations could not be read, or waiting
+/// for events failed.
 pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     let HubOptions { listen, mut config, token_key, weakness, revoked, tls } = options;
     let revocations = revoked.as_deref().map(read_revocations).transpose()?;
@@ -270,7 +271,8 @@ fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Tar
                 config
             }
         };
-        // Each has its own: rustls tells sessions apart by name, and two services may have one name and two ports.
+        // Each has its own: rustls tells sessions apart by name, and two services may have one name and two
+        // ports.
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         let config = Arc::new(config);
         let name = ServerName::try_from(endpoint.host.clone())
@@ -327,7 +329,8 @@ fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
     );
 }
 
-/// `None` if that many descriptors can be had; else how many there are, and how many of them beyond the reserve.
+/// `None` if that many descriptors can be had; else how many there are, and how many of them beyond the
+/// reserve.
 fn fall_short(wanted: usize, raise: impl FnOnce(u64) -> u64) -> Option<(usize, usize)> {
     let got = usize::try_from(raise(wanted as u64)).unwrap_or(usize::MAX);
     // Where there are few at all, pipes do without.

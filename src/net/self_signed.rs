@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::run::TlsFiles;
 
-/// The files in this folder. What is not there is made: a key, and a certificate for it and these names that has no end, because a machine
-/// that boots without a clock must not find it expired, and agents look at its pin only. A key that is there is used, and nothing that
-/// is there is ever overwritten.
+/// The files in this folder. What is not there is made: a key, and a certificate for it and these names that
+/// has no end, because a machine that boots without a clock must not find it expired, and agents look at its
+/// pin only. A key that is there is used, and nothing that is there is ever overwritten.
 ///
 /// # Errors
-/// The folder or the files cannot be made, a certificate has no key beside it, or this build of slime cannot make certificates.
+/// The folder or the files cannot be made, a certificate has no key beside it, or this build of slime cannot
+/// make certificates.
 pub fn keep(folder: &Path, names: Vec<String>) -> io::Result<TlsFiles> {
     let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem"), is_own: true };
     let failed = |error: io::Error| {

@@ -1,7 +1,7 @@
 //! A connection's bytes, plain, under TLS, or in frames of WebSocket: the same calls for all.
 //!
-//! TLS sits above [`Net`], so that the simulated network carries it too. rustls is used without its own buffers: ciphertext lives in
-//! borrowed blocks like everything else, and an idle connection holds none.
+//! TLS sits above [`Net`], so that the simulated network carries it too. rustls is used without its own
+//! buffers: ciphertext lives in borrowed blocks like everything else, and an idle connection holds none.
 
 use std::io::{self, IoSlice};
 
@@ -26,7 +26,8 @@ pub(super) enum Stream<S> {
 
 /// The most plaintext in one record (RFC 8446 section 5.1).
 const RECORD: usize = 16 * 1024;
-/// What a record adds to its plaintext, at most: header, content type, padding of none, tag, explicit nonce (RFC 5246 section 6.2.3.3).
+/// What a record adds to its plaintext, at most: header, content type, padding of none, tag, explicit nonce
+/// (RFC 5246 section 6.2.3.3).
 const OVERHEAD: usize = 64;
 /// Ciphertext that may wait for the socket before no more plaintext is taken.
 const OUTGOING: usize = 3 * (RECORD + OVERHEAD);
@@ -92,7 +93,8 @@ impl<S> Stream<S> {
         }
     }
 
-    /// Whether reading `n` bytes shows that many more follow: with TLS, which gives whole records, a full one does.
+    /// Whether reading `n` bytes shows that many more follow: with TLS, which gives whole records, a full one
+    /// does.
     pub(super) fn is_bulk(&self, n: usize) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -171,7 +173,8 @@ impl<S> Stream<S> {
         }
     }
 
-    /// Queues what says that nothing more will be sent: close_notify on TLS, a Close frame, which then waits like other bytes.
+    /// Queues what says that nothing more will be sent: close_notify on TLS, a Close frame, which then waits
+    /// like other bytes.
     pub(super) fn say_end(&mut self, pool: &mut BufferPool) {
         match self {
             Self::Plain(_) => {}
@@ -197,7 +200,8 @@ impl<S> Stream<S> {
         }
     }
 
-    /// After a failed read: whether the remote side speaks HTTP where it should speak TLS. What it said is read without TLS then.
+    /// After a failed read: whether the remote side speaks HTTP where it should speak TLS. What it said is
+    /// read without TLS then.
     pub(super) fn turn_plain(&mut self) -> bool {
         match self {
             Self::Tls(tls) if tls.is_plain_http() => {
@@ -346,8 +350,8 @@ impl<S> TlsStream<S> {
         self.fill(net, pool, space)
     }
 
-    /// Reads and processes records until there is plaintext (in `space`, the rest in `plain`), the end, or nothing more to read. Without
-    /// `space`, until the handshake is over.
+    /// Reads and processes records until there is plaintext (in `space`, the rest in `plain`), the end, or
+    /// nothing more to read. Without `space`, until the handshake is over.
     fn fill<N: Net<Socket = S>>(
         &mut self,
         net: &mut N,
@@ -355,7 +359,8 @@ impl<S> TlsStream<S> {
         space: &mut [u8],
     ) -> io::Result<usize> {
         loop {
-            // What waits already is sent when the socket takes more, and whoever waits for that hears of it: not from here.
+            // What waits already is sent when the socket takes more, and whoever waits for that hears of it:
+            // not from here.
             let is_silent = self.is_established && !self.outgoing.is_empty();
             let filled = self.process_or_fail(net, pool, space)?;
             match if is_silent { Ok(()) } else { self.flush(net, pool) } {
@@ -400,8 +405,8 @@ impl<S> TlsStream<S> {
         }
     }
 
-    /// As `fill`, for the end alone, and no further than a small block reaches: an end that comes behind more than that is seen when
-    /// that is wanted.
+    /// As `fill`, for the end alone, and no further than a small block reaches: an end that comes behind more
+    /// than that is seen when that is wanted.
     fn look_ahead<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) -> io::Result<Ahead> {
         if !self.is_established {
             return Ok(Ahead::Bytes);
@@ -487,8 +492,8 @@ impl<S> TlsStream<S> {
         }
     }
 
-    /// After an error: what is still to be said, up to the alert that tells the remote side why. rustls must not look at the input
-    /// again once it has made that.
+    /// After an error: what is still to be said, up to the alert that tells the remote side why. rustls must
+    /// not look at the input again once it has made that.
     fn take_alert(&mut self, pool: &mut BufferPool) {
         loop {
             let before = self.outgoing.len();
@@ -588,7 +593,8 @@ impl<S> TlsStream<S> {
         });
     }
 
-    /// Lets `produce` add to the outgoing ciphertext. What has been received is processed first, as rustls wants it.
+    /// Lets `produce` add to the outgoing ciphertext. What has been received is processed first, as rustls
+    /// wants it.
     fn when_writable(
         &mut self,
         pool: &mut BufferPool,
@@ -695,8 +701,8 @@ fn settle<D>(
     Settled { discard, event }
 }
 
-/// Whether a record of ours is an alert: of that type, or encrypted in TLS 1.3 and as long as only alerts are (RFC 8446 section 5.2: two
-/// bytes, the type, and a tag of 16).
+/// Whether a record of ours is an alert: of that type, or encrypted in TLS 1.3 and as long as only alerts are
+/// (RFC 8446 section 5.2: two bytes, the type, and a tag of 16).
 fn is_alert(record: &[u8]) -> bool {
     matches!(record, [21, ..] | [23, _, _, 0, 19, ..])
 }

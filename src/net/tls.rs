@@ -1,7 +1,8 @@
 //! What TLS needs beside the protocol itself: certificates, keys, and whom to trust.
 //!
-//! rustls with ring; TLS 1.2 and 1.3; ALPN `http/1.1`. Certificates are always verified: against the roots of Mozilla that are built in,
-//! against an authority that is named, or against a fingerprint. Errors here are whole sentences for the operator.
+//! rustls with ring; TLS 1.2 and 1.3; ALPN `http/1.1`. Certificates are always verified: against the roots of
+//! Mozilla that are built in, against an authority that is named, or against a fingerprint. Errors here are
+//! whole sentences for the operator.
 
 use core::time::Duration;
 use std::io;
@@ -23,10 +24,12 @@ use super::explain::{WrongPin, own_certificate};
 
 /// The one protocol that is spoken over TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
-/// What clients offer that speak only this (`curl --http1.0`). A hub serves them; HTTP/1.1 is chosen where both are offered.
+/// What clients offer that speak only this (`curl --http1.0`). A hub serves them; HTTP/1.1 is chosen where
+/// both are offered.
 const ALPN_OLD: &[u8] = b"http/1.0";
 
-/// The longest chain that is shown, in bytes: a message of a handshake has at most 64 KB, and other messages go along with it.
+/// The longest chain that is shown, in bytes: a message of a handshake has at most 64 KB, and other messages
+/// go along with it.
 const LONGEST_CHAIN: usize = 60_000;
 
 /// Whom an agent trusts.
@@ -35,8 +38,8 @@ pub enum Trust {
     /// The authorities that browsers trust.
     #[default]
     WebRoots,
-    /// The authorities in this PEM file, and no others; and servers whose own certificate stands in it, byte for byte, whether it is
-    /// one of an authority or not: `openssl req -x509` makes such.
+    /// The authorities in this PEM file, and no others; and servers whose own certificate stands in it, byte
+    /// for byte, whether it is one of an authority or not: `openssl req -x509` makes such.
     Authority(std::path::PathBuf),
     /// The certificates with these fingerprints.
     Pins(Vec<Pin>),
@@ -83,11 +86,12 @@ impl core::fmt::Display for Pin {
     }
 }
 
-/// What a hub offers: the certificate chain and the key in these PEM files. The pin of its certificate comes along.
+/// What a hub offers: the certificate chain and the key in these PEM files. The pin of its certificate comes
+/// along.
 ///
 /// # Errors
-/// A file cannot be read or holds nothing of the kind, the key is not the certificate's, or the certificate is not valid at present
-/// (`unix`, in seconds since 1970).
+/// A file cannot be read or holds nothing of the kind, the key is not the certificate's, or the certificate
+/// is not valid at present (`unix`, in seconds since 1970).
 pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<ServerConfig>, Pin), String> {
     let chain = certificates(certificate)?;
     let key_der = private_key(key)?;
@@ -116,7 +120,8 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
             format!("cannot use the certificate in {}: {}", certificate.display(), own_certificate(&error))
         })?;
     config.alpn_protocols = vec![ALPN.to_vec(), ALPN_OLD.to_vec()];
-    // An agent that dials again, or an application without keep-alive, spares both sides the costly part of a handshake.
+    // An agent that dials again, or an application without keep-alive, spares both sides the costly part of a
+    // handshake.
     config.ticketer = provider::Ticketer::new()
         .map_err(|error| format!("cannot make keys for session tickets: {error}"))?;
     config.send_tls13_tickets = 1;
@@ -216,7 +221,8 @@ fn in_words(error: &pem::Error) -> String {
     }
 }
 
-/// Looks at the dates of a certificate, by verifying it as its own authority: dates come before everything else.
+/// Looks at the dates of a certificate, by verifying it as its own authority: dates come before everything
+/// else.
 fn check_validity(leaf: &CertificateDer<'_>, unix: u64) -> Result<(), &'static str> {
     let mut roots = RootCertStore::empty();
     if roots.add(leaf.clone().into_owned()).is_err() {
@@ -243,8 +249,9 @@ fn check_validity(leaf: &CertificateDer<'_>, unix: u64) -> Result<(), &'static s
     }
 }
 
-/// Accepts certain certificates, and what others accept. That is no way around verification: the key of the certificate must have signed
-/// the handshake. Name and dates of a pinned one are not looked at, so that it holds for any address and on machines without a clock.
+/// Accepts certain certificates, and what others accept. That is no way around verification: the key of the
+/// certificate must have signed the handshake. Name and dates of a pinned one are not looked at, so that it
+/// holds for any address and on machines without a clock.
 #[derive(Debug)]
 struct PinVerifier {
     pins: Vec<Pin>,

@@ -6,8 +6,9 @@
 //!                 \-> Upgraded (both directions blind, until both have ended)
 //! ```
 //!
-//! A connection can be used again only if both messages are complete; nobody keeps a flag for that, it is asked here.
-//! Who waits for whom, what is retried and which deadline holds is decided by [`crate::proto::hub`] and [`crate::proto::agent`].
+//! A connection can be used again only if both messages are complete; nobody keeps a flag for that, it is
+//! asked here. Who waits for whom, what is retried and which deadline holds is decided by
+//! [`crate::proto::hub`] and [`crate::proto::agent`].
 
 use core::time::Duration;
 
@@ -22,7 +23,8 @@ use crate::proto::tables::timer::Mono;
 
 /// Interim responses that may come at once (RFC 9110 section 15.2 sets no bound).
 const MAX_INTERIM: u64 = 32;
-/// After this time there may be one more: a job of hours may tell of its progress all the while. More is an attack or a fault.
+/// After this time there may be one more: a job of hours may tell of its progress all the while. More is an
+/// attack or a fault.
 const INTERIM_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a request head said that matters after it was forwarded.
@@ -34,7 +36,8 @@ pub struct Facts {
     pub version: Version,
     /// Whether the requester's connection may carry another request.
     pub persistent: bool,
-    /// Whether the sender declared a second execution harmless (RFC 9110 section 9.2.2, or `Idempotency-Key`).
+    /// Whether the sender declared a second execution harmless (RFC 9110 section 9.2.2, or
+    /// `Idempotency-Key`).
     pub idempotent: bool,
     /// The protocols that the requester asked to upgrade to. The only allocation, and only for upgrades.
     upgrade: Option<Box<str>>,
@@ -68,8 +71,8 @@ pub enum Response {
     Head {
         /// Where to go on looking for its end.
         scan: HeadScan,
-        /// When the next interim response would come if they came at the greatest pace that they may have in the long run; none has
-        /// come so far if `None`.
+        /// When the next interim response would come if they came at the greatest pace that they may have in
+        /// the long run; none has come so far if `None`.
         interim: Option<Mono>,
     },
     /// The head has passed.
@@ -111,8 +114,8 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// An exchange whose request head has been read, and will be forwarded with the framing it has. `scan` finds the end of
-    /// the response head.
+    /// An exchange whose request head has been read, and will be forwarded with the framing it has. `scan`
+    /// finds the end of the response head.
     pub fn new(facts: Facts, framing: Framing, scan: HeadScan) -> Self {
         Self { facts, request: Transfer::new(framing, framing), response: Response::awaited(scan) }
     }
@@ -192,7 +195,8 @@ impl Messages {
         }
     }
 
-    /// Whether the responder's connection can carry another request: both messages are complete, and it said nothing else.
+    /// Whether the responder's connection can carry another request: both messages are complete, and it said
+    /// nothing else.
     pub fn responder_is_reusable(&self) -> bool {
         self.request.is_done()
             && match &self.response {
@@ -206,8 +210,8 @@ impl Messages {
         matches!(self.response, Response::Upgraded { .. })
     }
 
-    /// Whether the exchange is a blind relay for either side: while the switch is on its way, they do not agree on that, and one of
-    /// them would take FIN for the end of a direction.
+    /// Whether the exchange is a blind relay for either side: while the switch is on its way, they do not
+    /// agree on that, and one of them would take FIN for the end of a direction.
     pub fn may_be_upgraded(&self) -> bool {
         self.is_upgraded() || self.facts.upgrade.is_some() && !self.is_answered()
     }

@@ -1,8 +1,10 @@
-//! Light paths: those of the small questions that an upstream answers beside a job, such as how far it is, or that it is to stop.
+//! Light paths: those of the small questions that an upstream answers beside a job, such as how far it is, or
+//! that it is to stop.
 //!
-//! An agent names them to the hub and opens a few tunnels more, which take requests for these paths and no others. So a
-//! small question needs no worker, and no job can come by a tunnel that is none. Both sides hold to that: the hub by the classes of
-//! requests ([`crate::proto::hub::classes`]), the agent by a look at each request.
+//! An agent names them to the hub and opens a few tunnels more, which take requests for these paths and no
+//! others. So a small question needs no worker, and no job can come by a tunnel that is none. Both sides hold
+//! to that: the hub by the classes of requests ([`crate::proto::hub::classes`]), the agent by a look at each
+//! request.
 //!
 //! This module knows the list, how it is written, and what it covers.
 
@@ -16,7 +18,8 @@ pub const MOST_PATHS: usize = 16;
 /// The longest list in bytes. It stands in one field beside the token, and fronts have limits for both.
 pub const LONGEST_LIST: usize = 1024;
 
-/// Whether these can be the light paths of an agent. Each one is what a scope path may be, but not `/`, which covers everything.
+/// Whether these can be the light paths of an agent. Each one is what a scope path may be, but not `/`, which
+/// covers everything.
 ///
 /// # Errors
 /// What is wrong with them, in words.
@@ -46,7 +49,8 @@ pub fn read(list: &str) -> Option<Vec<String>> {
     check(&paths).ok().map(|()| paths)
 }
 
-/// Whether one of them covers the path of a request, as scope paths do: segment by segment, and nothing that upstreams may read differently.
+/// Whether one of them covers the path of a request, as scope paths do: segment by segment, and nothing that
+/// upstreams may read differently.
 pub fn cover(paths: &[String], path: &str) -> bool {
     !path::is_ambiguous(path) && paths.iter().any(|rule| path::matches(rule, path))
 }

@@ -1,4 +1,5 @@
-//! One type for both cores, so that the shell is compiled once for the two of them: it takes 30 KB less of a router.
+//! One type for both cores, so that the shell is compiled once for the two of them: it takes 30 KB less of a
+//! router.
 //!
 //! It decides nothing.
 

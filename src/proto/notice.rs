@@ -1,11 +1,12 @@
-//! Lines of the log that may repeat: of each kind one at once, and then at most one a minute, with the number of those that
-//! are not shown.
+//! Lines of the log that may repeat: of each kind one at once, and then at most one a minute, with the number
+//! of those that are not shown.
 //!
-//! A change of state is not such a line: it is shown at once, and ends the lines that were true before it. Else the log would say for a
-//! minute what is no longer so, and say it last.
+//! A change of state is not such a line: it is shown at once, and ends the lines that were true before it.
+//! Else the log would say for a minute what is no longer so, and say it last.
 //!
-//! What goes wrong for one goes wrong for a thousand: a log that says it a thousand times is as useless as one that does not say
-//! it. What makes two lines of one kind is for the caller to say: the place, and, where it matters, whom it is about.
+//! What goes wrong for one goes wrong for a thousand: a log that says it a thousand times is as useless as
+//! one that does not say it. What makes two lines of one kind is for the caller to say: the place, and, where
+//! it matters, whom it is about.
 
 use core::fmt::{self, Write as _};
 use core::time::Duration;
@@ -16,10 +17,12 @@ use crate::proto::tables::timer::Mono;
 
 /// For this long after a line there is none of its kind.
 const PAUSE: Duration = Duration::from_secs(60);
-/// The most kinds that are told apart at one time. Beyond it those of one place count as one, whomever they are about.
+/// The most kinds that are told apart at one time. Beyond it those of one place count as one, whomever they
+/// are about.
 const MOST: usize = 64;
 
-/// What makes two lines of one kind: their wording, and a number for whom they are about (0 where that does not matter).
+/// What makes two lines of one kind: their wording, and a number for whom they are about (0 where that does
+/// not matter).
 pub type Kind = (&'static str, u64);
 
 /// A number of things in words: `1 request`, `2 requests`.
@@ -71,8 +74,9 @@ impl Notices {
         }
     }
 
-    /// Shows a line that says that things are different from now on. It is never held back. Lines of the kinds that it ends are forgotten:
-    /// those that were held back are not shown any more, and the next one is.
+    /// Shows a line that says that things are different from now on. It is never held back. Lines of the
+    /// kinds that it ends are forgotten: those that were held back are not shown any more, and the next one
+    /// is.
     pub fn change(&mut self, level: Level, ends: &[Kind], line: fmt::Arguments<'_>) {
         log!(level, "{line}");
         self.recent.retain(|recent| !ends.contains(&recent.kind));

@@ -1,25 +1,27 @@
 //! How core and shell meet.
 //!
-//! The core ([`Core`]: the hub or the agent) never sees a socket; the shell never sees a field. Three channels join them, and
-//! none of them allocates per request:
+//! The core ([`Core`]: the hub or the agent) never sees a socket; the shell never sees a field. Three
+//! channels join them, and none of them allocates per request:
 //!
-//! 1. **Scan** (pull): the shell shows the bytes that a connection received, and the core says what becomes of them
-//!    ([`Core::handle_input`], [`Step`]). Bytes that stay as they are are never copied by the core.
+//! 1. **Scan** (pull): the shell shows the bytes that a connection received, and the core says what becomes
+//!    of them ([`Core::handle_input`], [`Step`]). Bytes that stay as they are are never copied by the core.
 //! 2. **Events** (world to core): the `handle_*` methods.
 //! 3. **Commands** (core to world): [`Command`], collected in one vector that is drained after every call.
 //!
-//! **Requester and responder.** Both hub and agent serve requests that come in on one connection by sending them out on
-//! another one. At the hub the requester is a client and the responder a tunnel; at the agent the requester is the tunnel
-//! and the responder the upstream connection. The shell joins two connections by [`Command::Pair`]: from then on what the
-//! core passes from one goes to the other.
+//! **Requester and responder.** Both hub and agent serve requests that come in on one connection by sending
+//! them out on another one. At the hub the requester is a client and the responder a tunnel; at the agent the
+//! requester is the tunnel and the responder the upstream connection. The shell joins two connections by
+//! [`Command::Pair`]: from then on what the core passes from one goes to the other.
 //!
-//! **Held bytes.** What the core produces or passes from a requester that has no responder yet is *held* by the shell beside
-//! the requester. `Pair` sends it. It stays until [`Command::DropHeld`], so that another responder can be given the
-//! same bytes. How much may be held is the core's to decide: it says so by what it wants and passes. Beyond a head and 16 KiB of body
-//! the shell keeps it in blocks of [`HELD_BLOCK`] bytes, so that the core can count memory and not only bytes.
+//! **Held bytes.** What the core produces or passes from a requester that has no responder yet is *held* by
+//! the shell beside the requester. `Pair` sends it. It stays until [`Command::DropHeld`], so that another
+//! responder can be given the same bytes. How much may be held is the core's to decide: it says so by what it
+//! wants and passes. Beyond a head and 16 KiB of body the shell keeps it in blocks of [`HELD_BLOCK`] bytes,
+//! so that the core can count memory and not only bytes.
 //!
-//! **Back-pressure is the shell's.** The input of a connection is shown to the core only while its peer has nothing left
-//! to be sent (and all released held bytes are sent), and is read only while [`Core::wants_input`] says so.
+//! **Back-pressure is the shell's.** The input of a connection is shown to the core only while its peer has
+//! nothing left to be sent (and all released held bytes are sent), and is read only while
+//! [`Core::wants_input`] says so.
 
 use core::net::SocketAddr;
 
@@ -27,56 +29,64 @@ use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::websocket::Side;
 
-/// The size of the blocks that held bytes take beyond the first one, which has room for any head and 16 KiB of body.
+/// The size of the blocks that held bytes take beyond the first one, which has room for any head and 16 KiB
+/// of body.
 pub const HELD_BLOCK: usize = 64 * 1024;
 
 /// The hub or the agent, as the shell sees it.
 pub trait Core {
-    /// A connection was accepted, and TLS is spoken on it or not. The key that it is given, or `None` to drop it at once.
+    /// A connection was accepted, and TLS is spoken on it or not. The key that it is given, or `None` to drop
+    /// it at once.
     fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key>;
 
-    /// On a connection where TLS should be spoken the remote side began with plain HTTP. It will be read, and answered, in plain text.
+    /// On a connection where TLS should be spoken the remote side began with plain HTTP. It will be read, and
+    /// answered, in plain text.
     fn handle_insecure(&mut self, key: Key);
 
-    /// The descriptors or buffers of the process ran out while accepting. The core may close what it can spare; whether it did.
+    /// The descriptors or buffers of the process ran out while accepting. The core may close what it can
+    /// spare; whether it did.
     fn handle_exhausted(&mut self, now: Now) -> bool;
 
-    /// The name of a connection that was asked for by [`Command::Dial`] was looked up, or is an address. Now it is being made.
+    /// The name of a connection that was asked for by [`Command::Dial`] was looked up, or is an address. Now
+    /// it is being made.
     fn handle_resolved(&mut self, key: Key, now: Now);
 
     /// A connection that was asked for by [`Command::Dial`] stands.
     fn handle_connected(&mut self, key: Key, now: Now);
 
-    /// Shows the bytes that arrived on a connection and are not consumed yet. `end` says that nothing follows them.
+    /// Shows the bytes that arrived on a connection and are not consumed yet. `end` says that nothing follows
+    /// them.
     ///
-    /// What the core writes to `out` goes to the peer, before anything of `input`; without a peer it joins the held bytes.
-    /// The shell calls again with the rest until it gets [`Step::Wait`], or until a step issued a command that ends the look
-    /// ([`Command::ends_look`]). Then it delivers what was passed, carries out the commands, and, if there were any, shows what is left
-    /// once more, if anything is. So the core never reads bytes of which its own commands have changed the meaning.
+    /// What the core writes to `out` goes to the peer, before anything of `input`; without a peer it joins
+    /// the held bytes. The shell calls again with the rest until it gets [`Step::Wait`], or until a step
+    /// issued a command that ends the look ([`Command::ends_look`]). Then it delivers what was passed,
+    /// carries out the commands, and, if there were any, shows what is left once more, if anything is. So the
+    /// core never reads bytes of which its own commands have changed the meaning.
     fn handle_input(&mut self, key: Key, input: &[u8], end: Option<End>, out: &mut Vec<u8>, now: Now)
     -> Step;
 
-    /// Whether bytes from this connection are wanted at all at present. While they are not, the shell leaves them in
-    /// the kernel.
+    /// Whether bytes from this connection are wanted at all at present. While they are not, the shell leaves
+    /// them in the kernel.
     fn wants_input(&self, key: Key) -> bool;
 
-    /// How many of the bytes that this connection sends next go to its peer as they are, whatever they are. The shell may move them
-    /// without showing them, and tells each lump by [`Core::handle_unseen`].
+    /// How many of the bytes that this connection sends next go to its peer as they are, whatever they are.
+    /// The shell may move them without showing them, and tells each lump by [`Core::handle_unseen`].
     fn unseen(&self, key: Key) -> u64;
 
-    /// A lump of `n` bytes goes from this connection to its peer unseen. What goes before it is appended to `before`; what goes after
-    /// it is returned.
+    /// A lump of `n` bytes goes from this connection to its peer unseen. What goes before it is appended to
+    /// `before`; what goes after it is returned.
     fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8];
 
-    /// The remote side has closed its direction or reset the connection, though bytes before that may be unread. Told once,
-    /// as soon as it is noticed, also while input is not wanted.
+    /// The remote side has closed its direction or reset the connection, though bytes before that may be
+    /// unread. Told once, as soon as it is noticed, also while input is not wanted.
     fn handle_hangup(&mut self, key: Key, now: Now);
 
-    /// The connection takes no more bytes at present and some wait to be sent (`waiting`), has taken some of those, or has taken
-    /// all of them (not `waiting` any more). Not called when a write succeeds at once.
+    /// The connection takes no more bytes at present and some wait to be sent (`waiting`), has taken some of
+    /// those, or has taken all of them (not `waiting` any more). Not called when a write succeeds at once.
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now);
 
-    /// The connection failed, or could not be made, or a lingering one has ended. It is gone from the shell's tables.
+    /// The connection failed, or could not be made, or a lingering one has ended. It is gone from the shell's
+    /// tables.
     fn handle_closed(&mut self, key: Key, reason: Closed, now: Now);
 
     /// Time has come to [`Core::next_timeout`].
@@ -109,8 +119,8 @@ pub enum End {
 pub enum Step {
     /// Nothing more can be done with it now: more bytes are needed, or none are wanted.
     Wait,
-    /// It ended before it said what it should have. The connection has failed, and [`Core::handle_closed`] says whether anything was
-    /// written to it.
+    /// It ended before it said what it should have. The connection has failed, and [`Core::handle_closed`]
+    /// says whether anything was written to it.
     Fail,
     /// The first `n` bytes go to the peer as they are (to the held bytes where there is none).
     Pass(usize),
@@ -128,15 +138,16 @@ pub enum Command {
         /// Which target.
         target: Target,
     },
-    /// Begin TLS on a connection that was dialled to a target which has it later. [`Core::handle_connected`] comes once more.
+    /// Begin TLS on a connection that was dialled to a target which has it later. [`Core::handle_connected`]
+    /// comes once more.
     Secure {
         /// Which connection.
         key: Key,
         /// What it was dialled to.
         target: Target,
     },
-    /// From now on what is sent and received on this connection goes in frames of WebSocket. What waits to be sent goes before them; what was
-    /// received and not consumed belongs to them.
+    /// From now on what is sent and received on this connection goes in frames of WebSocket. What waits to be
+    /// sent goes before them; what was received and not consumed belongs to them.
     Frame {
         /// Which connection.
         key: Key,
@@ -150,8 +161,8 @@ pub enum Command {
         /// What.
         bytes: Vec<u8>,
     },
-    /// Join two connections and send the requester's held bytes to the responder from their beginning: all of them, or the
-    /// first `upto` until [`Command::SendHeld`].
+    /// Join two connections and send the requester's held bytes to the responder from their beginning: all of
+    /// them, or the first `upto` until [`Command::SendHeld`].
     Pair {
         /// The connection that the request came from.
         requester: Key,
@@ -164,7 +175,8 @@ pub enum Command {
     SendHeld(Key),
     /// Forget the held bytes of this requester.
     DropHeld(Key),
-    /// Part the two connections; the held bytes stay. Bytes of the responder's peer that wait to be sent stay with it.
+    /// Part the two connections; the held bytes stay. Bytes of the responder's peer that wait to be sent stay
+    /// with it.
     Unpair(Key),
     /// What [`Core::wants_input`] says of this connection may have become true.
     Resume(Key),
@@ -184,8 +196,9 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether nothing more may be shown before this is done: it changes where bytes go, or what those that follow mean. What is held of
-    /// a request, and whether a connection is read, concern no byte that was shown already.
+    /// Whether nothing more may be shown before this is done: it changes where bytes go, or what those that
+    /// follow mean. What is held of a request, and whether a connection is read, concern no byte that was
+    /// shown already.
     #[must_use]
     pub fn ends_look(&self) -> bool {
         match self {
@@ -211,8 +224,9 @@ pub enum Close {
     Now,
     /// At once, by a reset, so that the remote side cannot take what it got for complete.
     Reset,
-    /// What waits is sent, then FIN, then what still arrives is dropped, within a bound of bytes, until the remote side closes
-    /// (RFC 9112 section 9.6). The shell reports the end by [`Core::handle_closed`]; the bound of time is the core's.
+    /// What waits is sent, then FIN, then what still arrives is dropped, within a bound of bytes, until the
+    /// remote side closes (RFC 9112 section 9.6). The shell reports the end by [`Core::handle_closed`]; the
+    /// bound of time is the core's.
     Linger,
 }
 
@@ -221,7 +235,8 @@ pub enum Close {
 pub struct Closed {
     /// What happened.
     pub why: Why,
-    /// Whether any byte of the held ones, or any byte after them, was written to this connection since it was paired.
+    /// Whether any byte of the held ones, or any byte after them, was written to this connection since it was
+    /// paired.
     pub written: bool,
 }
 

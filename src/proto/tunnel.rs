@@ -1,11 +1,12 @@
-//! The words that hub and agent say to each other: the handshake, and the few messages on a tunnel that are not an
-//! application's.
+//! The words that hub and agent say to each other: the handshake, and the few messages on a tunnel that are
+//! not an application's.
 //!
-//! All of them are ordinary HTTP/1.1 messages (DESIGN: "the tunnel is HTTP, reversed"). Fields whose name begins with `Slime-`
-//! are ours on a tunnel: those of applications and upstreams are removed where they come in, so that what stands here was written by
-//! the other half of slime. Where what is between passes no upgrade but WebSocket's, the handshake is one of those, and the messages go in
-//! its frames ([`crate::proto::websocket`]). This module owns their names and forms; when to say what is decided in [`crate::proto::hub`] and
-//! [`crate::proto::agent`].
+//! All of them are ordinary HTTP/1.1 messages (DESIGN: "the tunnel is HTTP, reversed"). Fields whose name
+//! begins with `Slime-` are ours on a tunnel: those of applications and upstreams are removed where they come
+//! in, so that what stands here was written by the other half of slime. Where what is between passes no
+//! upgrade but WebSocket's, the handshake is one of those, and the messages go in its frames
+//! ([`crate::proto::websocket`]). This module owns their names and forms; when to say what is decided in
+//! [`crate::proto::hub`] and [`crate::proto::agent`].
 
 use core::time::Duration;
 
@@ -19,14 +20,16 @@ use crate::proto::websocket::{self, Nonce};
 pub const PROTOCOL: &str = "slime/1";
 /// What the target of the handshake ends with.
 pub const TUNNEL_PATH: &str = "/.slime/tunnel";
-/// How the hub asks for a credential (RFC 9110 section 11.6.1). A 401 with any other challenge is not the hub's.
+/// How the hub asks for a credential (RFC 9110 section 11.6.1). A 401 with any other challenge is not the
+/// hub's.
 pub const CHALLENGE: &str = "Bearer realm=\"slime\"";
 /// The longest agent id in bytes.
 pub const MAX_AGENT_ID: usize = 64;
 
-/// How many times longer than other connections a tunnel may take nothing of what waits for it. Who holds it up is an application
-/// that takes its response slowly, or an upstream its request, and the other half of slime is the one to judge those; what is
-/// under way in between may be many times what they take before their own limit. A half that vanished is noticed by it, too.
+/// How many times longer than other connections a tunnel may take nothing of what waits for it. Who holds it
+/// up is an application that takes its response slowly, or an upstream its request, and the other half of
+/// slime is the one to judge those; what is under way in between may be many times what they take before
+/// their own limit. A half that vanished is noticed by it, too.
 pub const IN_BETWEEN: u32 = 10;
 
 /// The name of the agent that answered, for applications.
@@ -46,7 +49,8 @@ const EXPECT: &str = "Slime-Expect";
 const FEATURES: &str = "Slime-Features";
 /// The light paths of a tunnel that takes requests for these alone.
 const LIGHT: &str = "Slime-Light";
-/// The feature that agents with light paths ask for: hubs that do not know it would take their light tunnels for workers.
+/// The feature that agents with light paths ask for: hubs that do not know it would take their light tunnels
+/// for workers.
 const LIGHT_FEATURE: &str = "light";
 
 /// The hub asks an idle tunnel for a sign of life.
@@ -55,7 +59,8 @@ pub const PING: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: slime\r\nSlime-Heartbeat: 
 pub const PONG: &[u8] = b"HTTP/1.1 204 No Content\r\nSlime-Heartbeat: ?1\r\n\r\n";
 /// The agent is alive and waits for its upstream (RFC 2518 section 10.1).
 pub const WORKING: &[u8] = b"HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
-/// The upstream connection stands, so the body may come (RFC 9110 section 15.2.1). Only in answer to `Slime-Expect: connect`.
+/// The upstream connection stands, so the body may come (RFC 9110 section 15.2.1). Only in answer to
+/// `Slime-Expect: connect`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a token is no longer taken, in words.
@@ -196,7 +201,8 @@ impl<'a> Hello<'a> {
             })
     }
 
-    /// Whether this is a handshake that lost its upgrade on the way: what is between removes the field unless it knows the protocol.
+    /// Whether this is a handshake that lost its upgrade on the way: what is between removes the field unless
+    /// it knows the protocol.
     pub fn is_stripped(head: &RequestHead<'_, '_>) -> bool {
         head.path().ends_with(TUNNEL_PATH) && head.upgrade.is_none() && head.field(AGENT_TOKEN).is_some()
     }
@@ -269,8 +275,8 @@ fn has_feature(list: Option<&[u8]>) -> bool {
     features.any(|feature| feature.trim_ascii() == LIGHT_FEATURE.as_bytes())
 }
 
-/// Writes the hub's consent to the handshake, with the pace of its heartbeats. Who asked for it hears that light paths are known; `key`
-/// is that of a WebSocket handshake.
+/// Writes the hub's consent to the handshake, with the pace of its heartbeats. Who asked for it hears that
+/// light paths are known; `key` is that of a WebSocket handshake.
 pub fn write_welcome(heartbeat: Duration, light: &Light, key: Option<&str>, out: &mut Vec<u8>) {
     let millis = heartbeat.as_millis();
     let pace = format!("{}.{:03}", millis / 1000, millis % 1000);
@@ -325,7 +331,8 @@ pub enum Welcome {
     Other,
 }
 
-/// The longest and shortest pace of heartbeats that an agent goes along with, so that no hub may be told another one.
+/// The longest and shortest pace of heartbeats that an agent goes along with, so that no hub may be told
+/// another one.
 pub const PACE: core::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(86_400);
 
 impl Welcome {
@@ -423,8 +430,8 @@ pub fn write_farewell(reason: CloseReason) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Writes an agent's refusal: of a request of which its upstream has seen nothing, or, unasked on an idle tunnel, of all that come.
-/// With `close` the tunnel takes nothing more.
+/// Writes an agent's refusal: of a request of which its upstream has seen nothing, or, unasked on an idle
+/// tunnel, of all that come. With `close` the tunnel takes nothing more.
 pub fn write_refusal(trouble: Trouble<'_>, close: bool) -> Vec<u8> {
     let Trouble { reason, is_loading } = trouble;
     let connection = if close { "Connection: close\r\n" } else { "" };

@@ -1,8 +1,10 @@
-//! WebSocket (RFC 6455), as far as a tunnel needs it that comes through a reverse proxy which passes no other upgrade.
+//! WebSocket (RFC 6455), as far as a tunnel needs it that comes through a reverse proxy which passes no other
+//! upgrade.
 //!
-//! What is said on the tunnel does not change: its bytes go in binary frames, wherever those begin and end. A Close frame is the end of a
-//! direction, as FIN is elsewhere; pings, which come from what is between, are answered. This module owns the frames and what the
-//! handshake proves; [`crate::proto::tunnel`] has the words of the handshake, and the shell moves the bytes.
+//! What is said on the tunnel does not change: its bytes go in binary frames, wherever those begin and end. A
+//! Close frame is the end of a direction, as FIN is elsewhere; pings, which come from what is between, are
+//! answered. This module owns the frames and what the handshake proves; [`crate::proto::tunnel`] has the
+//! words of the handshake, and the shell moves the bytes.
 
 use core::num::NonZeroU64;
 
@@ -86,15 +88,17 @@ impl Kind {
     }
 }
 
-/// A Close frame's content: the regular end, and what is said to a peer that breaks the rules (RFC 6455 section 7.4.1).
+/// A Close frame's content: the regular end, and what is said to a peer that breaks the rules (RFC 6455
+/// section 7.4.1).
 const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
 const PROTOCOL_ERROR: [u8; 2] = 1002_u16.to_be_bytes();
 
-/// Which side of the connection one is (RFC 6455 section 5.1: who asked masks what it sends, who was asked does not).
+/// Which side of the connection one is (RFC 6455 section 5.1: who asked masks what it sends, who was asked
+/// does not).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// It asked. The keys are made of this. What is between must not be able to foresee them for bytes that an upstream may choose,
-    /// and no upstream sees a key.
+    /// It asked. The keys are made of this. What is between must not be able to foresee them for bytes that
+    /// an upstream may choose, and no upstream sees a key.
     Asking(u64),
     /// It was asked.
     Asked,
@@ -115,8 +119,8 @@ impl Encoder {
         Self { masks }
     }
 
-    /// Writes one frame with the first bytes of `parts`, as many as `room` has room for beside [`OVERHEAD`]. How many those were, and
-    /// how many bytes the frame has.
+    /// Writes one frame with the first bytes of `parts`, as many as `room` has room for beside [`OVERHEAD`].
+    /// How many those were, and how many bytes the frame has.
     pub fn encode<'a>(
         &mut self,
         kind: Kind,

@@ -1,4 +1,5 @@
-//! What is wrong with a call: one line that says what to do, and the exit code, which is 2 for wrong usage and 1 for what cannot be used.
+//! What is wrong with a call: one line that says what to do, and the exit code, which is 2 for wrong usage
+//! and 1 for what cannot be used.
 
 use std::ffi::OsStr;
 use std::fs;

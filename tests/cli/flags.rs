@@ -1,4 +1,5 @@
-//! Every flag and every variable: what each does, what is said of a value that cannot be used, and which of several values counts.
+//! Every flag and every variable: what each does, what is said of a value that cannot be used, and which of
+//! several values counts.
 
 use std::collections::BTreeSet;
 use std::fs;

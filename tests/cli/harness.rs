@@ -1,4 +1,5 @@
-//! What the tests stand on: calls that end, processes that run until they are told to end, and those whom they talk to.
+//! What the tests stand on: calls that end, processes that run until they are told to end, and those whom
+//! they talk to.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -314,8 +315,9 @@ pub fn get(address: &str, fields: &str) -> String {
     exchange(address, &format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n"))
 }
 
-/// An address where nobody listens, until somebody is told to. No other test is given its port meanwhile, neither to listen nor to connect
-/// from: a connection that has just ended stands there in TIME-WAIT (RFC 9293 section 3.6.1).
+/// An address where nobody listens, until somebody is told to. No other test is given its port meanwhile,
+/// neither to listen nor to connect from: a connection that has just ended stands there in TIME-WAIT (RFC
+/// 9293 section 3.6.1).
 pub fn address_of_nobody() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,6 +1,8 @@
-//! The command line through the binary: every flag, every variable, every line that says what is wrong, and the log.
+//! The command line through the binary: every flag, every variable, every line that says what is wrong, and
+//! the log.
 //!
-//! Ports are chosen by the system, files live in a folder of the test's own, and everything is waited for with a deadline.
+//! Ports are chosen by the system, files live in a folder of the test's own, and everything is waited for
+//! with a deadline.
 
 #![allow(missing_docs, reason = "nobody depends on a test")]
 #![allow(clippy::disallowed_methods, reason = "deadlines of real processes")]

@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::harness::*;
 
-/// What stands at the end of a command to be looked at: a value that is found wrong when everything before it was taken.
+/// What stands at the end of a command to be looked at: a value that is found wrong when everything before it
+/// was taken.
 const WRONG: [(&str, &str); 5] = [
     ("hub register", "--max-workers"),
     ("hub inspect", "--env-file"),

@@ -1,4 +1,5 @@
-//! Applications that leave: the upstream stops at once, the worker is free at once, and nothing is sent for them any more.
+//! Applications that leave: the upstream stops at once, the worker is free at once, and nothing is sent for
+//! them any more.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use crate::harness::{
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// How soon the upstream must see that the application left. It is the middle of several tries that has to be in time.
+/// How soon the upstream must see that the application left. It is the middle of several tries that has to be
+/// in time.
 const SOON: Duration = Duration::from_millis(100);
 const TRIES: usize = 5;
 
@@ -29,8 +31,8 @@ impl Leave {
     }
 }
 
-/// Brings an exchange to a state, leaves in both ways, and checks how soon the upstream connection ends and that the next
-/// request is served.
+/// Brings an exchange to a state, leaves in both ways, and checks how soon the upstream connection ends and
+/// that the next request is served.
 fn leaves(state: &str, begin: impl Fn(&Rig<RawUpstream>) -> (Wire, Wire)) {
     let _alone = alone();
     let rig = Rig::raw();

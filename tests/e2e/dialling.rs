@@ -1,4 +1,5 @@
-//! How agents connect to upstreams and hubs, and what they make of connections that end as soon as they stand.
+//! How agents connect to upstreams and hubs, and what they make of connections that end as soon as they
+//! stand.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +12,8 @@ use crate::harness::{Agent, DEADLINE, Hub, shared_token, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// A listener whose backlog is one connection: while that waits, whoever dials is not answered, and tries again a second later.
+/// A listener whose backlog is one connection: while that waits, whoever dials is not answered, and tries
+/// again a second later.
 fn narrow_listener() -> TcpListener {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)

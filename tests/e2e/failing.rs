@@ -1,4 +1,5 @@
-//! Agents, upstreams and connections that fail: what is tried again, what never is, and what the application learns.
+//! Agents, upstreams and connections that fail: what is tried again, what never is, and what the application
+//! learns.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -449,7 +450,8 @@ fn an_upstream_that_dies_under_a_request_takes_no_other_machine_along() {
     assert!(found.recv_timeout(Duration::from_millis(500)).is_err(), "it was sent to a second machine");
 }
 
-/// A server that looks at one connection at a time, as Python's `HTTPServer` does, and keeps it open between requests.
+/// A server that looks at one connection at a time, as Python's `HTTPServer` does, and keeps it open between
+/// requests.
 fn one_at_a_time() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! Messages that are malformed, ambiguous or too much are refused, in both directions, and take nobody with them.
+//! Messages that are malformed, ambiguous or too much are refused, in both directions, and take nobody with
+//! them.
 
 use std::time::Duration;
 

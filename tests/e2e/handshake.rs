@@ -1,4 +1,5 @@
-//! How agents join: tokens, refusals, names, and the conversation on the tunnel as another implementation would lead it.
+//! How agents join: tokens, refusals, names, and the conversation on the tunnel as another implementation
+//! would lead it.
 
 use std::io::Write as _;
 use std::process::Command;

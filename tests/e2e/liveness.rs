@@ -122,7 +122,8 @@ fn a_hub_that_was_stopped_reads_before_it_gives_anybody_up() {
     for job in &mut jobs {
         job.request();
     }
-    // Longer than three signs of life may be late. Those that the agent gives meanwhile lie in the hub's sockets.
+    // Longer than three signs of life may be late. Those that the agent gives meanwhile lie in the hub's
+    // sockets.
     hub.signal(Signal::STOP);
     std::thread::sleep(Duration::from_secs(6));
     hub.signal(Signal::CONT);

@@ -1,7 +1,9 @@
-//! The real binary, end to end: hub and agent as processes, real sockets, and clients and servers that are not ours.
+//! The real binary, end to end: hub and agent as processes, real sockets, and clients and servers that are
+//! not ours.
 //!
-//! Every test starts what it needs on port 0 and waits with deadlines; nothing is synchronised by sleeping. A process that
-//! ends although its test did not ask for it fails the test, and what it logged is shown with the failure.
+//! Every test starts what it needs on port 0 and waits with deadlines; nothing is synchronised by sleeping. A
+//! process that ends although its test did not ask for it fails the test, and what it logged is shown with
+//! the failure.
 
 // Test code may fail loudly, reads the clock, and prints what helps to understand a failure.
 #![allow(

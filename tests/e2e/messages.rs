@@ -1,5 +1,5 @@
-//! Connections and messages as HTTP/1.1 and HTTP/1.0 know them: reuse, pipelining, responses without body, interim responses,
-//! trailers, expectations.
+//! Connections and messages as HTTP/1.1 and HTTP/1.0 know them: reuse, pipelining, responses without body,
+//! interim responses, trailers, expectations.
 
 use std::time::Duration;
 
@@ -189,7 +189,8 @@ fn upstreams_that_close_after_each_response_are_served_in_full() {
         let response = client.response();
         assert_eq!(response.text(), "abc", "{answer}");
         if !answer.contains("Length") {
-            // A body that only the end of a connection delimits is chunked for the client, whose connection stays.
+            // A body that only the end of a connection delimits is chunked for the client, whose connection
+            // stays.
             assert_eq!(response.head.field("transfer-encoding"), Some("chunked"), "{answer}");
         }
         assert!(!response.head.has("connection"), "{:?}", response.head);
@@ -317,8 +318,8 @@ fn a_refused_expectation_reaches_the_client_before_its_body() {
     assert_eq!(next.text(), "ok");
 }
 
-/// The response came before the request was complete: the client reads it in full although it is still sending, the
-/// rest of its body goes nowhere, and the worker serves the next request.
+/// The response came before the request was complete: the client reads it in full although it is still
+/// sending, the rest of its body goes nowhere, and the worker serves the next request.
 #[test]
 fn an_early_answer_is_read_and_its_leftover_goes_nowhere() {
     for upstream_closes in [true, false] {

@@ -1,7 +1,8 @@
 //! The end-to-end tests over TLS: the modules of `main.rs`, built anew with hub and upstream behind TLS.
 //!
-//! Every test starts what it needs on port 0 and waits with deadlines; nothing is synchronised by sleeping. A process that
-//! ends although its test did not ask for it fails the test, and what it logged is shown with the failure.
+//! Every test starts what it needs on port 0 and waits with deadlines; nothing is synchronised by sleeping. A
+//! process that ends although its test did not ask for it fails the test, and what it logged is shown with
+//! the failure.
 
 // Test code may fail loudly, reads the clock, and prints what helps to understand a failure.
 #![allow(

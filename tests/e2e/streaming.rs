@@ -258,7 +258,8 @@ fn a_slow_reader_slows_the_sender_down() {
             }
             since.elapsed().as_millis() > 500
         });
-        // How much that is, is the kernel's affair; that it is not all shows that somebody held the sender up.
+        // How much that is, is the kernel's affair; that it is not all shows that somebody held the sender
+        // up.
         assert!(seen > 0 && seen < total, "{seen} bytes were taken although nobody reads");
         in_bounds();
         check_body(if up { &mut upstream } else { &mut client }, 8, total);

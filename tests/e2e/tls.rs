@@ -570,7 +570,8 @@ fn a_hub_that_stalls_its_handshake_is_left() {
     listener.accept().unwrap();
 }
 
-/// Passes bytes on in pieces that end wherever a record could be misread: behind its header, before its last byte, behind it.
+/// Passes bytes on in pieces that end wherever a record could be misread: behind its header, before its last
+/// byte, behind it.
 fn relay_in_pieces(to: SocketAddr) -> SocketAddr {
     fn pass(mut from: TcpStream, mut to: TcpStream) {
         let mut header = [0; 5];

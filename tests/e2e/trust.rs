@@ -1,4 +1,5 @@
-//! Nobody is what it says it is: applications are no agents, upstreams are no hubs, and secrets stay where they were put.
+//! Nobody is what it says it is: applications are no agents, upstreams are no hubs, and secrets stay where
+//! they were put.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ const PASSWORD: &str = "the-password-of-the-applications";
 const SECRETS: [&str; 5] =
     [PASSWORD, "wrong-password", "upstream-password", "slime1_", "a secret of the tests"];
 
-/// Whatever spelling of the hub's own paths an application finds, none reaches an upstream and none makes a tunnel.
+/// Whatever spelling of the hub's own paths an application finds, none reaches an upstream and none makes a
+/// tunnel.
 #[test]
 fn no_application_becomes_an_agent() {
     let rig = Rig::raw_with(&["--app-password", PASSWORD], &[]);
@@ -48,7 +50,8 @@ fn no_application_becomes_an_agent() {
     ] {
         let mut client = rig.hub.client_sending(handshake(target, &good));
         let status = if let Some(request) = served(&rig, &mut client) {
-            // What is none of the hub's paths is an ordinary one, without anything that the hub and its agents understand.
+            // What is none of the hub's paths is an ordinary one, without anything that the hub and its
+            // agents understand.
             assert!(!request.contains("\r\nSlime-") && !request.contains(&good), "{request}");
             200
         } else {
@@ -79,7 +82,8 @@ fn a_request_that_comes_back_to_its_hub_ends_there() {
     hub.wait_line("has come through this hub before");
 }
 
-/// The head of the request that the upstream is given, or nothing if the client is answered first. Answers it.
+/// The head of the request that the upstream is given, or nothing if the client is answered first. Answers
+/// it.
 fn served(rig: &Rig<RawUpstream>, client: &mut Wire) -> Option<String> {
     rig.hub.settle();
     let mut upstream = rig.upstream.try_accept(Duration::from_millis(100))?;
@@ -90,7 +94,8 @@ fn served(rig: &Rig<RawUpstream>, client: &mut Wire) -> Option<String> {
     Some(head)
 }
 
-/// What an upstream says in the hub's and the agents' own words is an answer like any other, without those words.
+/// What an upstream says in the hub's and the agents' own words is an answer like any other, without those
+/// words.
 #[test]
 fn no_upstream_speaks_for_its_agent() {
     let rig = Rig::raw();
@@ -105,7 +110,8 @@ fn no_upstream_speaks_for_its_agent() {
         assert!(!head.has("slime-refused") && !head.has("proxy-status"), "{head:?}");
         assert!(head.field("slime-agent-id").is_some_and(|id| id != "evil"), "{head:?}");
     }
-    // A sign of life would be swallowed; it is an interim response like others. In trailers the words mean nothing, either.
+    // A sign of life would be swallowed; it is an interim response like others. In trailers the words mean
+    // nothing, either.
     let (_, response) = rig.exchange(
         GET,
         "HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\nHTTP/1.1 103 Early Hints\r\nSlime-Agent-Id: evil\r\nLink: <x>\r\n\r\n\
@@ -123,7 +129,8 @@ fn no_upstream_speaks_for_its_agent() {
     assert_eq!(response.text(), "ok");
 }
 
-/// After an upgrade that the upstream refused the connection is HTTP as before: what follows is looked at like any request.
+/// After an upgrade that the upstream refused the connection is HTTP as before: what follows is looked at
+/// like any request.
 #[test]
 fn nothing_is_smuggled_through_a_refused_upgrade() {
     let rig = Rig::raw_with(&["--app-password", PASSWORD], &[]);
@@ -177,7 +184,8 @@ fn no_agent_goes_beyond_its_token() {
     assert_own(&client.response(), 503);
 }
 
-/// Secrets appear in no log at any level, in no answer of the hub's own, and in no request that reaches an upstream.
+/// Secrets appear in no log at any level, in no answer of the hub's own, and in no request that reaches an
+/// upstream.
 #[test]
 fn secrets_stay_secret() {
     let upstream = RawUpstream::new();

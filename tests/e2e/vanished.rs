@@ -1,7 +1,8 @@
 //! Machines that vanish: nothing of theirs arrives any more, and nobody says so.
 //!
-//! Hub, upstream and test are in one network namespace, the agent in another one, with a link of its own to each of the two. Both
-//! namespaces are made here, which takes a privilege: without it the test says so, and passes.
+//! Hub, upstream and test are in one network namespace, the agent in another one, with a link of its own to
+//! each of the two. Both namespaces are made here, which takes a privilege: without it the test says so, and
+//! passes.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -193,7 +194,8 @@ fn the_link_to_the_upstream() {
     assert_eq!(kept.response().status(), 200);
     apart.cut(1);
     busy.send("x");
-    // On the connection that the last one left. What becomes of it then is a matter of those who may serve it.
+    // On the connection that the last one left. What becomes of it then is a matter of those who may serve
+    // it.
     kept.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nSlime-Block: 0\r\n\r\n");
     wait_ends(vec![
         ("the client of a quiet response", quiet),

@@ -1,5 +1,5 @@
-//! One worker means one request: over thousands of them, with clients that leave and agents that are killed, the upstream
-//! never gets a second request before the first has ended or its connection was closed.
+//! One worker means one request: over thousands of them, with clients that leave and agents that are killed,
+//! the upstream never gets a second request before the first has ended or its connection was closed.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -65,7 +65,8 @@ impl State {
         let mut wire = Wire::over(stream);
         while let Ok(head) = wire.try_request_head() {
             let target = head.target().to_owned();
-            // Only once nothing is left to be read does a look at the socket tell whether its other end is gone.
+            // Only once nothing is left to be read does a look at the socket tell whether its other end is
+            // gone.
             if wire.rest().1.is_some() {
                 break;
             }

@@ -434,7 +434,8 @@ impl Client {
             Some(it) => match &it.head {
                 Some(head) if clean && it.reader.end_completes() => outcome_of(head),
                 Some(_) => Outcome::Cut,
-                // A response that came before its request was complete may end the connection without having told.
+                // A response that came before its request was complete may end the connection without having
+                // told.
                 None if it.current > 0 && self.plan(it.asked[it.current - 1].exchange).early.is_some() => {
                     Outcome::Dropped
                 }

@@ -42,7 +42,8 @@ use change::draw_restarts;
 
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
-/// Blocks that a connection may own: of its input, its output, what is held of its request, and TLS both ways.
+/// Blocks that a connection may own: of its input, its output, what is held of its request, and TLS both
+/// ways.
 const MOST_BLOCKS: usize = 6;
 /// The number of the token that hostile agents have.
 const HOSTILE: usize = 99;
@@ -206,7 +207,8 @@ impl Cluster {
             } else {
                 Vec::new()
             };
-            // In calm weather, long enough that a request which cannot be repeated never meets a closing connection.
+            // In calm weather, long enough that a request which cannot be repeated never meets a closing
+            // connection.
             let idle = match mood {
                 Mood::Calm => rng.pick(&[5 * SECOND, 60 * SECOND, 100_000 * SECOND]),
                 Mood::Stormy => rng.pick(&[SECOND, 5 * SECOND, 100_000 * SECOND]),
@@ -350,8 +352,9 @@ impl Cluster {
 
     /// Waits until nothing is under way.
     fn settle(&mut self) {
-        // Signs of life own blocks while they are on their way, agents that are not let in try again, and what lets them in is on its
-        // way for a while. Who withdrew, because its upstream did not answer a probe, is about to come back.
+        // Signs of life own blocks while they are on their way, agents that are not let in try again, and
+        // what lets them in is on its way for a while. Who withdrew, because its upstream did not answer a
+        // probe, is about to come back.
         let (hub, agents, setting) = (Rc::clone(&self.hub), &self.agents, &self.setting);
         let is_quiet = |it: &Simulation| {
             let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
@@ -492,14 +495,15 @@ impl Cluster {
     }
 }
 
-/// How many tunnels agents have that should have another number of them, and that number. None, where the hub has no room for all.
+/// How many tunnels agents have that should have another number of them, and that number. None, where the hub
+/// has no room for all.
 fn incomplete(
     agents: &[(AgentPlace, Handle<Agent>)],
     setting: &Setting,
     simulation: &Simulation,
 ) -> Vec<(usize, usize)> {
-    // Of agents of one name, which may be several, each tunnel replaces that of another one, if both stand for the same worker: one may
-    // have lent its first worker, and have another one in its stead since.
+    // Of agents of one name, which may be several, each tunnel replaces that of another one, if both stand
+    // for the same worker: one may have lent its first worker, and have another one in its stead since.
     let mut of_names: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     // Who finds its token rejected at once does not go on.
     for (place, agent) in agents.iter().filter(|(it, _)| simulation.exit_code(it.net.process).is_none()) {
@@ -519,8 +523,9 @@ fn incomplete(
     wrong.map(|(number, (_, joined))| (joined, expected(number))).collect()
 }
 
-/// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one length, and so are all
-/// messages of a handshake, so that a seed gives the same trace twice though the bytes differ.
+/// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one
+/// length, and so are all messages of a handshake, so that a seed gives the same trace twice though the bytes
+/// differ.
 pub(crate) fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
     static TLS: OnceLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = OnceLock::new();
     TLS.get_or_init(|| {

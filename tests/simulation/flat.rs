@@ -1,5 +1,5 @@
-//! What finding a worker costs beside many that are not meant. `tests/bench/check` counts the instructions of [`hand_over`], with few
-//! profiles, tunnels and waiters and with many.
+//! What finding a worker costs beside many that are not meant. `tests/bench/check` counts the instructions of
+//! [`hand_over`], with few profiles, tunnels and waiters and with many.
 
 use slime::proto::hub::pool::{Joining, Need, Pool};
 use slime::proto::hub::queue::{Arrival, DispatchQueue, Waiter};

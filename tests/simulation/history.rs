@@ -2,7 +2,8 @@
 
 use crate::world::{Delivery, MILLI, Micros, SECOND, World};
 
-/// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were reached.
+/// What happened at an endpoint, for the invariants: totals with the turn and the call at which they were
+/// reached.
 #[derive(Default)]
 pub(crate) struct History {
     /// When the connection was asked for.
@@ -52,8 +53,8 @@ pub(crate) fn marker(exchange: usize) -> String {
 }
 
 impl World {
-    /// Notes markers among the bytes that are being written, also those that are cut by the end of a write. To be called
-    /// before they are counted.
+    /// Notes markers among the bytes that are being written, also those that are cut by the end of a write.
+    /// To be called before they are counted.
     pub(crate) fn note_markers(&mut self, end: usize, bytes: &[u8]) {
         let mut text = self.tails.remove(&end).unwrap_or_default();
         let old = text.len();

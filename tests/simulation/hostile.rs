@@ -1,4 +1,5 @@
-//! Peers that mean no good: they send mutated messages from `tests/vectors/`, in any pieces, at any time, and end as they like.
+//! Peers that mean no good: they send mutated messages from `tests/vectors/`, in any pieces, at any time, and
+//! end as they like.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

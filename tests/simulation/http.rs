@@ -1,4 +1,5 @@
-//! HTTP/1.1 as the scripts speak it: written from the RFCs, apart from the code under test, and without mercy.
+//! HTTP/1.1 as the scripts speak it: written from the RFCs, apart from the code under test, and without
+//! mercy.
 
 use crate::rng::{Rng, mix};
 
@@ -9,8 +10,8 @@ pub(crate) enum Way {
     Outbound = 1,
 }
 
-/// The byte of a body at an offset: it depends on the exchange, the way and the offset, so that whatever is lost, doubled,
-/// exchanged or sent to another one shows.
+/// The byte of a body at an offset: it depends on the exchange, the way and the offset, so that whatever is
+/// lost, doubled, exchanged or sent to another one shows.
 pub(crate) fn body_byte(exchange: usize, way: Way, offset: usize) -> u8 {
     mix(((exchange as u64) << 40) ^ ((way as u64) << 39) ^ offset as u64).to_le_bytes()[0]
 }

@@ -1,14 +1,17 @@
-//! Hub and agents on a simulated network: one thread, a virtual clock, and a seed from which everything follows.
+//! Hub and agents on a simulated network: one thread, a virtual clock, and a seed from which everything
+//! follows.
 //!
 //! - `world`, `calls`, `history`: the network; `scheduler`: the processes and the clock;
 //! - `setting`: how hub and agents are set up; `hostile`: peers that mean no good;
-//! - `theme`: what a run is about; `quirk`: what else is in it; `plan`, `client`, `upstream`, `http`, `wire`: what applications and upstreams do, written apart from the code under test;
+//! - `theme`: what a run is about; `quirk`: what else is in it; `plan`, `client`, `upstream`, `http`, `wire`:
+//!   what applications and upstreams do, written apart from the code under test;
 //! - `model`: what must be true of a run, whatever happened in it;
 //! - `flat`: what a crowd costs, for `tests/bench/check`;
-//! - `network`, `scripts` (with `relay`): tests of all that; `turns`: the hub, turn by turn; `cluster`: the tests of the real hub and agents.
+//! - `network`, `scripts` (with `relay`): tests of all that; `turns`: the hub, turn by turn; `cluster`: the
+//!   tests of the real hub and agents.
 //!
-//! `SLIME_SEED=n` runs one seed, `SLIME_SEEDS=n` so many of them, `SLIME_KEEP_GOING=1` does not stop at the first that fails,
-//! `SLIME_TRACE=1` prints every call and delivery, with what hub and agents log.
+//! `SLIME_SEED=n` runs one seed, `SLIME_SEEDS=n` so many of them, `SLIME_KEEP_GOING=1` does not stop at the
+//! first that fails, `SLIME_TRACE=1` prints every call and delivery, with what hub and agents log.
 
 #![allow(missing_docs, reason = "nobody depends on a test")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test may fail")]

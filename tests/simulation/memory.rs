@@ -1,4 +1,5 @@
-//! How much memory the README promises that a hub's buffers never exceed, for what there is at a moment and by the caps.
+//! How much memory the README promises that a hub's buffers never exceed, for what there is at a moment and
+//! by the caps.
 
 use slime::proto::hub::Census;
 use slime::proto::seam::HELD_BLOCK;
@@ -13,8 +14,9 @@ pub(crate) struct Promise {
     tunnel: usize,
 }
 
-/// Head, and an answer of the hub's own. What was read ahead, and the request that is held. Those, a block for each direction of two
-/// connections. What was read ahead, and the rest of the response. The largest head, and the end of an upgraded connection.
+/// Head, and an answer of the hub's own. What was read ahead, and the request that is held. Those, a block
+/// for each direction of two connections. What was read ahead, and the rest of the response. The largest
+/// head, and the end of an upgraded connection.
 pub(crate) const PLAIN: Promise = Promise { outside: 18, waiting: 100, active: 290, tail: 130, tunnel: 100 };
 /// Ciphertext of each direction, and what was decrypted ahead, come to that.
 pub(crate) const TLS: Promise = Promise { outside: 80, waiting: 240, active: 700, tail: 330, tunnel: 300 };
@@ -40,8 +42,9 @@ impl Promise {
             .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
     }
 
-    /// The same by the caps, as the README says it: there are a sixteenth more of clients, four at least; what awaits its
-    /// body has as many places as the queue, and 64 more; and who comes back from a lost tunnel waits beside those of the queue.
+    /// The same by the caps, as the README says it: there are a sixteenth more of clients, four at least;
+    /// what awaits its body has as many places as the queue, and 64 more; and who comes back from a lost
+    /// tunnel waits beside those of the queue.
     fn formula(&self) -> String {
         let Self { outside, waiting, active, tunnel, .. } = self;
         let fixed = (4 * outside + 64 * waiting).div_ceil(1024);

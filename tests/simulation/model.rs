@@ -25,7 +25,8 @@ pub(crate) struct Model {
     pub(crate) violations: Vec<String>,
     /// No process was killed so far: a FIN was said by whom it seems to come from.
     pub(crate) is_honest: bool,
-    /// Windows are of a few bytes, each of which becomes a record if somebody speaks TLS: nothing is quick then.
+    /// Windows are of a few bytes, each of which becomes a record if somebody speaks TLS: nothing is quick
+    /// then.
     pub(crate) is_slow: bool,
     /// Requests of no script that reached upstreams: probes.
     pub(crate) probes: Vec<Attempt>,
@@ -123,8 +124,8 @@ impl Model {
         }
     }
 
-    /// The other side of an upgraded connection has heard of a FIN, which nothing holds up in calm weather: long before anybody's
-    /// time limit.
+    /// The other side of an upgraded connection has heard of a FIN, which nothing holds up in calm weather:
+    /// long before anybody's time limit.
     pub(crate) fn check_fin(&mut self, exchange: usize, way: Way, now: Micros) {
         let said = self.records[exchange].fins[way as usize];
         let is_meant = self.mood == Mood::Calm && !self.is_slow && !self.exchanges[exchange].is_troubled();
@@ -164,8 +165,8 @@ impl Model {
         {
             self.failed.push((exchange, outcome));
         } else if may_be_unheard && record.is_tls && outcome == Outcome::Nothing {
-            // A hub that is stopped in the middle of the handshake finds its limit passed, and the request is not sent before the
-            // handshake is over.
+            // A hub that is stopped in the middle of the handshake finds its limit passed, and the request is
+            // not sent before the handshake is over.
         } else if outcome == Outcome::Own(503) && self.may_wait_too_long() {
             // One worker, and jobs that take longer together than a request waits.
         } else if is_bad && !(self.is_crowded && outcome == Outcome::Nothing) {
@@ -215,8 +216,8 @@ impl Model {
             if record.attempts.len() > 1 && !plan.may_repeat() {
                 self.violate(exchange, "not repeatable, but reached an upstream twice");
             }
-            // Others may come while the request is being served: when its body is malformed, too long or too slow. A request
-            // that lost its tunnel may be refused when it is to be repeated.
+            // Others may come while the request is being served: when its body is malformed, too long or too
+            // slow. A request that lost its tunnel may be refused when it is to be repeated.
             if let Some(Outcome::Own(status @ (401 | 404 | 414 | 417 | 431 | 501 | 503 | 505))) =
                 record.outcome
                 && !record.attempts.is_empty()
@@ -237,16 +238,17 @@ impl Model {
             self.check_agents_left(world, rules, hub);
             self.check_revoked(world, rules, hub);
             self.check_limits(world, rules, hub);
-            // What goes into a TLS tunnel cannot be read on the network: a request that an agent refused there would seem to have been
-            // dispatched only when another one took it.
+            // What goes into a TLS tunnel cannot be read on the network: a request that an agent refused
+            // there would seem to have been dispatched only when another one took it.
             if rules.setting.is_none_or(|setting| setting.agents.iter().all(|agent| !agent.is_tls)) {
                 self.check_order(world, hub, rules);
             }
         }
     }
 
-    /// Whether a client could tell that something of its response is missing. It cannot after an upgrade, where FIN is a FIN
-    /// whatever it was meant to say, nor in HTTP/1.0 if the sender was killed and its kernel ended the connection for it, unless they spoke TLS.
+    /// Whether a client could tell that something of its response is missing. It cannot after an upgrade,
+    /// where FIN is a FIN whatever it was meant to say, nor in HTTP/1.0 if the sender was killed and its
+    /// kernel ended the connection for it, unless they spoke TLS.
     fn shows_truncation(&self, world: &World, plan: &Exchange, record: &Record) -> bool {
         let was_killed = record.client.is_some_and(|client| world.ends[client ^ 1].history.killed);
         match (plan.request, plan.response) {
@@ -266,7 +268,8 @@ impl Model {
             && agents.iter().any(|it| it.config.light_paths.contains(&format!("/e/{exchange}")))
     }
 
-    /// No upstream has more requests in flight than it has workers, or with small questions beside them than it has tunnels.
+    /// No upstream has more requests in flight than it has workers, or with small questions beside them than
+    /// it has tunnels.
     fn check_workers(&mut self, world: &World, rules: &Rules<'_>) {
         let Some(workers) = rules.workers else { return };
         let mut changes: Vec<(usize, usize, Moment, bool, usize)> = Vec::new();
@@ -333,9 +336,10 @@ impl Model {
         }
     }
 
-    /// Requests are sent on in the order in which they were read. Those that were read in one turn have no order, nor has a
-    /// request that waited for something else: for its body, for its turn on its connection, or not at all. One that may have been
-    /// on a tunnel which was lost, before all of its head had gone there, was dispatched earlier than it seems.
+    /// Requests are sent on in the order in which they were read. Those that were read in one turn have no
+    /// order, nor has a request that waited for something else: for its body, for its turn on its connection,
+    /// or not at all. One that may have been on a tunnel which was lost, before all of its head had gone
+    /// there, was dispatched earlier than it seems.
     fn check_order(&mut self, world: &World, hub: usize, rules: &Rules<'_>) {
         let mut order: Vec<(u64, u64, usize)> = Vec::new();
         let of_agents = |end: usize| world.hosts[world.ends[end].process].name.starts_with("agent");
@@ -353,8 +357,8 @@ impl Model {
             else {
                 continue;
             };
-            // When a head is there is not to be seen under TLS: its record may wait, as that of a handshake does.
-            // A small question need not wait.
+            // When a head is there is not to be seen under TLS: its record may wait, as that of a handshake
+            // does. A small question need not wait.
             if !first_of_connection(client) || record.is_tls || self.is_light(exchange, rules) {
                 continue;
             }

@@ -10,7 +10,8 @@ use crate::world::SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quirk {
-    /// Processes run late, so that what happened meanwhile is one event: a connection, what came on it, its end.
+    /// Processes run late, so that what happened meanwhile is one event: a connection, what came on it, its
+    /// end.
     Dozing,
     /// A poll tells of a few events at most and leaves the others to the next one.
     SmallBatches,
@@ -56,7 +57,8 @@ pub(crate) enum Quirk {
     Questions,
 }
 
-/// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it off.
+/// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it
+/// off.
 const CHANCES: [(Quirk, u64, u64); 22] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),

@@ -1,5 +1,5 @@
-//! A relay of bytes, driven by edges alone: it proves that the simulated network gives every edge that it must, and that the
-//! scripts and invariants notice what goes wrong, without the code under test.
+//! A relay of bytes, driven by edges alone: it proves that the simulated network gives every edge that it
+//! must, and that the scripts and invariants notice what goes wrong, without the code under test.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

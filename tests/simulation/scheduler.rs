@@ -22,8 +22,8 @@ pub(crate) trait Process {
 const MAX_IDLE_AT_ONCE: u32 = 16;
 const MAX_IDLE_IN_A_SECOND: u32 = 200;
 
-/// How far the clock may run ahead of a process that has something to do, as on a loaded machine; less where every byte is
-/// waited for.
+/// How far the clock may run ahead of a process that has something to do, as on a loaded machine; less where
+/// every byte is waited for.
 const MAX_LAG: Micros = 50 * MILLI;
 const MAX_NARROW_LAG: Micros = MILLI / 2;
 
@@ -115,7 +115,8 @@ impl Simulation {
         self.processes.iter().find(|it| it.number == number).and_then(|it| it.exit)
     }
 
-    /// Runs until the condition holds, or until this time, or until nothing will ever happen again. Whether it holds.
+    /// Runs until the condition holds, or until this time, or until nothing will ever happen again. Whether
+    /// it holds.
     pub(crate) fn run_until(&mut self, time: Micros, mut done: impl FnMut(&Self) -> bool) -> bool {
         loop {
             if done(self) {

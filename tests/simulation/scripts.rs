@@ -1,4 +1,5 @@
-//! The scripts against a relay of bytes: what they check is true of it, and what it does wrong on purpose is noticed.
+//! The scripts against a relay of bytes: what they check is true of it, and what it does wrong on purpose is
+//! noticed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

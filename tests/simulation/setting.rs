@@ -47,8 +47,8 @@ impl AgentSetting {
 }
 
 impl Setting {
-    /// A third of all runs is as users run slime who set nothing. The others are cramped in one way or another; in calm weather
-    /// in none that lets a request fail, and the first agent serves everything.
+    /// A third of all runs is as users run slime who set nothing. The others are cramped in one way or
+    /// another; in calm weather in none that lets a request fail, and the first agent serves everything.
     pub(crate) fn draw(mood: Mood, agents: usize, upstreams: &[Endpoint], rng: &mut Rng) -> Self {
         let workers = u32::try_from(rng.within(1, 3)).unwrap();
         let plain = rng.chance(333);

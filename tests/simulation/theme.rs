@@ -1,5 +1,5 @@
-//! What a run is about. A third of the runs are about anything; each of the others crowds one part of the design with what is rare
-//! otherwise, so that a fault there meets many chances to show.
+//! What a run is about. A third of the runs are about anything; each of the others crowds one part of the
+//! design with what is rare otherwise, so that a fault there meets many chances to show.
 
 use std::time::Duration;
 

@@ -222,7 +222,8 @@ fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
     assert_eq!((census.active, census.queued, census.tunnels), (0, 0, 1));
 }
 
-/// An agent that gave up while the hub had no time for it: its connection stands in the backlog, with the handshake and its end.
+/// An agent that gave up while the hub had no time for it: its connection stands in the backlog, with the
+/// handshake and its end.
 #[test]
 fn who_left_before_it_was_accepted_is_given_nothing() {
     let mut bench = Bench::new(Weather::default());
@@ -249,7 +250,8 @@ fn who_left_before_it_was_accepted_is_given_nothing() {
     assert_eq!((census.active, census.queued, census.tunnels), (0, 1, 0));
 }
 
-/// A hub that had no processor for a minute: the agent that a request waited for stands in the backlog when its time is up.
+/// A hub that had no processor for a minute: the agent that a request waited for stands in the backlog when
+/// its time is up.
 #[test]
 fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
     let mut bench = Bench::new(Weather::default());
@@ -273,7 +275,8 @@ fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
     assert_eq!((census.active, census.queued, census.tunnels), (1, 0, 1));
 }
 
-/// A client that sends much more than a head, and takes nothing of what TLS has to say first: nothing of it is looked at before it does.
+/// A client that sends much more than a head, and takes nothing of what TLS has to say first: nothing of it
+/// is looked at before it does.
 #[test]
 fn what_tls_reads_ahead_is_as_little_as_is_promised() {
     let mut bench = Bench::new(Weather::default());

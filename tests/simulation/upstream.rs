@@ -23,7 +23,8 @@ pub(crate) const PORT: u16 = 8000;
 /// How long an upstream says nothing before it drops the connection.
 const SILENCE: Micros = 300 * SECOND;
 
-/// How long it waits beyond that for a peer that takes what is left: longer than anything takes where windows are of a few bytes.
+/// How long it waits beyond that for a peer that takes what is left: longer than anything takes where windows
+/// are of a few bytes.
 const UNSAID: Micros = 4000 * SECOND;
 
 pub(crate) struct Upstream {
@@ -196,7 +197,8 @@ impl Upstream {
                 None if connection.reader.rest() > 0 && !connection.ended => return,
                 None => connection.idle_since + self.idle,
             };
-            // What TLS has yet to say is said first, as a kernel goes on sending what a closed socket was given.
+            // What TLS has yet to say is said first, as a kernel goes on sending what a closed socket was
+            // given.
             let has_said = connection.wire.flush(&mut self.net).unwrap_or(true);
             let is_late = self.now() >= at;
             let never = at + UNSAID;

@@ -1,4 +1,5 @@
-//! Ends the process if a seed takes for ever: a turn that never ends makes no calls that the world could count.
+//! Ends the process if a seed takes for ever: a turn that never ends makes no calls that the world could
+//! count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,8 @@
-//! What a script speaks on its connection: bytes as they are, or TLS by rustls' own buffered interface, which slime does not use.
+//! What a script speaks on its connection: bytes as they are, or TLS by rustls' own buffered interface, which
+//! slime does not use.
 //!
-//! What the world remembers of a connection is counted in bytes on the network. Scripts count theirs; [`Wire`] knows which belong together.
+//! What the world remembers of a connection is counted in bytes on the network. Scripts count theirs;
+//! [`Wire`] knows which belong together.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
@@ -37,7 +39,8 @@ struct Tls {
 /// Which bytes on the network carry which bytes of a script.
 #[derive(Default)]
 struct Account {
-    /// For each record with data: the script's bytes up to its end, and where it begins and ends on the network.
+    /// For each record with data: the script's bytes up to its end, and where it begins and ends on the
+    /// network.
     records: Vec<(u64, u64, u64)>,
     plain: u64,
     on_network: u64,
@@ -156,7 +159,8 @@ impl Wire {
         }
     }
 
-    /// Where on the network a byte begins that was read; where what was read up to an offset ends; the same for what was written.
+    /// Where on the network a byte begins that was read; where what was read up to an offset ends; the same
+    /// for what was written.
     pub(crate) fn received_from(&self, offset: u64) -> u64 {
         self.tls.as_ref().map_or(offset, |tls| tls.received.begin_of(offset))
     }

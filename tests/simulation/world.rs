@@ -1,12 +1,12 @@
 //! The simulated world: one virtual clock, all sockets of all processes, and what is on its way between them.
 //!
-//! A connection is two [`Endpoint`]s; the numbers of the two differ in the last bit. Everything that travels (bytes, FIN, RST,
-//! the handshake, room that a reader made, answers of the resolver) is a [`Delivery`] at a time of the virtual clock, in order
-//! for each direction. The system calls are in `calls.rs`.
+//! A connection is two [`Endpoint`]s; the numbers of the two differ in the last bit. Everything that travels
+//! (bytes, FIN, RST, the handshake, room that a reader made, answers of the resolver) is a [`Delivery`] at a
+//! time of the virtual clock, in order for each direction. The system calls are in `calls.rs`.
 //!
-//! Edges come as Linux gives them with EPOLLET: a change (new data, FIN, RST, room after a refused write, the end of a
-//! connection attempt) marks the endpoint; a poll reports the state as it then stands, once. Data and FIN that arrive
-//! between two polls are one event, and without a further change there is no second one.
+//! Edges come as Linux gives them with EPOLLET: a change (new data, FIN, RST, room after a refused write, the
+//! end of a connection attempt) marks the endpoint; a poll reports the state as it then stands, once. Data
+//! and FIN that arrive between two polls are one event, and without a further change there is no second one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -28,14 +28,15 @@ pub(crate) const SECOND: Micros = 1_000_000;
 /// The clock does not begin at zero, so that nothing takes zero for "never".
 const START: Micros = 10 * SECOND;
 
-/// When the kernel gives an idle connection up whose other side is silent: 30 s, then three probes 10 s apart.
+/// When the kernel gives an idle connection up whose other side is silent: 30 s, then three probes 10 s
+/// apart.
 const KEEPALIVE: Micros = 60 * SECOND;
 /// And when it gives one up whose bytes are not acknowledged (`tcp_retries2`), or whose SYN is not answered.
 const RETRIES: Micros = 924 * SECOND;
 const SYN_RETRIES: Micros = 127 * SECOND;
-/// When the kernel gives up a connection that its process has closed, and whose other side has no room for what was sent before FIN: it
-/// asks for room at longer and longer intervals, and ends that when they come to two minutes (`tcp_orphan_retries`). The other side's
-/// next keep-alive probe is answered by RST.
+/// When the kernel gives up a connection that its process has closed, and whose other side has no room for
+/// what was sent before FIN: it asks for room at longer and longer intervals, and ends that when they come to
+/// two minutes (`tcp_orphan_retries`). The other side's next keep-alive probe is answered by RST.
 const ORPHANED: Micros = 370 * SECOND;
 
 /// The most connections that a process may dial in one virtual second: more is a hot loop.
@@ -63,7 +64,8 @@ pub(crate) struct Weather {
     pub(crate) exhausted: u64,
     /// A dialled connection is refused although somebody listens; a name is not found.
     pub(crate) refuse: u64,
-    /// An event that nothing caused; a poll whose batch is full with two events, which leaves the others for the next one.
+    /// An event that nothing caused; a poll whose batch is full with two events, which leaves the others for
+    /// the next one.
     pub(crate) spurious: u64,
     /// A poll is interrupted by a signal, and tells nothing.
     pub(crate) interrupted: u64,
@@ -437,7 +439,8 @@ impl World {
         }
     }
 
-    /// If FIN waits at this end, and the other one is closed, its kernel does not try to get it through for ever.
+    /// If FIN waits at this end, and the other one is closed, its kernel does not try to get it through for
+    /// ever.
     pub(crate) fn abandon(&mut self, end: usize) {
         if self.ends[end].fin_waits && self.ends[end ^ 1].closed {
             self.deliver_at(self.clock + ORPHANED, Delivery::Orphaned(end));
@@ -549,7 +552,8 @@ impl World {
         self.hosts[process].ends.iter().map(|end| self.ends[end ^ 1].process).collect()
     }
 
-    /// The process is gone, by a signal that it could do nothing about or by its own doing; the kernel closes what it had.
+    /// The process is gone, by a signal that it could do nothing about or by its own doing; the kernel closes
+    /// what it had.
     pub(crate) fn end_process(&mut self, process: usize, is_killed: bool) {
         for end in self.hosts[process].ends.clone() {
             self.ends[end].history.killed = is_killed;
@@ -566,8 +570,8 @@ impl World {
     }
 }
 
-/// Whether everything is printed that happens, with what the code under test logs. It logs in any case: its notices have deadlines, and
-/// a run that is looked into must be the same as before.
+/// Whether everything is printed that happens, with what the code under test logs. It logs in any case: its
+/// notices have deadlines, and a run that is looked into must be the same as before.
 fn is_verbose() -> bool {
     struct Printer {
         is_verbose: bool,

@@ -1,8 +1,9 @@
 //! A timer that wakes the loop.
 //!
-//! A timeout that is handed to epoll_wait(2) is set up and taken down again by the kernel each time the loop sleeps, which costs a small
-//! request 7 % of its CPU time. The deadlines of the loop hardly ever move forward: one timer, set anew only where the next
-//! deadline is earlier than what it is set to, costs next to nothing. It rings too early at times; then nothing is due yet.
+//! A timeout that is handed to epoll_wait(2) is set up and taken down again by the kernel each time the loop
+//! sleeps, which costs a small request 7 % of its CPU time. The deadlines of the loop hardly ever move
+//! forward: one timer, set anew only where the next deadline is earlier than what it is set to, costs next to
+//! nothing. It rings too early at times; then nothing is due yet.
 
 use core::time::Duration;
 use std::io;

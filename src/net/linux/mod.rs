@@ -1,8 +1,8 @@
 //! The operating system: sockets, readiness, clocks, randomness, limits.
 //!
-//! The files of this folder are the only ones that name mio and rustix, and this one is the only reader of a clock. It makes the system
-//! call that it is asked for, one for one, and decides nothing. Everything that epoll, timerfd, splice(2), signals, `/proc` and systemd
-//! mean stays in here.
+//! The files of this folder are the only ones that name mio and rustix, and this one is the only reader of a
+//! clock. It makes the system call that it is asked for, one for one, and decides nothing. Everything that
+//! epoll, timerfd, splice(2), signals, `/proc` and systemd mean stays in here.
 
 mod alarm;
 pub mod memory;
@@ -52,11 +52,13 @@ const UNIX_PACE: Duration = Duration::from_millis(250);
 /// Events taken from the kernel at once. More only wait for the next turn; each costs 12 bytes for good.
 const EVENTS_AT_ONCE: usize = 1024;
 
-/// Connections that the kernel holds for us while we do not accept. The kernel lowers it to `net.core.somaxconn`.
+/// Connections that the kernel holds for us while we do not accept. The kernel lowers it to
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Silence after which the kernel asks whether the remote side is alive, and how often and how many times it asks: a
-/// peer that vanished is noticed within a minute, and a NAT on the way does not forget the connection.
+/// Silence after which the kernel asks whether the remote side is alive, and how often and how many times it
+/// asks: a peer that vanished is noticed within a minute, and a NAT on the way does not forget the
+/// connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -103,7 +105,8 @@ impl Sys {
     }
 
     /// Listens on an address and reports waiting connections with this token, which must not be one of
-    /// [`RESERVED_TOKENS`]. An IPv6 wildcard takes no IPv4 connections, so that both wildcards stand side by side.
+    /// [`RESERVED_TOKENS`]. An IPv6 wildcard takes no IPv4 connections, so that both wildcards stand side by
+    /// side.
     pub fn listen(&mut self, address: SocketAddr, token: u32) -> io::Result<Listener> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::INET,
@@ -205,7 +208,8 @@ impl Net for Sys {
             return Err(error);
         }
         match socket.0.peer_addr() {
-            // The kernel chose for our side the very port that was dialled, on which nobody listens: both sides are this socket.
+            // The kernel chose for our side the very port that was dialled, on which nobody listens: both
+            // sides are this socket.
             Ok(peer) if socket.0.local_addr().is_ok_and(|own| own == peer) => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -297,7 +301,8 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     SystemRandom::new().fill(bytes).map_err(|_| io::Error::other("the system has no random numbers"))
 }
 
-/// Tries to raise the number of descriptors that this process may have open to `wanted`; returns how many it may have.
+/// Tries to raise the number of descriptors that this process may have open to `wanted`; returns how many it
+/// may have.
 pub fn raise_nofile(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(soft) = current.filter(|soft| *soft < wanted) else {
@@ -338,7 +343,8 @@ fn instant() -> Instant {
     Instant::now()
 }
 
-/// Microseconds on the clock of this machine that everybody shares (`CLOCK_MONOTONIC`), for messages to other processes.
+/// Microseconds on the clock of this machine that everybody shares (`CLOCK_MONOTONIC`), for messages to other
+/// processes.
 pub fn monotonic_micros() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let whole = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000);

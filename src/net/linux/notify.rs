@@ -1,9 +1,9 @@
 //! The service manager: what sd_notify(3) tells it, and its watchdog.
 //!
-//! Datagrams to the socket that `NOTIFY_SOCKET` names say that the process is ready, reads its files again, or is about to end. A
-//! manager that watches (`WATCHDOG_USEC`) is told that the loop turns by the loop itself, at the end of a turn, and by nothing else. This
-//! module owns these messages and the time when they are due. It never delays the loop: what the manager cannot take now is said
-//! again a little later.
+//! Datagrams to the socket that `NOTIFY_SOCKET` names say that the process is ready, reads its files again,
+//! or is about to end. A manager that watches (`WATCHDOG_USEC`) is told that the loop turns by the loop
+//! itself, at the end of a turn, and by nothing else. This module owns these messages and the time when they
+//! are due. It never delays the loop: what the manager cannot take now is said again a little later.
 
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
@@ -39,12 +39,13 @@ enum State {
 
 /// When the manager's queue is full, it is tried again after this.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Signs of life in each period of the watchdog: a turn of the loop may be late by a sixth of it, and still each half has one.
+/// Signs of life in each period of the watchdog: a turn of the loop may be late by a sixth of it, and still
+/// each half has one.
 const SIGNS: u32 = 3;
 
 impl Notifier {
-    /// The manager that the variables name, if they name one for this process. What is wrong with them is logged: they are not
-    /// the user's, and a process that serves and tells nobody is better than none.
+    /// The manager that the variables name, if they name one for this process. What is wrong with them is
+    /// logged: they are not the user's, and a process that serves and tells nobody is better than none.
     pub fn from_environment(look_up: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Self> {
         let name = look_up("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
         let opened = address(&name).and_then(|manager| {

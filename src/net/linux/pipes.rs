@@ -7,10 +7,11 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 
 use crate::net::Pipe;
 
-/// Pipes at once, in use or not: each takes two descriptors. Transfers beyond that are copied through a buffer.
+/// Pipes at once, in use or not: each takes two descriptors. Transfers beyond that are copied through a
+/// buffer.
 const MOST: usize = 32;
-/// What a pipe is asked to hold, in bytes. Beyond what an unprivileged user may have (`pipe-user-pages-soft`, pipe(7)) the kernel
-/// declines, and 64 KiB it is.
+/// What a pipe is asked to hold, in bytes. Beyond what an unprivileged user may have (`pipe-user-pages-soft`,
+/// pipe(7)) the kernel declines, and 64 KiB it is.
 const SIZE: usize = 1024 * 1024;
 
 /// The pipes of the process.

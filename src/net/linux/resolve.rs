@@ -13,18 +13,21 @@ use mio::Waker;
 use crate::net::Event;
 use crate::proto::tables::timer::Mono;
 
-/// Lookups under way at once. A process has a handful of names; a dead resolver must not cost it a thread for each retry.
+/// Lookups under way at once. A process has a handful of names; a dead resolver must not cost it a thread for
+/// each retry.
 const MAX_THREADS: usize = 4;
 
-/// Who may wait for answers at once; beyond it the answer is that there is no address. As many as there are workers at most.
+/// Who may wait for answers at once; beyond it the answer is that there is no address. As many as there are
+/// workers at most.
 const MAX_WAITING: usize = 4096;
 
-/// After that a lookup is given up: its thread may never return, and must not keep others from being started. As many such threads as
-/// this are let be.
+/// After that a lookup is given up: its thread may never return, and must not keep others from being started.
+/// As many such threads as this are let be.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 const MAX_GIVEN_UP: usize = 12;
 
-/// An answer that took so long comes too late for whoever asked, as a rule. The next one who asks within [`KEPT`] gets it at once.
+/// An answer that took so long comes too late for whoever asked, as a rule. The next one who asks within
+/// [`KEPT`] gets it at once.
 const SLOW: Duration = Duration::from_secs(2);
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -69,8 +72,8 @@ impl Resolver {
         Self { waker, sender, answers, lookups, last: 0, given_up: 0, late, immediate }
     }
 
-    /// Looks a name up. The answer comes by [`Resolver::append_immediate`], or the waker announces it and it comes by
-    /// [`Resolver::append_answers`].
+    /// Looks a name up. The answer comes by [`Resolver::append_immediate`], or the waker announces it and it
+    /// comes by [`Resolver::append_answers`].
     pub(super) fn resolve(&mut self, host: &str, port: u16, token: u32, now: Mono) {
         if let Some(address) = literal(host) {
             let addresses = vec![SocketAddr::new(address, port)];

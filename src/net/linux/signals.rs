@@ -13,7 +13,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers, for good. They write one byte each; a full pipe is a signal that is already on its way.
+    /// Installs the handlers, for good. They write one byte each; a full pipe is a signal that is already on
+    /// its way.
     pub(super) fn new(registry: &Registry, terminate: Token, reload: Token) -> io::Result<Self> {
         Ok(Self {
             terminate: watch(&[SIGTERM, SIGINT], registry, terminate)?,

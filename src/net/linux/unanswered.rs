@@ -1,10 +1,12 @@
 //! Connections whose remote side has vanished, as the kernel's table of sockets tells.
 //!
-//! TCP keep-alive is silent while anything that was sent is not acknowledged, and what is not acknowledged is sent again for a quarter of
-//! an hour (`tcp_retries2` of tcp(7)) before the kernel gives up. `TCP_USER_TIMEOUT` would shorten that, and would end the connections
-//! of living peers whose window is closed. So the table is looked at now and then: `/proc/net/tcp` says of each socket whether bytes
-//! of it are being sent again, how often, and how far the kernel has backed off. Of a peer that lives the kernel of the peer answers,
-//! also where its process is stopped or takes nothing: such a one is never in question here.
+//! TCP keep-alive is silent while anything that was sent is not acknowledged, and what is not acknowledged is
+//! sent again for a quarter of an hour (`tcp_retries2` of tcp(7)) before the kernel gives up.
+//! `TCP_USER_TIMEOUT` would shorten that, and would end the connections of living peers whose window is
+//! closed. So the table is looked at now and then: `/proc/net/tcp` says of each socket whether bytes of it
+//! are being sent again, how often, and how far the kernel has backed off. Of a peer that lives the kernel of
+//! the peer answers, also where its process is stopped or takes nothing: such a one is never in question
+//! here.
 //!
 //! Reading the table takes as long as there are sockets on the machine, so a short-lived thread does it.
 
@@ -22,13 +24,15 @@ use crate::net::Event;
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 const STACK_SIZE: usize = 128 * 1024;
 
-/// How often the same bytes were sent again, at least, and how long the kernel waits before it does once more, in hundredths of a second.
-/// That time doubles with each attempt, so that the silence has lasted as long, and at most twice as long.
+/// How often the same bytes were sent again, at least, and how long the kernel waits before it does once
+/// more, in hundredths of a second. That time doubles with each attempt, so that the silence has lasted as
+/// long, and at most twice as long.
 const RETRANSMITS: u32 = 4;
 const BACKED_OFF: u32 = 30 * 100;
 /// Unanswered probes of a window that was closed, at least. A living peer answers each of them.
 const PROBES: u32 = 2;
-/// Looks in a row at which that is so, before the remote side counts as gone. The time between two probes says nothing of the silence.
+/// Looks in a row at which that is so, before the remote side counts as gone. The time between two probes
+/// says nothing of the silence.
 const LOOKS: u8 = 4;
 
 /// The sockets of this process's network of which the kernel hears nothing any more.
@@ -117,8 +121,9 @@ fn read_table(path: &str, signs: &mut Vec<Sign>) -> io::Result<()> {
     Ok(())
 }
 
-/// The fields of a line, which proc_pid_net(5) and the kernel's `get_tcp4_sock` name: number, both addresses, state, bytes in both
-/// queues, timer and its time, retransmits, user, probes, inode, references, address, time until a retransmission, and more.
+/// The fields of a line, which proc_pid_net(5) and the kernel's `get_tcp4_sock` name: number, both addresses,
+/// state, bytes in both queues, timer and its time, retransmits, user, probes, inode, references, address,
+/// time until a retransmission, and more.
 fn read_line(line: &str) -> Option<Sign> {
     let mut fields = line.split_ascii_whitespace().skip(4);
     let (unacknowledged, _) = fields.next()?.split_once(':')?;

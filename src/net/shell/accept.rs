@@ -51,7 +51,8 @@ impl<C: Core, N: Net> Shell<C, N> {
     fn accept_one(&mut self, index: usize) -> bool {
         let Some(mut result) = self.accept_from(index) else { return false };
         if result.as_ref().is_err_and(is_of_process) {
-            // With one connection less the one that waits can be had at once: there may be many, and somebody good behind them.
+            // With one connection less the one that waits can be had at once: there may be many, and somebody
+            // good behind them.
             let made_room = self.core.handle_exhausted(self.now);
             self.obey();
             if made_room && let Some(again) = self.accept_from(index) {
@@ -104,8 +105,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Stream::Tls(Box::new(TlsStream::new(socket, session, peer)))
             }
         });
-        // It is read once its first edge was told, in the next turn. Only edges say that the remote side has left already, and most clients
-        // have sent their request by the time they are accepted: that edge would have them read twice.
+        // It is read once its first edge was told, in the next turn. Only edges say that the remote side has
+        // left already, and most clients have sent their request by the time they are accepted: that edge
+        // would have them read twice.
         self.has_accepted = true;
         self.conns.insert(key, Slot::Open(conn));
         true

@@ -1,8 +1,9 @@
 //! Who leaves while nobody listens: the end of an input that is not wanted at present.
 //!
-//! On plain TCP the end is an edge of its own, however much stands before it unread. Under TLS it is a message among the others, and some
-//! clients (those of Python's asyncio) say it and wait for ours before their TCP connection ends. So the input is looked at, a little
-//! way, when an edge says that there is something.
+//! On plain TCP the end is an edge of its own, however much stands before it unread. Under TLS it is a
+//! message among the others, and some clients (those of Python's asyncio) say it and wait for ours before
+//! their TCP connection ends. So the input is looked at, a little way, when an edge says that there is
+//! something.
 
 use std::io;
 

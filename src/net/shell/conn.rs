@@ -16,7 +16,8 @@ pub(super) enum Slot<S> {
     Resolving(Target),
     /// The connection is being made.
     Connecting(Box<Attempts<S>>),
-    /// The connection is being secured. `hangup` if an edge has said that the remote side has closed or reset it.
+    /// The connection is being secured. `hangup` if an edge has said that the remote side has closed or reset
+    /// it.
     Securing { stream: Box<TlsStream<S>>, hangup: bool },
     /// The connection stands.
     Open(Conn<S>),
@@ -56,7 +57,8 @@ pub(super) struct Conn<S> {
     pub(super) readable: bool,
     /// No call has said that the socket takes no more.
     pub(super) writable: bool,
-    /// An edge said that the remote side has closed or reset. A short read does not prove then that nothing follows.
+    /// An edge said that the remote side has closed or reset. A short read does not prove then that nothing
+    /// follows.
     pub(super) hangup: bool,
     /// The core was told of the hangup.
     pub(super) hangup_told: bool,
@@ -68,13 +70,15 @@ pub(super) struct Conn<S> {
     pub(super) is_listed: bool,
     /// It has used up its share of this turn. It may stand in the ready list, too, and is passed over there.
     pub(super) is_put_off: bool,
-    /// The core was shown something and has more to say, though it may want nothing any more: the end of a body, for one.
+    /// The core was shown something and has more to say, though it may want nothing any more: the end of a
+    /// body, for one.
     pub(super) is_unsettled: bool,
     /// The last read filled all its room: the next one gets more.
     pub(super) is_bulk: bool,
 }
 
-/// Bytes in a pipe, and what goes before and after them. It is put down only when the socket does not take all at once.
+/// Bytes in a pipe, and what goes before and after them. It is put down only when the socket does not take
+/// all at once.
 pub(super) struct Piped {
     pub(super) before: Vec<u8>,
     pub(super) pipe: Pipe,
@@ -109,7 +113,8 @@ pub(super) struct Held {
     upto: u32,
 }
 
-/// They are not needed any more once they are sent. It has no field of its own because a connection is smaller then.
+/// They are not needed any more once they are sent. It has no field of its own because a connection is
+/// smaller then.
 const RELEASED: u32 = 1 << 31;
 
 impl Held {

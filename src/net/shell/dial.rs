@@ -80,7 +80,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.connect_next(key, why);
     }
 
-    /// Connects to the next address that is left. If there is none, and no attempt is under way, the connection cannot be made.
+    /// Connects to the next address that is left. If there is none, and no attempt is under way, the
+    /// connection cannot be made.
     fn connect_next(&mut self, key: Key, mut why: Unreachable) {
         let Some(Slot::Connecting(attempts)) = self.conns.slot_mut(key) else { return };
         while let Some(address) = attempts.left.pop() {
@@ -119,8 +120,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Looks at the connections that are being made and had an event. All events of the batch are noted then: one of an attempt that is
-    /// over must not be taken for one of the connection that stands.
+    /// Looks at the connections that are being made and had an event. All events of the batch are noted then:
+    /// one of an attempt that is over must not be taken for one of the connection that stands.
     #[inline]
     pub(super) fn check_dialled(&mut self) {
         while let Some(key) = self.dialled.pop() {
@@ -138,7 +139,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(true) => {
                     let mut socket = attempts.sockets.swap_remove(index);
                     let (target, hangup) = (attempts.target, attempts.hangup && !attempts.are_several);
-                    // What the edges said of it, and what of others, is told anew: connecting, data and FIN may share one edge.
+                    // What the edges said of it, and what of others, is told anew: connecting, data and FIN
+                    // may share one edge.
                     let is_told =
                         !attempts.are_several || self.net.reregister(&mut socket, key.to_token()).is_ok();
                     self.conns.remove(key);
@@ -156,7 +158,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                     return;
                 }
                 Err(error) => {
-                    // Not by FIN: a socket that was connected to itself would keep the port, and its server from listening there.
+                    // Not by FIN: a socket that was connected to itself would keep the port, and its server
+                    // from listening there.
                     self.net.abort(attempts.sockets.remove(index));
                     attempts.hangup = false;
                     self.connect_next(key, unreachable(&error));

@@ -1,12 +1,13 @@
-//! How bytes move: from a socket, past the core, to the peer's socket, in as few system calls as there are messages.
+//! How bytes move: from a socket, past the core, to the peer's socket, in as few system calls as there are
+//! messages.
 //!
-//! **Reading** stops where the core wants nothing, where the peer has not taken everything yet, and after a budget, so that one
-//! connection does not starve the others. A short read proves that the socket is empty, unless an edge said that the remote side has
-//! closed: data and FIN share one edge.
+//! **Reading** stops where the core wants nothing, where the peer has not taken everything yet, and after a
+//! budget, so that one connection does not starve the others. A short read proves that the socket is empty,
+//! unless an edge said that the remote side has closed: data and FIN share one edge.
 //!
-//! **Writing** is tried at once, with everything that one look at the input made: head and body go out in one call, and the
-//! body is not copied. Only what the socket does not take is copied to the connection's output, and as long as anything is there,
-//! the input that it comes from is not looked at.
+//! **Writing** is tried at once, with everything that one look at the input made: head and body go out in one
+//! call, and the body is not copied. Only what the socket does not take is copied to the connection's output,
+//! and as long as anything is there, the input that it comes from is not looked at.
 
 use core::ops::Range;
 use std::io::{self, IoSlice};
@@ -24,8 +25,9 @@ use crate::proto::tables::key::Key;
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET: usize = 256 * 1024;
-/// Times that what one connection sent may make the core say something in one turn: it does so of each head, and of hardly anything else.
-/// A client that sends thousands of small requests at once, each of which the hub answers by itself, makes nobody wait for all of them.
+/// Times that what one connection sent may make the core say something in one turn: it does so of each head,
+/// and of hardly anything else. A client that sends thousands of small requests at once, each of which the
+/// hub answers by itself, makes nobody wait for all of them.
 const HEAD_BUDGET: usize = 16;
 /// What a step of the core costs of the bytes, beyond the first ones: chunks may be of one byte.
 const STEP_COST: usize = 256;
@@ -33,12 +35,14 @@ const STEP_COST: usize = 256;
 const USUAL_STEPS: usize = 4;
 /// Steps in one look at the input, which are some 100 microseconds.
 const MOST_STEPS: usize = READ_BUDGET / STEP_COST;
-/// Several pieces that have no more bytes than this together are copied into one: a system call with one range of bytes costs less than
-/// one with several by more than the copying does. With TLS they share a record.
+/// Several pieces that have no more bytes than this together are copied into one: a system call with one
+/// range of bytes costs less than one with several by more than the copying does. With TLS they share a
+/// record.
 const JOINED: usize = 2 * 1024;
 /// Pieces that go out in one write.
 const MAX_PIECES: usize = 16;
-/// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was told to stop.
+/// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was
+/// told to stop.
 const LINGER_BYTES: u32 = 4 * 1024 * 1024;
 
 /// What a look at the input cost of a connection's share of the turn, beside the bytes that were read for it.
@@ -63,7 +67,8 @@ impl Piece {
 }
 
 impl<C: Core, N: Net> Shell<C, N> {
-    /// Reads what there is and shows it to the core, for as long as it is wanted, there is room, and the budget lasts.
+    /// Reads what there is and shows it to the core, for as long as it is wanted, there is room, and the
+    /// budget lasts.
     pub(super) fn pump(&mut self, key: Key) {
         let (mut budget, mut heads) = (READ_BUDGET, HEAD_BUDGET);
         loop {
@@ -116,7 +121,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let class = match conn.peer {
                 Some(_) if conn.is_bulk => Class::Large,
-                // A head that fills a medium block is not at its limit yet where the other half of slime added to it.
+                // A head that fills a medium block is not at its limit yet where the other half of slime
+                // added to it.
                 _ if conn.input.len() >= Class::Medium.size() => Class::Wide,
                 _ => Class::Medium,
             };
@@ -133,7 +139,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
-                    // The error of a failed write may have been taken for it by the kernel: then nobody knows what is missing.
+                    // The error of a failed write may have been taken for it by the kernel: then nobody knows
+                    // what is missing.
                     conn.end = Some(if conn.write_failed { End::Cut } else { conn.stream.end() });
                 }
                 Ok(n) => {
@@ -176,7 +183,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Shows the input to the core, delivers what it passes, and carries out its commands. What that cost; `None` if nothing came of it.
+    /// Shows the input to the core, delivers what it passes, and carries out its commands. What that cost;
+    /// `None` if nothing came of it.
     fn show(&mut self, key: Key) -> Option<Cost> {
         let conn = self.conns.get_mut(key)?;
         let end = conn.end;
@@ -313,7 +321,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.flush(key);
     }
 
-    /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is wanted.
+    /// Sends what waits: the output, then what a responder may be sent of the held bytes, then FIN if it is
+    /// wanted.
     pub(super) fn flush(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let ends = !matches!(conn.ending, Ending::No | Ending::Finished);
@@ -366,7 +375,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             if own + held_len == 0 || !conn.writable || conn.write_failed {
                 break;
             }
-            // The held bytes belong to another connection of the table: they are lent out while this one is written to.
+            // The held bytes belong to another connection of the table: they are lent out while this one is
+            // written to.
             let lender = conn.peer.filter(|_| held_len > 0).map(|peer| peer.key);
             let lent =
                 lender.and_then(|key| self.conns.get_mut(key)).map(|conn| core::mem::take(&mut conn.held));
@@ -428,7 +438,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.conns.get(key).is_some_and(|conn| self.conns.has_waiting(conn))
     }
 
-    /// Whether the input of this connection must not be looked at, because its peer has not taken everything yet.
+    /// Whether the input of this connection must not be looked at, because its peer has not taken everything
+    /// yet.
     fn is_held_up(&self, key: Key) -> bool {
         self.conns.get(key).and_then(|conn| conn.peer).is_some_and(|peer| self.waits(peer.key))
     }
@@ -445,7 +456,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Something that waited was taken: the core hears of it if it knew of the waiting, and the source goes on if all was.
+    /// Something that waited was taken: the core hears of it if it knew of the waiting, and the source goes
+    /// on if all was.
     fn tell_moved(&mut self, key: Key) {
         let waits = self.waits(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -487,7 +499,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// A write failed. A requester is gone then; what a responder sent before still counts, and its reading tells the end.
+    /// A write failed. A requester is gone then; what a responder sent before still counts, and its reading
+    /// tells the end.
     pub(super) fn write_failed(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let is_responder = matches!(conn.peer, Some(Peer { role: Role::Responder { .. }, .. }));
@@ -508,7 +521,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.list(key);
     }
 
-    /// Reads and drops what a lingering connection still sends. Its end, or too much of it, ends the connection.
+    /// Reads and drops what a lingering connection still sends. Its end, or too much of it, ends the
+    /// connection.
     fn drop_input(&mut self, key: Key, mut budget: usize) {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };

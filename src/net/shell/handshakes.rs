@@ -1,7 +1,7 @@
 //! TLS handshakes: how many may be under way, and what is said of those that fail.
 //!
-//! Their time is the core's affair: a connection whose request head does not come in time goes, and so does one that was dialled and
-//! does not stand in time.
+//! Their time is the core's affair: a connection whose request head does not come in time goes, and so does
+//! one that was dialled and does not stand in time.
 
 use std::collections::VecDeque;
 
@@ -19,11 +19,11 @@ use crate::proto::seam::{Closed, Core, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
 
-/// Handshakes of clients under way at once: as many as a busy hub has when all its agents come back. The oldest one makes room for
-/// another: it has stalled, as a rule. Each holds some 20 KiB.
+/// Handshakes of clients under way at once: as many as a busy hub has when all its agents come back. The
+/// oldest one makes room for another: it has stalled, as a rule. Each holds some 20 KiB.
 const MOST: usize = 1024;
-/// Steps of handshakes in one turn: each costs up to a signature, a millisecond on a server and many on a router, which other
-/// connections must not wait for.
+/// Steps of handshakes in one turn: each costs up to a signature, a millisecond on a server and many on a
+/// router, which other connections must not wait for.
 pub(super) const STEPS: usize = 8;
 /// Of one peer there is one line in this time.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -65,7 +65,8 @@ impl Handshakes {
         }
     }
 
-    /// Counts a failure. If it is to be said: how many there were before that were not, with this peer and with those that were too many.
+    /// Counts a failure. If it is to be said: how many there were before that were not, with this peer and
+    /// with those that were too many.
     fn count(&mut self, peer: TlsPeer, now: Mono) -> Option<(u64, u64)> {
         let mut more = 0;
         while let Some(told) = self.told.pop_front_if(|told| now.since(told.at) >= PAUSE) {

@@ -1,8 +1,9 @@
 //! The event loop: it waits, tells the core what happened, and does what the core says.
 //!
-//! In each turn the events of a batch are first noted at their connections, then the connections are served, responders
-//! before requesters, so that a worker that became free, or a tunnel that died, is known before the next request is
-//! dispatched. This module owns the turn and the commands; `flow` moves the bytes, `accept` and `dial` make connections.
+//! In each turn the events of a batch are first noted at their connections, then the connections are served,
+//! responders before requesters, so that a worker that became free, or a tunnel that died, is known before
+//! the next request is dispatched. This module owns the turn and the commands; `flow` moves the bytes,
+//! `accept` and `dial` make connections.
 
 mod accept;
 mod ahead;
@@ -38,10 +39,12 @@ use crate::proto::websocket::Side;
 
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
-/// How often the ready list is gone through in one turn. What is ready then waits until new events were looked at.
+/// How often the ready list is gone through in one turn. What is ready then waits until new events were
+/// looked at.
 const ROUNDS: usize = 8;
 
-/// Entries that lists of what is to be done keep room for: more than a turn has but for bursts, as when all workers dial.
+/// Entries that lists of what is to be done keep room for: more than a turn has but for bursts, as when all
+/// workers dial.
 const KEPT: usize = 256;
 
 /// A core and its network.
@@ -72,7 +75,8 @@ pub struct Shell<C: Core, N: Net> {
     events: Vec<Event>,
     /// Connections that are being made, of which an event has told something.
     dialled: Vec<Key>,
-    /// Those that try their next address, if they have one, at that time. Each waits as long, so the earliest comes first.
+    /// Those that try their next address, if they have one, at that time. Each waits as long, so the earliest
+    /// comes first.
     attempts: VecDeque<(Mono, Key)>,
     /// When is looked next whether remote sides have vanished: see `vanish.rs`. Never while there are none.
     look_at: Option<Mono>,
@@ -89,8 +93,8 @@ pub struct Shell<C: Core, N: Net> {
     exit: Option<u8>,
 }
 
-/// What is done when the operator asks to read again what may have changed. It may put something else in the place of what TLS
-/// listeners offer; connections that stand are not touched.
+/// What is done when the operator asks to read again what may have changed. It may put something else in the
+/// place of what TLS listeners offer; connections that stand are not touched.
 pub type Reload<C> = Box<dyn FnMut(&mut C, &mut Option<Arc<ServerConfig>>, Now)>;
 
 impl<C: Core, N: Net> Shell<C, N> {
@@ -184,7 +188,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.handshakes.steps = STEPS;
         self.look_at(events);
         if due.is_some_and(|at| at <= self.now.mono) {
-            // The process may have been stopped since it was told of these events: now come those until the time that it knows.
+            // The process may have been stopped since it was told of these events: now come those until the
+            // time that it knows.
             let mut events = core::mem::take(&mut self.events);
             self.has_accepted = false;
             let polled = self.net.poll(&mut events, Some(Duration::ZERO))?;
@@ -405,7 +410,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.drop_pipe(key);
         match self.conns.remove(key) {
             Some(Slot::Open(mut conn)) => {
-                // RFC 8446 section 6.1: what is FIN on plain TCP is close_notify and FIN. If it has to wait, it is left out.
+                // RFC 8446 section 6.1: what is FIN on plain TCP is close_notify and FIN. If it has to wait,
+                // it is left out.
                 conn.stream.part(&mut self.net, &mut self.buffers);
                 if let Stream::Tls(stream) = &conn.stream {
                     self.note_handshake(stream);

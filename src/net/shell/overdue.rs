@@ -1,20 +1,23 @@
 //! Deadlines that have passed while something that arrived before them is still unread.
 //!
-//! Nothing expires before what has arrived was read. A process that was stopped, or had no processor for a while (SIGSTOP, a frozen
-//! container, a debugger, a machine that swaps), finds many deadlines passed, and the signs of life that they ask for in its sockets. So
-//! the events that came until now are looked at before the core hears that time is up; and while the network has told only some of
-//! them, or some connections have used up their share of the turn, it hears of it only in a later turn. The number of those turns has
-//! a bound, which comes from the bounds of what is looked at in one: a flood must not keep deadlines from passing.
+//! Nothing expires before what has arrived was read. A process that was stopped, or had no processor for a
+//! while (SIGSTOP, a frozen container, a debugger, a machine that swaps), finds many deadlines passed, and
+//! the signs of life that they ask for in its sockets. So the events that came until now are looked at before
+//! the core hears that time is up; and while the network has told only some of them, or some connections have
+//! used up their share of the turn, it hears of it only in a later turn. The number of those turns has a
+//! bound, which comes from the bounds of what is looked at in one: a flood must not keep deadlines from
+//! passing.
 
 use super::Shell;
 use super::handshakes::STEPS;
 use crate::net::{Net, Polled};
 use crate::proto::seam::Core;
 
-/// Turns in which all events and all connections of a backlog were told: the network tells of 1024 events at once and the shell accepts
-/// 64 connections in one turn, and first those that have waited longest.
+/// Turns in which all events and all connections of a backlog were told: the network tells of 1024 events at
+/// once and the shell accepts 64 connections in one turn, and first those that have waited longest.
 const QUEUES: usize = 64;
-/// Turns in which a connection that uses up its share each time was shown a megabyte: more than any deadline runs for without a break.
+/// Turns in which a connection that uses up its share each time was shown a megabyte: more than any deadline
+/// runs for without a break.
 const SHARES: usize = 4;
 
 impl<C: Core, N: Net> Shell<C, N> {

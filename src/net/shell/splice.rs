@@ -1,8 +1,10 @@
-//! Large bodies on plain TCP go from socket to socket through a pipe, without passing through this process (splice(2)).
+//! Large bodies on plain TCP go from socket to socket through a pipe, without passing through this process
+//! (splice(2)).
 //!
-//! It begins where the core says that what comes next goes on unseen and there is enough of it, and a read has just filled all its
-//! room, so that more is likely to be there. The pipe is taken for one lump and given back when it is empty; what the receiving socket
-//! does not take stays in it, and counts as waiting like any output.
+//! It begins where the core says that what comes next goes on unseen and there is enough of it, and a read
+//! has just filled all its room, so that more is likely to be there. The pipe is taken for one lump and given
+//! back when it is empty; what the receiving socket does not take stays in it, and counts as waiting like any
+//! output.
 
 use std::io::{self, IoSlice};
 
@@ -13,11 +15,13 @@ use crate::net::{Net, Pipe};
 use crate::proto::seam::{Core, Why};
 use crate::proto::tables::key::Key;
 
-/// Less than this is not worth the two more system calls that a pipe takes. Measured: below it, copying through a buffer costs less.
+/// Less than this is not worth the two more system calls that a pipe takes. Measured: below it, copying
+/// through a buffer costs less.
 const WORTH_IT: u64 = 128 * 1024;
 
-/// How many times as many bytes as others may be moved unseen in one turn. The larger the lump, the less each byte of it costs: lumps
-/// of a megabyte, which is what a pipe holds, take a fifth less processor time than those of a quarter.
+/// How many times as many bytes as others may be moved unseen in one turn. The larger the lump, the less each
+/// byte of it costs: lumps of a megabyte, which is what a pipe holds, take a fifth less processor time than
+/// those of a quarter.
 const LARGER: usize = 4;
 
 /// What became of an attempt to move bytes unseen.

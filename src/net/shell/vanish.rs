@@ -1,7 +1,8 @@
 //! Connections whose remote side has vanished: the machine is gone, or the way to it.
 //!
-//! An idle connection is TCP keep-alive's affair, and a minute is enough for it. One on which something was sent that nobody has
-//! acknowledged is looked after here. What the remote process does with what its kernel has acknowledged is the core's affair.
+//! An idle connection is TCP keep-alive's affair, and a minute is enough for it. One on which something was
+//! sent that nobody has acknowledged is looked after here. What the remote process does with what its kernel
+//! has acknowledged is the core's affair.
 
 use core::time::Duration;
 
@@ -12,7 +13,8 @@ use super::conn::Slot;
 use crate::net::Net;
 use crate::proto::seam::{Core, Why};
 
-/// How often is looked. A peer that vanished is noticed within about a minute, most of which the silence itself has to last.
+/// How often is looked. A peer that vanished is noticed within about a minute, most of which the silence
+/// itself has to last.
 const PACE: Duration = Duration::from_secs(10);
 
 impl<C: Core, N: Net> Shell<C, N> {

@@ -1,12 +1,13 @@
-//! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after every turn.
+//! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after
+//! every turn.
 
 use super::{Agent, Said, TunnelOf, UpstreamOf, Worker, WorkerState};
 use crate::proto::tables::key::{TunnelKey, UpstreamKey};
 use crate::proto::tables::timer::Mono;
 
 impl Agent {
-    /// What is wrong with the tables, if anything is: a connection that nobody knows of any more, or a worker whose connection is
-    /// not its own.
+    /// What is wrong with the tables, if anything is: a connection that nobody knows of any more, or a worker
+    /// whose connection is not its own.
     pub fn audit(&self) -> Option<String> {
         let tunnels: Vec<_> =
             self.workers.iter().filter_map(|(key, worker)| Some((key, tunnel(worker)?))).collect();
@@ -62,8 +63,9 @@ impl Agent {
         said == Said::of(self.health_of(worker.upstream).and_then(super::Health::trouble))
     }
 
-    /// Whether somebody sees to it that a worker's state ends. Either it has a deadline, or it is one of those that the table in the
-    /// documentation of the module says somebody else ends, who must be there then.
+    /// Whether somebody sees to it that a worker's state ends. Either it has a deadline, or it is one of
+    /// those that the table in the documentation of the module says somebody else ends, who must be there
+    /// then.
     fn is_limited(&self, worker: &Worker) -> bool {
         if worker.deadline() != Mono::NEVER {
             return true;
@@ -76,7 +78,8 @@ impl Agent {
             }
             // The kernel watches the connection until the hub is heard of again.
             WorkerState::Joined { tunnel, .. } => self.tunnels.get(*tunnel).is_some(),
-            // The head has come; a body has the limits of what is sent, and the kernel watches both connections.
+            // The head has come; a body has the limits of what is sent, and the kernel watches both
+            // connections.
             WorkerState::Serving(serving) => {
                 serving.messages.is_answered() && serving.connection().is_some_and(has)
             }

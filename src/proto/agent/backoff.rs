@@ -16,7 +16,8 @@ const YOUNG: Duration = Duration::from_secs(15);
 /// Signs of life that the hub may owe, and what a loaded machine takes, in halves.
 const SILENCE: u32 = 9;
 
-/// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter", 2015).
+/// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter",
+/// 2015).
 pub(super) struct Backoff {
     /// The first failure since the last success; [`Mono::NEVER`] if there was none.
     since: Mono,

@@ -120,14 +120,16 @@ impl Agent {
         }
     }
 
-    /// The application has left, or the hub: the upstream is told by closing, or its answer is read to the end.
+    /// The application has left, or the hub: the upstream is told by closing, or its answer is read to the
+    /// end.
     pub(super) fn cancel(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         let WorkerState::Serving(serving) = core::mem::replace(&mut worker.state, WorkerState::Stopped)
         else {
             return;
         };
-        // What is held goes with the tunnel: an upstream that has not taken all of the request would wait for the rest.
+        // What is held goes with the tunnel: an upstream that has not taken all of the request would wait for
+        // the rest.
         let has_it_all = serving.messages.request.is_done()
             && serving
                 .connection()
@@ -220,7 +222,8 @@ impl Agent {
         let Some(serving) = self.serving(key) else { return };
         debug!("{why}");
         let tunnel = serving.tunnel;
-        // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more than that.
+        // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more
+        // than that.
         let is_open = serving.messages.is_upgraded() && serving.messages.wants_response();
         let (upstream, is_fed) = upstream_of(serving);
         self.break_upstream(upstream, is_fed);
@@ -231,8 +234,8 @@ impl Agent {
         self.next(key, now);
     }
 
-    /// Closes the upstream connection of a request that is given up. In an upgraded one a FIN would be the end of a direction that
-    /// has not ended.
+    /// Closes the upstream connection of a request that is given up. In an upgraded one a FIN would be the
+    /// end of a direction that has not ended.
     pub(super) fn break_upstream(&mut self, upstream: Option<UpstreamKey>, is_fed: bool) {
         let Some(upstream) = upstream else { return };
         if self.upstreams.remove(upstream).is_some() {
@@ -265,7 +268,8 @@ impl Agent {
         self.arm_upstream(key);
     }
 
-    /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the process is ending.
+    /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the
+    /// process is ending.
     pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         if self.config.extras() == 0 || worker.is_light {
@@ -283,8 +287,8 @@ impl Agent {
             self.redial(key, now);
             return;
         }
-        // One that the hub did not take, because its token is full, would try again after half a minute only. There is room now: this one
-        // takes its place.
+        // One that the hub did not take, because its token is full, would try again after half a minute only.
+        // There is room now: this one takes its place.
         let mut stands_aside = key;
         for other in others {
             let Some(worker) = self.workers.get_mut(other) else { continue };
@@ -320,7 +324,8 @@ impl Agent {
     }
 }
 
-/// The connection that a request is on, and whether the upstream still waits there for what the application sends after an upgrade.
+/// The connection that a request is on, and whether the upstream still waits there for what the application
+/// sends after an upgrade.
 fn upstream_of(serving: &Serving) -> (Option<UpstreamKey>, bool) {
     let messages = &serving.messages;
     (
@@ -330,7 +335,8 @@ fn upstream_of(serving: &Serving) -> (Option<UpstreamKey>, bool) {
 }
 
 impl super::Worker {
-    /// Whether this one takes requests, now or when it is through: not if it stands aside, is lent, or takes light ones alone.
+    /// Whether this one takes requests, now or when it is through: not if it stands aside, is lent, or takes
+    /// light ones alone.
     pub(super) fn counts(&self) -> bool {
         if self.is_light {
             return false;

@@ -1,13 +1,14 @@
 //! Whether an upstream can be reached, and how that is found out.
 //!
-//! An agent joins only once it knows. While its upstream cannot be reached it stays visible at the hub, withdrawn, and
-//! tries a connection every second, so that it is back within two seconds of its upstream. Without `--health-path` a connection
-//! is all that is asked for; with it, a response below 500. A healthy upstream is probed with `--health-path`, and when a request
-//! was cancelled before any byte of its answer, since it may hang.
+//! An agent joins only once it knows. While its upstream cannot be reached it stays visible at the hub,
+//! withdrawn, and tries a connection every second, so that it is back within two seconds of its upstream.
+//! Without `--health-path` a connection is all that is asked for; with it, a response below 500. A healthy
+//! upstream is probed with `--health-path`, and when a request was cancelled before any byte of its answer,
+//! since it may hang.
 //!
-//! A probe takes the place of a request at the upstream: it waits until there is one to take, and a request that would be one too
-//! many waits for it. Connections that are kept between two requests are closed before it, because some servers serve only one
-//! connection at a time.
+//! A probe takes the place of a request at the upstream: it waits until there is one to take, and a request
+//! that would be one too many waits for it. Connections that are kept between two requests are closed before
+//! it, because some servers serve only one connection at a time.
 
 use core::time::Duration;
 
@@ -114,7 +115,8 @@ impl Agent {
         self.commands.push(Command::Dial { key: key.into(), target: Target::Upstream(index) });
     }
 
-    /// How many of the places for requests at an upstream are taken. Who has lent a worker has a place of its own first.
+    /// How many of the places for requests at an upstream are taken. Who has lent a worker has a place of its
+    /// own first.
     pub(super) fn at_upstream(&self, index: u16) -> u32 {
         let (mut requests, mut lent) = (0_u32, 0_u32);
         for (_, worker) in self.workers.iter().filter(|(_, it)| it.upstream == index && !it.is_light) {
@@ -142,7 +144,8 @@ impl Agent {
             && self.at_upstream(index) + 1 >= self.config.workers
     }
 
-    /// A request was cancelled before any byte of its answer: a probe finds out whether the upstream hangs, before the next request.
+    /// A request was cancelled before any byte of its answer: a probe finds out whether the upstream hangs,
+    /// before the next request.
     pub(super) fn suspect(&mut self, index: u16, now: Now) {
         let Some(health) = self.health.get(usize::from(index)) else { return };
         if health.verdict == Verdict::Up && !health.is_probed() {
@@ -230,7 +233,8 @@ impl Agent {
         }
         match before {
             Verdict::Down(before) if before.is_loading == why.is_loading => return,
-            // The log has it that the upstream cannot be used, but the hub has to hear whether it is worth waiting for.
+            // The log has it that the upstream cannot be used, but the hub has to hear whether it is worth
+            // waiting for.
             Verdict::Down(_) => {}
             Verdict::Unknown | Verdict::Up => {
                 let authority = self.authority(index).to_owned();
@@ -274,7 +278,8 @@ impl Agent {
     }
 }
 
-/// What the health path answered. An upstream that answers in HTTP is not ready yet; nothing is known of any other one.
+/// What the health path answered. An upstream that answers in HTTP is not ready yet; nothing is known of any
+/// other one.
 fn ill(status: u16) -> Trouble<'static> {
     macro_rules! answered {
         ($($status:literal)*) => {

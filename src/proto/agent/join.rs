@@ -313,8 +313,9 @@ impl Agent {
         }
     }
 
-    /// The hub cannot be dialled, or there is no consent to the handshake. After one that a reverse proxy may have refused, which passes no
-    /// upgrade but WebSocket's, one of WebSocket follows at once: so nobody goes on in frames because of a hub that was away for a while.
+    /// The hub cannot be dialled, or there is no consent to the handshake. After one that a reverse proxy may
+    /// have refused, which passes no upgrade but WebSocket's, one of WebSocket follows at once: so nobody
+    /// goes on in frames because of a hub that was away for a while.
     pub(super) fn cannot_join(&mut self, key: WorkerKey, why: &str, refusal: Refusal, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         let (nonce, is_asked) = match worker.state {
@@ -400,7 +401,8 @@ impl Agent {
         }
     }
 
-    /// The hub takes no more workers. The log hears with how many the agent has joined, if it has not heard of that.
+    /// The hub takes no more workers. The log hears with how many the agent has joined, if it has not heard
+    /// of that.
     fn note_joined_partly(&mut self, index: u16) {
         let joined = self.joined(index);
         if joined > 0 && self.told_joined.get(usize::from(index)) == Some(&0) {
@@ -463,8 +465,8 @@ impl super::Worker {
     }
 }
 
-/// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the head. None of ours has an
-/// escaped character.
+/// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the
+/// head. None of ours has an escaped character.
 fn detail(body: &[u8]) -> Option<&str> {
     const LONGEST: usize = 300;
     let body = core::str::from_utf8(body).ok()?;

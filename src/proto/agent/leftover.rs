@@ -22,7 +22,8 @@ pub(super) struct Finishing {
     told_at: Mono,
 }
 
-/// The rest of a request whose response is complete. The hub may send the next request right behind it, so the tunnel is not closed.
+/// The rest of a request whose response is complete. The hub may send the next request right behind it, so
+/// the tunnel is not closed.
 pub(super) struct Discarding {
     pub(super) tunnel: TunnelKey,
     messages: Messages,
@@ -31,7 +32,8 @@ pub(super) struct Discarding {
 }
 
 impl Agent {
-    /// An answer went out through the tunnel. Once the request has been read to its end, the tunnel takes the next one.
+    /// An answer went out through the tunnel. Once the request has been read to its end, the tunnel takes the
+    /// next one.
     pub(super) fn discard_rest(&mut self, key: WorkerKey, now: Now) {
         let until = now.mono.after_coarse(self.config.limits.stall);
         let Some(worker) = self.workers.get_mut(key) else { return };

@@ -1,10 +1,12 @@
-//! Workers that are lent: to upgraded connections, and with `--extra-streams` to streams of events, which accompany other requests as
-//! those do. Another worker takes requests in the stead of each one, as long as there are extras.
+//! Workers that are lent: to upgraded connections, and with `--extra-streams` to streams of events, which
+//! accompany other requests as those do. Another worker takes requests in the stead of each one, as long as
+//! there are extras.
 //!
-//! Without `--extra-streams` an upgraded connection beyond the extras keeps its worker, and a stream is a request like others. With
-//! it both are refused then, so that none ever holds one of the workers that `--num-worker` promises to requests. Should the hub have no room for the
-//! worker that stands in (a token's `--max-workers`), and no other one be left, the newest of them is ended: a page that
-//! says that it lost its stream is better than one that stands still.
+//! Without `--extra-streams` an upgraded connection beyond the extras keeps its worker, and a stream is a
+//! request like others. With it both are refused then, so that none ever holds one of the workers that
+//! `--num-worker` promises to requests. Should the hub have no room for the worker that stands in (a token's
+//! `--max-workers`), and no other one be left, the newest of them is ended: a page that says that it lost its
+//! stream is better than one that stands still.
 
 use core::time::Duration;
 
@@ -113,7 +115,8 @@ impl Agent {
         }
     }
 
-    /// The hub has no room for a worker. If streams have all those for which it has some, the newest one gives its own back.
+    /// The hub has no room for a worker. If streams have all those for which it has some, the newest one
+    /// gives its own back.
     pub(super) fn note_full(&mut self, index: u16, now: Now) {
         if self.config.extra_streams == 0 {
             return;

@@ -18,8 +18,8 @@ use crate::proto::tunnel::{
     Ask, CloseReason, IN_BETWEEN, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, Trouble, write_refusal,
 };
 
-/// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment, the hub would have to keep a
-/// place for each before the first of them has said a word.
+/// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment,
+/// the hub would have to keep a place for each before the first of them has said a word.
 const AT_ONCE: usize = 16;
 /// A tunnel that lived this long was a success, though it carried nothing.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -180,7 +180,8 @@ impl Agent {
                 self.drop_tunnel(tunnel);
                 self.next(key, now);
             }
-            // A hub that gives such a tunnel a job has it wrong. It gets the job back, and the worker that it counted on is none.
+            // A hub that gives such a tunnel a job has it wrong. It gets the job back, and the worker that it
+            // counted on is none.
             Ask::Serve if is_light && !light::cover(&self.config.light_paths, head.path()) => {
                 let refusal = write_refusal(Trouble::new("this tunnel is for light paths"), true);
                 self.commands.push(Command::Send { key: tunnel.into(), bytes: refusal });
@@ -337,7 +338,8 @@ impl Agent {
         self.arm_worker(key);
     }
 
-    /// A worker has come to rest on its tunnel. If what it told the hub of its upstream is no longer true, it joins anew.
+    /// A worker has come to rest on its tunnel. If what it told the hub of its upstream is no longer true, it
+    /// joins anew.
     pub(super) fn check_readiness(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         let trouble = self.health_of(worker.upstream).and_then(Health::trouble);
@@ -355,13 +357,15 @@ impl Agent {
         }
     }
 
-    /// Takes a worker out of the hub's pool, without a race: it starts nothing more, and the hub closes the tunnel.
+    /// Takes a worker out of the hub's pool, without a race: it starts nothing more, and the hub closes the
+    /// tunnel.
     pub(super) fn withdraw(&mut self, key: WorkerKey, why: Trouble<'_>, now: Now) {
         let Limits { linger, stall, .. } = self.config.limits;
         let Some(worker) = self.workers.get_mut(key) else { return };
         match worker.state {
             WorkerState::Joined { tunnel, said: Said::Ready, heard_by, .. } => {
-                // The hub has not been heard of since a response: it closes when the application has taken all of that.
+                // The hub has not been heard of since a response: it closes when the application has taken
+                // all of that.
                 let served = heard_by == Mono::NEVER;
                 let limit = if served { stall * IN_BETWEEN } else { linger };
                 worker.state = WorkerState::Leaving { tunnel, until: now.mono.after(limit), served };

@@ -1,15 +1,21 @@
-//! The agent: keeps a tunnel to the hub open for each worker, and serves what comes through from its upstream.
+//! The agent: keeps a tunnel to the hub open for each worker, and serves what comes through from its
+//! upstream.
 //!
 //! ```text
 //!   worker    Resting -> Dialling (-> Passing) -> Joining -> Joined <-> Serving
 //!                ^                                             |           |
-//!                +-------------------- Leaving <---------------+-----------+   (and Finishing, with --on-cancel drain)
+//!                +-------------------- Leaving <---------------+-----------+
+//!
+//!   With `--on-cancel drain` also Serving -> Finishing -> Leaving.
 //! ```
 //!
-//! One process serves several upstreams; each is an agent of its own with its own id and its own workers. This module owns the
-//! tables and hands events to its parts: `join` dials and joins, `link` keeps the idle tunnel, `backoff` knows when to try again;
-//! `serve` brings a request to the upstream, `respond` its response back, `conclude` ends what does not end that way, `lend` finds another
-//! worker for one whose exchange stays, and `leftover` is what remains; `sending` is what waits to be sent to an upstream; `health` knows whether an upstream can be reached. What is said on the tunnel is known to [`super::tunnel`].
+//! One process serves several upstreams; each is an agent of its own with its own id and its own workers.
+//! This module owns the tables and hands events to its parts: `join` dials and joins, `link` keeps the idle
+//! tunnel, `backoff` knows when to try again; `serve` brings a request to the upstream, `respond` its
+//! response back, `conclude` ends what does not end that way, `lend` finds another worker for one whose
+//! exchange stays, and `leftover` is what remains; `sending` is what waits to be sent to an upstream;
+//! `health` knows whether an upstream can be reached. What is said on the tunnel is known to
+//! [`super::tunnel`].
 //!
 //! # Who has to act, and what ends the waiting for it
 //!
@@ -89,7 +95,8 @@ pub struct Agent {
     random: Random,
     /// Whether the hub has ever taken the token. Before that, a refusal of it is fatal.
     accepted: bool,
-    /// What is before the hub passes no upgrade but WebSocket's: the last handshake was one of those, and came through.
+    /// What is before the hub passes no upgrade but WebSocket's: the last handshake was one of those, and
+    /// came through.
     websocket: bool,
     draining: Option<Draining>,
     notices: Notices,
@@ -133,8 +140,8 @@ struct Kept {
     last_used: Mono,
 }
 
-/// An upstream connection between two requests lasts this long: enough for requests that follow each other, and no more, because some
-/// servers serve nobody else meanwhile.
+/// An upstream connection between two requests lasts this long: enough for requests that follow each other,
+/// and no more, because some servers serve nobody else meanwhile.
 const KEPT: Duration = Duration::from_secs(5);
 
 impl Kept {
@@ -157,13 +164,15 @@ enum WorkerState {
     Joined { tunnel: TunnelKey, heard_by: Mono, since: Mono, scan: HeadScan, said: Said },
     /// A request is being served.
     Serving(Box<Serving>),
-    /// The worker has withdrawn, and waits for the hub to close the tunnel. A response before that may be on its way.
+    /// The worker has withdrawn, and waits for the hub to close the tunnel. A response before that may be on
+    /// its way.
     Leaving { tunnel: TunnelKey, until: Mono, served: bool },
     /// The application has left, and the upstream's answer is read to its end.
     Finishing(Box<Finishing>),
     /// The response is complete, and the rest of the request is dropped as it comes.
     Discarding(Box<Discarding>),
-    /// It stands aside, until another one is lent to an upgraded connection or a stream, or until the hub is known to know light paths.
+    /// It stands aside, until another one is lent to an upgraded connection or a stream, or until the hub is
+    /// known to know light paths.
     Spare,
     /// The process is ending.
     Stopped,
@@ -392,7 +401,8 @@ impl Agent {
         self.commands.push(Command::Exit(code));
     }
 
-    /// Ends upgraded connections: a process that ends would close each with FIN, which is the regular end of a direction.
+    /// Ends upgraded connections: a process that ends would close each with FIN, which is the regular end of
+    /// a direction.
     fn reset_upgraded(&mut self, now: Now) {
         let upgraded: Vec<WorkerKey> = self
             .workers
@@ -638,7 +648,8 @@ impl Agent {
         }
     }
 
-    /// The end of a response may not have come to its application, which counts only if the process is ending.
+    /// The end of a response may not have come to its application, which counts only if the process is
+    /// ending.
     fn note_short(&mut self) {
         if let Some(draining) = &mut self.draining {
             draining.is_short = true;

@@ -148,7 +148,8 @@ impl Agent {
             if let Err(violation) = self.may_lend(key, is_switch, now) {
                 self.note_not_lent(key, violation, now);
                 if is_switch {
-                    // The upstream has left HTTP: FIN would be the regular end of what the application says there.
+                    // The upstream has left HTTP: FIN would be the regular end of what the application says
+                    // there.
                     self.break_upstream(Some(upstream), true);
                 }
                 self.fail(key, violation, now);
@@ -217,7 +218,8 @@ impl Agent {
         Step::Skip(head.length)
     }
 
-    /// The response of an upstream is not HTTP, or its end is in doubt: its operator hears what is wrong with it.
+    /// The response of an upstream is not HTTP, or its end is in doubt: its operator hears what is wrong with
+    /// it.
     fn note_unread(&mut self, key: WorkerKey, violation: Violation, now: Now) {
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
         let authority = self.authority(index).to_owned();
@@ -232,7 +234,8 @@ impl Agent {
         let tunnel = serving.tunnel;
         let connection = serving.connection();
         let reusable = serving.messages.responder_is_reusable() && upstream_is_clean && !serving.is_private;
-        // Bytes of the request that wait for the upstream will never be sent to it; what followed would be taken for them.
+        // Bytes of the request that wait for the upstream will never be sent to it; what followed would be
+        // taken for them.
         let upstream = connection.and_then(|connection| self.upstreams.get_mut(connection));
         let reusable = reusable && upstream.is_some_and(Upstream::is_reusable);
         let is_lent = self.serving(key).is_some_and(|serving| serving.is_lent());
@@ -259,8 +262,8 @@ impl Agent {
         worker.backoff.succeed();
         worker.state = WorkerState::Joined {
             tunnel,
-            // As long as the application takes what is under way to it, the tunnel is not idle to the hub, and silent. TCP
-            // keep-alive watches until the hub is heard of again.
+            // As long as the application takes what is under way to it, the tunnel is not idle to the hub,
+            // and silent. TCP keep-alive watches until the hub is heard of again.
             heard_by: Mono::NEVER,
             since: now.mono,
             scan: HeadScan::on_tunnel(),

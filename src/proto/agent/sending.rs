@@ -1,8 +1,9 @@
 //! What waits to be sent to an upstream, and how long it may.
 //!
-//! An upstream that is busy with something else has not begun to read: what the kernels on the way have no room for waits, and that is
-//! no more suspicious than a small request that waits whole. Only an upstream that has begun to read, or has answered, is expected to
-//! go on. Kernels take what they have room for at once, so that what is taken later was read.
+//! An upstream that is busy with something else has not begun to read: what the kernels on the way have no
+//! room for waits, and that is no more suspicious than a small request that waits whole. Only an upstream
+//! that has begun to read, or has answered, is expected to go on. Kernels take what they have room for at
+//! once, so that what is taken later was read.
 
 use core::time::Duration;
 

@@ -26,8 +26,8 @@ use crate::proto::tables::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey
 use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CONTINUE, Trouble, expects_connect};
 
-/// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a request that could
-/// not be sent again.
+/// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a
+/// request that could not be sent again.
 const FRESH: Duration = Duration::from_secs(1);
 
 const OUT_OF_BASE: Violation = Violation::new(
@@ -39,8 +39,8 @@ const TRACED: Violation =
 /// What is allowed instead: what RFC 9110 section 9 has beside TRACE and CONNECT, and PATCH.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What is taken in of a body that comes along with its head, before the request has a connection: what the hub holds of it. The
-/// shell's buffer has room for the head beside it.
+/// What is taken in of a body that comes along with its head, before the request has a connection: what the
+/// hub holds of it. The shell's buffer has room for the head beside it.
 const GATHERED: usize = 16 * 1024;
 
 pub(super) const BROKE: Violation =
@@ -53,10 +53,11 @@ pub(super) struct Serving {
     pub(super) leg: Leg,
     /// The hub sends the body once it hears that the upstream connection stands.
     pub(super) expects_connect: bool,
-    /// Whether credentials or a challenge for the whole connection were seen: it carries no other request before or after this one,
-    /// which would be taken for the same user's.
+    /// Whether credentials or a challenge for the whole connection were seen: it carries no other request
+    /// before or after this one, which would be taken for the same user's.
     pub(super) is_private: bool,
-    /// Scheme and authority by which the application knows the upstream; empty if it gets the application's `Host`.
+    /// Scheme and authority by which the application knows the upstream; empty if it gets the application's
+    /// `Host`.
     pub(super) origin: String,
     /// Whether nothing was sent beyond what the shell holds, so that the request can be sent again.
     pub(super) whole: bool,
@@ -66,7 +67,8 @@ pub(super) struct Serving {
     pub(super) lent_since: Option<Mono>,
     /// The next sign of life for the hub, while no response head has come.
     pub(super) sign_at: Mono,
-    /// The rest of a response head that has begun, or the next byte of an upgraded connection one side of which has ended, by then.
+    /// The rest of a response head that has begun, or the next byte of an upgraded connection one side of
+    /// which has ended, by then.
     pub(super) rest_by: Mono,
 }
 
@@ -112,7 +114,8 @@ pub(super) enum Leg {
     Gathering(usize),
     /// A probe has its place at the upstream.
     Waiting,
-    /// A connection is being made. The upstream may have `seen` the request on a kept connection that broke under it.
+    /// A connection is being made. The upstream may have `seen` the request on a kept connection that broke
+    /// under it.
     Dialling { upstream: UpstreamKey, until: Mono, seen: bool },
     /// The request is on its way. A connection that was used before may turn out to be dead.
     Paired { upstream: UpstreamKey, reused: bool },
@@ -153,7 +156,8 @@ impl Serving {
         self.connection().is_some() && !self.messages.is_answered() && !self.messages.has_interim()
     }
 
-    /// Whether it is not even known that the upstream can still be connected to: a probe without a path can find that out.
+    /// Whether it is not even known that the upstream can still be connected to: a probe without a path can
+    /// find that out.
     pub(super) fn may_lead_nowhere(&self) -> bool {
         self.is_unanswered() && !matches!(self.leg, Leg::Paired { reused: false, .. })
     }
@@ -236,7 +240,8 @@ impl Agent {
         }
     }
 
-    /// The request that is served over a connection once both its sides are joined; whether the connection is the tunnel.
+    /// The request that is served over a connection once both its sides are joined; whether the connection is
+    /// the tunnel.
     pub(super) fn serving_over(&self, key: Key) -> Option<(&Serving, bool)> {
         let WorkerState::Serving(serving) = &self.workers.get(self.worker_over(key)?)?.state else {
             return None;
@@ -352,7 +357,8 @@ impl Agent {
                 Step::Wait
             }
             Ok(Progress::Truncated) | Err(_) => {
-                // An upload that was cut short must not look complete to the upstream: it loses its connection.
+                // An upload that was cut short must not look complete to the upstream: it loses its
+                // connection.
                 let tunnel = serving.tunnel;
                 self.drop_tunnel(tunnel);
                 self.tunnel_lost(key, "the request was cut short", now);

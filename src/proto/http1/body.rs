@@ -1,7 +1,9 @@
-//! Bodies on their way (RFC 9112 sections 6 and 7): how many of the bytes at hand may pass, and what is replaced.
+//! Bodies on their way (RFC 9112 sections 6 and 7): how many of the bytes at hand may pass, and what is
+//! replaced.
 //!
-//! The bytes stay where they are; a [`Transfer`] looks at them and counts. The only copies it makes are of chunk lines and
-//! trailers that it writes anew, and of pieces of close-delimited bodies too small to be worth more steps.
+//! The bytes stay where they are; a [`Transfer`] looks at them and counts. The only copies it makes are of
+//! chunk lines and trailers that it writes anew, and of pieces of close-delimited bodies too small to be
+//! worth more steps.
 
 use super::chunked::{CHUNK_EXCESS_LIMIT, ChunkLine, Ending, LastChunk, LineScan, write_ending};
 use super::framing::Framing;
@@ -21,11 +23,11 @@ pub enum Progress {
     NeedMore,
     /// The first `n` bytes go on as they are; `n` is not zero.
     Pass(usize),
-    /// The first `n` bytes are dropped; `n` is not zero. What replaces them, if anything, was appended to the output, and goes
-    /// before what follows them.
+    /// The first `n` bytes are dropped; `n` is not zero. What replaces them, if anything, was appended to the
+    /// output, and goes before what follows them.
     Skip(usize),
-    /// The body is complete. None of the bytes at hand belongs to it. What ends it where it goes, if that is not among the
-    /// bytes that went before, was appended to the output.
+    /// The body is complete. None of the bytes at hand belongs to it. What ends it where it goes, if that is
+    /// not among the bytes that went before, was appended to the output.
     Done,
     /// The input ended before the body was complete, or in a way that does not say whether it is.
     Truncated,
@@ -49,7 +51,8 @@ enum State {
 const COPIED_CHUNK: usize = 1024;
 
 impl Transfer {
-    /// A body that comes framed in one way and goes on framed in another: in the same one, or as [`Framing::onward`] has it.
+    /// A body that comes framed in one way and goes on framed in another: in the same one, or as
+    /// [`Framing::onward`] has it.
     pub fn new(from: Framing, to: Framing) -> Self {
         Self::read(from, to, Reading::Strict)
     }
@@ -105,7 +108,8 @@ impl Transfer {
         match (&self.0, end) {
             (State::UntilClose, End::Clean) => {}
             (State::Encode(Encode::Between), End::Clean) => out.extend_from_slice(b"0\r\n\r\n"),
-            // RFC 9112 section 9.8: without close_notify nobody knows whether a close-delimited body is complete.
+            // RFC 9112 section 9.8: without close_notify nobody knows whether a close-delimited body is
+            // complete.
             (State::UntilClose | State::Encode(_), End::Clean | End::Cut)
             | (State::Length(_) | State::Chunked(_) | State::Done | State::Unsendable, _) => {
                 return Ok(Progress::Truncated);
@@ -115,8 +119,9 @@ impl Transfer {
         Ok(Progress::Done)
     }
 
-    /// How many of the bytes that come next go on as they are, unseen: `u64::MAX` if all until the end, 0 if they must be looked
-    /// at. The caller may move them in lumps without showing them, and tells each by [`Transfer::pass_unseen`].
+    /// How many of the bytes that come next go on as they are, unseen: `u64::MAX` if all until the end, 0 if
+    /// they must be looked at. The caller may move them in lumps without showing them, and tells each by
+    /// [`Transfer::pass_unseen`].
     pub fn unseen(&self) -> u64 {
         match &self.0 {
             State::Length(left) => *left,
@@ -129,8 +134,8 @@ impl Transfer {
         }
     }
 
-    /// A lump of `n` bytes goes on unseen, no more than [`Transfer::unseen`] said. What goes before it was appended to `before`; what
-    /// goes after it is returned.
+    /// A lump of `n` bytes goes on unseen, no more than [`Transfer::unseen`] said. What goes before it was
+    /// appended to `before`; what goes after it is returned.
     pub fn pass_unseen(&mut self, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
         match &mut self.0 {
             State::Length(left) => {
@@ -277,7 +282,8 @@ impl Chunked {
         }
     }
 
-    /// What the input begins with, if that can be said already. Nothing is consumed: asked again, it says the same.
+    /// What the input begins with, if that can be said already. Nothing is consumed: asked again, it says the
+    /// same.
     fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Item<'a>>, Violation> {
         match &mut self.place {
             Place::Line(scan) => {
@@ -335,9 +341,9 @@ impl Fate {
     }
 }
 
-/// A close-delimited body that goes on in chunks. What is at hand becomes one chunk, and is sent whole in the same turn. No
-/// step consumes nothing, so that nobody has to ask again without input: a chunk's line takes its first byte along, and
-/// its last byte the CRLF.
+/// A close-delimited body that goes on in chunks. What is at hand becomes one chunk, and is sent whole in the
+/// same turn. No step consumes nothing, so that nobody has to ask again without input: a chunk's line takes
+/// its first byte along, and its last byte the CRLF.
 #[derive(Clone, Debug)]
 enum Encode {
     Between,

@@ -7,12 +7,15 @@ use super::put;
 use super::reading::Reading;
 use crate::proto::error::Violation;
 
-/// The longest chunk line in bytes, with its extensions and its CRLF. It must fit a buffer; nobody uses extensions.
+/// The longest chunk line in bytes, with its extensions and its CRLF. It must fit a buffer; nobody uses
+/// extensions.
 pub(super) const CHUNK_LINE_LIMIT: usize = 4 * 1024;
-/// How many bytes of extensions and leading zeros one body may hold beyond those that its data makes up for: they cost us work and
-/// bring nobody anything (RFC 9112 section 7.1.1 asks for a limit), but there are bodies without end.
+/// How many bytes of extensions and leading zeros one body may hold beyond those that its data makes up for:
+/// they cost us work and bring nobody anything (RFC 9112 section 7.1.1 asks for a limit), but there are
+/// bodies without end.
 pub(super) const CHUNK_EXCESS_LIMIT: u32 = 64 * 1024;
-/// A chunk line with no more of them than this adds nothing: one with a padded size is as short as one that needs its digits.
+/// A chunk line with no more of them than this adds nothing: one with a padded size is as short as one that
+/// needs its digits.
 const FREE_EXCESS: u32 = 16;
 /// So many bytes of data make up for one.
 const DATA_FOR_EXCESS: u64 = 8;
@@ -64,8 +67,8 @@ impl LineScan {
                     _ => return Err(Violation::malformed("a CR without LF in a chunk line")),
                 },
                 b'\n' if self.digits > 0 && is_lenient => return Ok(Some(self.line(1))),
-                // White space before the semicolon, which RFC 9112 section 7.1.1 calls bad and lets pass, is not let pass in requests:
-                // recipients disagree on it.
+                // White space before the semicolon, which RFC 9112 section 7.1.1 calls bad and lets pass, is
+                // not let pass in requests: recipients disagree on it.
                 b';' if self.digits > 0 => self.in_extension = true,
                 b'\t' | b' '..=b'~' | 0x80.. if self.in_extension => {}
                 _ if self.in_extension => {
@@ -114,8 +117,8 @@ impl LineScan {
     }
 }
 
-/// The last chunk's line and the trailer section after it, taken together: either goes on only with the other, so that a
-/// body that breaks off here does not look complete to anyone.
+/// The last chunk's line and the trailer section after it, taken together: either goes on only with the
+/// other, so that a body that breaks off here does not look complete to anyone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastChunk {
     line: ChunkLine,
@@ -137,8 +140,9 @@ impl LastChunk {
         Self { line, end: HeadScan::of_trailers(reading) }
     }
 
-    /// The whole ending, once it is complete. `input` always begins with the last chunk's line. What counts is the length
-    /// that it has when it goes on, so that the next hop takes it, too; there is a little more room to arrive in.
+    /// The whole ending, once it is complete. `input` always begins with the last chunk's line. What counts
+    /// is the length that it has when it goes on, so that the next hop takes it, too; there is a little more
+    /// room to arrive in.
     pub(super) fn advance<'a>(&mut self, input: &'a [u8]) -> Result<Option<Ending<'a>>, Violation> {
         // To the scan, the chunk line is the start line of a head.
         let Some(len) = self.end.advance(input)? else { return Ok(None) };
@@ -147,7 +151,8 @@ impl LastChunk {
     }
 }
 
-/// Writes the last chunk and what may go on of a trailer section, field by field; at most [`HEAD_LIMIT`] bytes.
+/// Writes the last chunk and what may go on of a trailer section, field by field; at most [`HEAD_LIMIT`]
+/// bytes.
 pub(super) fn write_ending(trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Violation> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let fields = match httparse::parse_headers(trailers, &mut fields) {
@@ -173,9 +178,9 @@ pub(super) fn write_ending(trailers: &[u8], out: &mut Vec<u8>) -> Result<(), Vio
     Ok(())
 }
 
-/// Whether a field may stand in a trailer section (RFC 9110 section 6.5.1): none that frames or routes the message, modifies
-/// the request, authenticates, controls the response, or says how the content is to be read. Recipients merge trailers into
-/// heads that were judged without them.
+/// Whether a field may stand in a trailer section (RFC 9110 section 6.5.1): none that frames or routes the
+/// message, modifies the request, authenticates, controls the response, or says how the content is to be
+/// read. Recipients merge trailers into heads that were judged without them.
 fn is_trailer(name: &str) -> bool {
     const FORBIDDEN: [&str; 33] = [
         // Framing, routing and hop-by-hop fields that have no class, because heads forward them.

@@ -68,7 +68,8 @@ impl<'b> Facts<'b> {
         Ok(facts)
     }
 
-    /// The value of `Host` (RFC 9112 section 3.2): exactly one in HTTP/1.1, at most one in HTTP/1.0. An empty one is legal.
+    /// The value of `Host` (RFC 9112 section 3.2): exactly one in HTTP/1.1, at most one in HTTP/1.0. An empty
+    /// one is legal.
     pub(super) fn authority(&self, version: Version) -> Result<&'b str, Violation> {
         if self.hosts > 1 {
             return Err(Violation::malformed("several Host fields"));

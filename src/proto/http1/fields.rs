@@ -1,6 +1,8 @@
-//! Fields by what is done with them (RFC 9110 section 7.6.1): which ones go on, and which belong to one connection.
+//! Fields by what is done with them (RFC 9110 section 7.6.1): which ones go on, and which belong to one
+//! connection.
 //!
-//! A name is classified once, when its head is parsed; the class is kept beside the field, so that forwarding compares no names.
+//! A name is classified once, when its head is parsed; the class is kept beside the field, so that forwarding
+//! compares no names.
 
 use core::time::Duration;
 
@@ -12,7 +14,8 @@ use crate::proto::error::Violation;
 /// The class of each field.
 pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
 
-/// How many fields one head may nominate by `Connection`. Each costs a look at all names; real clients nominate two or three.
+/// How many fields one head may nominate by `Connection`. Each costs a look at all names; real clients
+/// nominate two or three.
 pub const MAX_NOMINATED: usize = 32;
 
 /// What a field is to us.
@@ -44,8 +47,8 @@ pub(super) enum Class {
     Slime,
     Te,
     TransferEncoding,
-    /// Another name for a field that never goes on as it came, to a recipient that makes variables of names (RFC 3875 section
-    /// 4.1.18): `Content_Length`.
+    /// Another name for a field that never goes on as it came, to a recipient that makes variables of names
+    /// (RFC 3875 section 4.1.18): `Content_Length`.
     Twin,
     Upgrade,
     Via,
@@ -88,7 +91,8 @@ impl Class {
         }
     }
 
-    /// The class of a field whose exact name is not among the usual ones. Most are end-to-end, and their first letter tells.
+    /// The class of a field whose exact name is not among the usual ones. Most are end-to-end, and their
+    /// first letter tells.
     fn of_less_usual(name: &str) -> Self {
         let like = |usual: &str| is_like(name, usual);
         let is_forwarded = |usual: &[&str]| usual.iter().any(|usual| like(usual));
@@ -127,9 +131,9 @@ impl Class {
     }
 }
 
-/// Whether a name begins as `usual` does, to a recipient that makes a variable of it: in either case, and with anything that is
-/// neither letter nor digit for a hyphen. CGI, WSGI and PHP have one variable for `X-Forwarded-For` and `X_Forwarded_For`; some
-/// servers for `X.Forwarded.For`, too.
+/// Whether a name begins as `usual` does, to a recipient that makes a variable of it: in either case, and
+/// with anything that is neither letter nor digit for a hyphen. CGI, WSGI and PHP have one variable for
+/// `X-Forwarded-For` and `X_Forwarded_For`; some servers for `X.Forwarded.For`, too.
 pub(super) fn begins_like(name: &str, usual: &str) -> bool {
     name.len() >= usual.len()
         && name.bytes().zip(usual.bytes()).all(|(byte, usual)| {
@@ -137,8 +141,8 @@ pub(super) fn begins_like(name: &str, usual: &str) -> bool {
         })
 }
 
-/// Whether an agent may be told to set a field of this name: none that frames or routes the message, belongs to a connection, or is
-/// what slime itself says.
+/// Whether an agent may be told to set a field of this name: none that frames or routes the message, belongs
+/// to a connection, or is what slime itself says.
 pub fn can_be_set(name: &str) -> bool {
     let class = Class::of(name);
     is_token(name.as_bytes())
@@ -155,13 +159,14 @@ pub(super) fn is_like(name: &str, usual: &str) -> bool {
     name.len() == usual.len() && begins_like(name, usual)
 }
 
-/// Whether a field is one of ours: `Slime-*`. None of them ever passes from an application to an upstream or back.
+/// Whether a field is one of ours: `Slime-*`. None of them ever passes from an application to an upstream or
+/// back.
 pub fn is_slime(name: &str) -> bool {
     name.get(..6).is_some_and(|prefix| prefix.eq_ignore_ascii_case("slime-"))
 }
 
-/// The members of a comma-separated list, without the white space around them; empty ones too (RFC 9110 section 5.6.1).
-/// For lists whose members hold no quoted strings.
+/// The members of a comma-separated list, without the white space around them; empty ones too (RFC 9110
+/// section 5.6.1). For lists whose members hold no quoted strings.
 pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim)
 }
@@ -171,8 +176,9 @@ pub fn has_member(value: &[u8], member: &str) -> bool {
     members(value).any(|other| other.eq_ignore_ascii_case(member.as_bytes()))
 }
 
-/// Whether credentials, or a list of challenges, authenticate the connection and not the message: whatever comes on it afterwards
-/// is taken for the same user's (RFC 4559 section 6). A comma in a quoted string only makes one more member.
+/// Whether credentials, or a list of challenges, authenticate the connection and not the message: whatever
+/// comes on it afterwards is taken for the same user's (RFC 4559 section 6). A comma in a quoted string only
+/// makes one more member.
 pub(super) fn binds_connection(value: &[u8]) -> bool {
     const SCHEMES: [&[u8]; 4] = [b"NTLM", b"Negotiate", b"Kerberos", b"CredSSP"];
     members(value).any(|member| {
@@ -189,7 +195,8 @@ pub(super) fn is_received_by(value: &[u8], name: &str) -> bool {
     })
 }
 
-/// Whether a `Proxy-Status` field speaks in the name of slime (RFC 9209 section 2): the name is a token or a string.
+/// Whether a `Proxy-Status` field speaks in the name of slime (RFC 9209 section 2): the name is a token or a
+/// string.
 pub(super) fn speaks_as_slime(value: &[u8]) -> bool {
     members(value).any(|member| {
         let member = member.strip_prefix(b"\"").unwrap_or(member);
@@ -206,7 +213,8 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// A number of seconds in decimal digits, with a fraction or without; what is beyond milliseconds is dropped. No sign, no exponent.
+/// A number of seconds in decimal digits, with a fraction or without; what is beyond milliseconds is dropped.
+/// No sign, no exponent.
 pub fn seconds(value: &[u8]) -> Option<Duration> {
     let mut halves = value.splitn(2, |&byte| byte == b'.');
     let (whole, fraction) = (halves.next()?, halves.next().unwrap_or_default());
@@ -242,8 +250,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes in one field. Nominating what delimits or routes the message would have the next hop read another message
-    /// than we did.
+    /// Takes in one field. Nominating what delimits or routes the message would have the next hop read
+    /// another message than we did.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Violation> {
         for option in members(value) {
             match ConnectionOption::of(option) {
@@ -293,7 +301,8 @@ enum ConnectionOption {
     Close,
     KeepAlive,
     Upgrade,
-    /// Empty, or a field that is never nominated away: it does not go on unchanged anyway, or proxies speak in it.
+    /// Empty, or a field that is never nominated away: it does not go on unchanged anyway, or proxies speak
+    /// in it.
     Known,
     Forbidden,
     Nominated,
@@ -312,8 +321,9 @@ impl ConnectionOption {
         let Ok(name) = core::str::from_utf8(option) else { return Self::Known };
         match Class::of(name) {
             Class::ContentLength | Class::Host | Class::TransferEncoding => Self::Forbidden,
-            // What proxies say on the way is for all recipients: a stranger who could nominate it away would speak in the stead of
-            // the trusted proxy that has set it, or hide that a request has been here before.
+            // What proxies say on the way is for all recipients: a stranger who could nominate it away would
+            // speak in the stead of the trusted proxy that has set it, or hide that a request has been here
+            // before.
             Class::Connection
             | Class::Expect
             | Class::Forwarded

@@ -1,7 +1,8 @@
-//! Where a message ends (RFC 9112 section 6.3, stricter where that is safe): the rules against request smuggling.
+//! Where a message ends (RFC 9112 section 6.3, stricter where that is safe): the rules against request
+//! smuggling.
 //!
-//! Both kinds of message are judged here and nowhere else, once, from the parsed fields. What cannot be read in exactly one
-//! way is a [`Violation`].
+//! Both kinds of message are judged here and nowhere else, once, from the parsed fields. What cannot be read
+//! in exactly one way is a [`Violation`].
 
 use super::fields::{is_token, members};
 use super::reading::Reading;
@@ -22,8 +23,9 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// How this body is delimited when it goes on to a recipient of this version: `UntilClose` becomes `Chunked`, so that
-    /// its end can be told from a failure, and `Chunked` becomes `UntilClose` for HTTP/1.0, which knows no chunks.
+    /// How this body is delimited when it goes on to a recipient of this version: `UntilClose` becomes
+    /// `Chunked`, so that its end can be told from a failure, and `Chunked` becomes `UntilClose` for
+    /// HTTP/1.0, which knows no chunks.
     pub const fn onward(self, recipient: Version) -> Self {
         match (self, recipient) {
             (Self::UntilClose, Version::Http11) => Self::Chunked,
@@ -37,7 +39,8 @@ impl Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ResponseFraming {
     pub(super) framing: Framing,
-    /// Whether it was framed in two ways, of which one counts: the sender is not to be trusted with another message.
+    /// Whether it was framed in two ways, of which one counts: the sender is not to be trusted with another
+    /// message.
     pub(super) closes: bool,
     /// The length that a GET would have had (RFC 9110 section 8.6): HEAD and 304 only.
     pub(super) length_of_get: Option<u64>,
@@ -66,8 +69,9 @@ impl<'b> Delimiters<'b> {
         Self { reading, ..Self::default() }
     }
 
-    /// Takes in a `Content-Length` field. A repetition must be the same to the byte (RFC 9112 section 6.3 item 5); a
-    /// list in one field is not plain digits. To a lenient reading, a list of one number is that number.
+    /// Takes in a `Content-Length` field. A repetition must be the same to the byte (RFC 9112 section 6.3
+    /// item 5); a list in one field is not plain digits. To a lenient reading, a list of one number is that
+    /// number.
     pub(super) fn content_length(&mut self, value: &'b [u8]) -> Result<(), Violation> {
         match self.reading {
             Reading::Strict => self.one_length(value, |earlier, value| earlier.0 == value.0),
@@ -91,8 +95,9 @@ impl<'b> Delimiters<'b> {
         }
     }
 
-    /// Takes in a `Transfer-Encoding` field (RFC 9112 section 6.1). Empty members are legal in lists, and a known disguise. To a lenient
-    /// reading they are nothing, as is `identity`, which meant that (RFC 2616 section 3.6).
+    /// Takes in a `Transfer-Encoding` field (RFC 9112 section 6.1). Empty members are legal in lists, and a
+    /// known disguise. To a lenient reading they are nothing, as is `identity`, which meant that (RFC 2616
+    /// section 3.6).
     pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Violation> {
         let is_nothing = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
         for coding in members(value) {
@@ -136,8 +141,8 @@ impl<'b> Delimiters<'b> {
         let length = self.length.map(|(_, length)| length).filter(|_| !chunked);
         let closes = chunked && (self.length.is_some() || version == Version::Http10);
         let (framing, length_of_get) = match status {
-            // RFC 9112 section 6.3 items 1 and 2; framing fields are not allowed here (RFC 9110 section 8.6, RFC 9112
-            // section 6.1), and are not forwarded.
+            // RFC 9112 section 6.3 items 1 and 2; framing fields are not allowed here (RFC 9110 section 8.6,
+            // RFC 9112 section 6.1), and are not forwarded.
             100..=199 | 204 => (Framing::None, None),
             304 => (Framing::None, length),
             _ if request_was_head => (Framing::None, length),
@@ -150,7 +155,8 @@ impl<'b> Delimiters<'b> {
     /// Whether the message is chunked, after all rules that requests and responses share.
     fn coded(&self, version: Version) -> Result<bool, Violation> {
         let Some(coding) = self.coding else { return Ok(false) };
-        // RFC 9112 section 6.3 item 3 lets a proxy prefer Transfer-Encoding. Who sends both is broken or attacks.
+        // RFC 9112 section 6.3 item 3 lets a proxy prefer Transfer-Encoding. Who sends both is broken or
+        // attacks.
         let is_strict = self.reading == Reading::Strict;
         if is_strict && self.length.is_some() {
             return Err(Violation::malformed("both Content-Length and Transfer-Encoding"));

@@ -1,10 +1,12 @@
-//! Message heads (RFC 9112 sections 2 to 5): found in a stream of bytes, parsed once they are complete, and judged.
+//! Message heads (RFC 9112 sections 2 to 5): found in a stream of bytes, parsed once they are complete, and
+//! judged.
 //!
-//! Nearly all heads come in one piece. They are parsed as they stand; only if that fails, because it is not the whole head or because
-//! something is wrong with it, the head's end is looked for, from then on without looking at a byte twice.
+//! Nearly all heads come in one piece. They are parsed as they stand; only if that fails, because it is not
+//! the whole head or because something is wrong with it, the head's end is looked for, from then on without
+//! looking at a byte twice.
 //!
-//! httparse takes the bytes apart; it is laxer than we want to be in one respect, bare LF, which is caught here. How
-//! the body ends is decided in [`super::framing`], what a field is to us in [`super::fields`].
+//! httparse takes the bytes apart; it is laxer than we want to be in one respect, bare LF, which is caught
+//! here. How the body ends is decided in [`super::framing`], what a field is to us in [`super::fields`].
 
 use std::borrow::Cow;
 
@@ -40,12 +42,13 @@ pub struct RequestHead<'s, 'b> {
     pub framing: Framing,
     /// Whether the sender wants to use the connection again (RFC 9112 section 9.3).
     pub persistent: bool,
-    /// The protocol that the sender would rather speak: the first one of its `Upgrade` field that may be offered on. None in
-    /// HTTP/1.0, or if `Connection` does not say so too (RFC 9110 section 7.8).
+    /// The protocol that the sender would rather speak: the first one of its `Upgrade` field that may be
+    /// offered on. None in HTTP/1.0, or if `Connection` does not say so too (RFC 9110 section 7.8).
     pub upgrade: Option<&'b str>,
     /// Whether the sender holds its body back until it is asked for it (RFC 9110 section 10.1.1).
     pub expect_continue: bool,
-    /// Whether its credentials authenticate the connection that it goes out on, and with it whatever follows there.
+    /// Whether its credentials authenticate the connection that it goes out on, and with it whatever follows
+    /// there.
     pub binds_connection: bool,
     pub(super) classes: &'s [Class],
     pub(super) trailers_welcome: bool,
@@ -58,7 +61,8 @@ impl<'s, 'b> RequestHead<'s, 'b> {
     /// The head that `input` begins with, once it is complete.
     ///
     /// # Errors
-    /// As [`HeadScan::advance`]; what makes a head one that could be read in more than one way, or that a gateway refuses.
+    /// As [`HeadScan::advance`]; what makes a head one that could be read in more than one way, or that a
+    /// gateway refuses.
     pub fn find(
         scan: &mut HeadScan,
         input: &'b [u8],
@@ -143,7 +147,8 @@ impl<'s, 'b> RequestHead<'s, 'b> {
                 .any(|(field, class)| class == Class::Via && is_received_by(field.value, name))
     }
 
-    /// How many more recipients it may have: `Max-Forwards`, which counts in TRACE and OPTIONS (RFC 9110 section 7.6.2).
+    /// How many more recipients it may have: `Max-Forwards`, which counts in TRACE and OPTIONS (RFC 9110
+    /// section 7.6.2).
     pub fn max_forwards(&self) -> Option<u64> {
         if !self.method.is_options() && !self.method.is_trace() {
             return None;
@@ -157,14 +162,14 @@ impl<'s, 'b> RequestHead<'s, 'b> {
         self.fields.iter().zip(self.classes.iter().copied())
     }
 
-    /// Host and port that the request is meant for: those of an absolute-form target, else those of `Host` (RFC 9112 section
-    /// 3.2.2). Empty if the sender left them out.
+    /// Host and port that the request is meant for: those of an absolute-form target, else those of `Host`
+    /// (RFC 9112 section 3.2.2). Empty if the sender left them out.
     pub fn authority(&self) -> &'b str {
         self.authority
     }
 
-    /// Scheme and authority by which the application knows the service: as the proxies before it say, which the hub has believed.
-    /// Nothing if nobody said an authority.
+    /// Scheme and authority by which the application knows the service: as the proxies before it say, which
+    /// the hub has believed. Nothing if nobody said an authority.
     pub fn write_origin(&self, out: &mut String) {
         let (mut scheme, mut authority) = (Scheme::Http, self.authority);
         for (field, class) in self.classified() {
@@ -182,8 +187,8 @@ impl<'s, 'b> RequestHead<'s, 'b> {
         }
     }
 
-    /// The target in origin-form: the path, never empty, and the query; or `*`. It is as sent, save that an absolute-form
-    /// target with an empty path gets its slash (RFC 9112 section 3.2.1).
+    /// The target in origin-form: the path, never empty, and the query; or `*`. It is as sent, save that an
+    /// absolute-form target with an empty path gets its slash (RFC 9112 section 3.2.1).
     pub fn path_and_query(&self) -> Cow<'b, str> {
         match self.path_and_query {
             "" => Cow::Borrowed("/"),
@@ -266,8 +271,8 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
         head.map(Some).map_err(Violation::in_response)
     }
 
-    /// Status and length of the head that `input` begins with, once it is complete, whatever its fields say. For answers to CONNECT:
-    /// what they say of a body means nothing (RFC 9110 section 9.3.6).
+    /// Status and length of the head that `input` begins with, once it is complete, whatever its fields say.
+    /// For answers to CONNECT: what they say of a body means nothing (RFC 9110 section 9.3.6).
     ///
     /// # Errors
     /// As [`ResponseHead::find`].
@@ -413,8 +418,8 @@ pub(super) fn max_forwards(value: &[u8]) -> Option<u64> {
     )
 }
 
-/// The protocol, if it may be offered to an upstream: anything but HTTP itself, over TLS or not, inside of which further
-/// requests would pass unseen.
+/// The protocol, if it may be offered to an upstream: anything but HTTP itself, over TLS or not, inside of
+/// which further requests would pass unseen.
 fn offered(protocol: &[u8]) -> Option<&str> {
     let text = core::str::from_utf8(protocol).ok()?;
     let mut parts = text.splitn(2, '/');
@@ -425,8 +430,9 @@ fn offered(protocol: &[u8]) -> Option<&str> {
     (well_formed && !hides_requests).then_some(text)
 }
 
-/// The length of the head that httparse has found, if all its line ends are CRLF: httparse takes LF for one, too. It accepts CR
-/// nowhere but before LF, hence there are as many CR as lines exactly if no line ends in LF alone.
+/// The length of the head that httparse has found, if all its line ends are CRLF: httparse takes LF for one,
+/// too. It accepts CR nowhere but before LF, hence there are as many CR as lines exactly if no line ends in
+/// LF alone.
 fn complete(
     input: &[u8],
     parsed: Result<httparse::Status<usize>, httparse::Error>,
@@ -473,7 +479,8 @@ fn names_a_version(head: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// The reason phrase of a status line as it was sent. httparse gives none if it holds obs-text (RFC 9112 section 4).
+/// The reason phrase of a status line as it was sent. httparse gives none if it holds obs-text (RFC 9112
+/// section 4).
 fn obsolete_reason(head: &[u8]) -> &[u8] {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     line.get("HTTP/1.1 200 ".len()..).unwrap_or_default()

@@ -1,4 +1,5 @@
-//! HTTP/1.1 messages as bytes (RFC 9112): heads read, judged and written anew; bodies followed, but never held.
+//! HTTP/1.1 messages as bytes (RFC 9112): heads read, judged and written anew; bodies followed, but never
+//! held.
 //!
 //! ```text
 //! bytes --RequestHead/ResponseHead (HeadScan, where a head comes in pieces)--> fields, each classified once

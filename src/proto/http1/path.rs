@@ -1,9 +1,10 @@
-//! Paths as the hub compares them. It never changes one: these are questions, and the path goes on as it was sent.
+//! Paths as the hub compares them. It never changes one: these are questions, and the path goes on as it was
+//! sent.
 
-/// Whether upstreams may differ on what this path names, so that a comparison with a rule proves nothing: dot or empty
-/// segments, backslashes, parameters (`;`), broken percent-encoding, and encoded bytes that need none or that come to mean
-/// something once decoded: unreserved characters (RFC 3986 section 6.2.2.2), dots, slashes, backslashes, semicolons, percent
-/// signs (decoded twice), NUL and other control bytes.
+/// Whether upstreams may differ on what this path names, so that a comparison with a rule proves nothing: dot
+/// or empty segments, backslashes, parameters (`;`), broken percent-encoding, and encoded bytes that need
+/// none or that come to mean something once decoded: unreserved characters (RFC 3986 section 6.2.2.2), dots,
+/// slashes, backslashes, semicolons, percent signs (decoded twice), NUL and other control bytes.
 pub fn is_ambiguous(path: &str) -> bool {
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
     while let Some(segment) = segments.next() {
@@ -26,8 +27,8 @@ pub fn is_ambiguous(path: &str) -> bool {
     false
 }
 
-/// Whether a rule covers a path: segment by segment, `/v1` covers `/v1` and `/v1/chat`, not `/v10`. A slash at the end of a
-/// rule means nothing. Only for paths that are not ambiguous.
+/// Whether a rule covers a path: segment by segment, `/v1` covers `/v1` and `/v1/chat`, not `/v10`. A slash
+/// at the end of a rule means nothing. Only for paths that are not ambiguous.
 pub fn matches(rule: &str, path: &str) -> bool {
     let rule = rule.strip_suffix('/').unwrap_or(rule);
     path.strip_prefix(rule).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

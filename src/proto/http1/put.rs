@@ -23,7 +23,8 @@ pub(super) fn unfolded(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-/// A field line that begins with a name of ours, colon and space: the compiler knows how long that is, and copies it without a call.
+/// A field line that begins with a name of ours, colon and space: the compiler knows how long that is, and
+/// copies it without a call.
 #[inline]
 pub(super) fn line<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &[u8]) {
     out.extend_from_slice(name);
@@ -36,7 +37,8 @@ pub(super) fn decimal(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// An address, as it is displayed. Written in each request, and so without the machinery of formatting where that is easy.
+/// An address, as it is displayed. Written in each request, and so without the machinery of formatting where
+/// that is easy.
 pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {

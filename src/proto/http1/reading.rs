@@ -1,10 +1,12 @@
-//! How strictly a message is read, and how the head of a response is read where nothing is in doubt but its form.
+//! How strictly a message is read, and how the head of a response is read where nothing is in doubt but its
+//! form.
 //!
-//! Requests, and what the other half of slime writes, are read as RFC 9112 has it and stricter. A response of an upstream is written
-//! anew, and the connection that it came on can be closed; nobody behind us reads it as it came. There it does no harm to understand
-//! what devices and old servers write, as HAProxy and nginx do: LF as the end of a line, empty lines before the status line,
-//! several spaces in it, later versions of HTTP/1, white space before a colon, folded lines, a length that is given twice, an empty transfer
-//! coding. Where the message ends must never be in doubt.
+//! Requests, and what the other half of slime writes, are read as RFC 9112 has it and stricter. A response of
+//! an upstream is written anew, and the connection that it came on can be closed; nobody behind us reads it
+//! as it came. There it does no harm to understand what devices and old servers write, as HAProxy and nginx
+//! do: LF as the end of a line, empty lines before the status line, several spaces in it, later versions of
+//! HTTP/1, white space before a colon, folded lines, a length that is given twice, an empty transfer coding.
+//! Where the message ends must never be in doubt.
 
 use super::fields::Field;
 use super::fields::{is_token, trim};
@@ -17,7 +19,8 @@ pub enum Reading {
     /// What can be read in more than one way is refused, and so is what no peer of ours writes.
     #[default]
     Strict,
-    /// What can be read in one way only is understood, in whatever form it is written. For responses of upstreams.
+    /// What can be read in one way only is understood, in whatever form it is written. For responses of
+    /// upstreams.
     Lenient,
 }
 
@@ -33,8 +36,8 @@ pub(super) fn status_line(head: &[u8]) -> Result<StatusLine<'_>, Violation> {
     parse_status_line(lines(head).find(|line| !line.bytes.is_empty()).unwrap_or_default().bytes)
 }
 
-/// Reads a head, which ends with an empty line. The value of a folded field has its line ends and the white space after them in
-/// it; whether there is one is said.
+/// Reads a head, which ends with an empty line. The value of a folded field has its line ends and the white
+/// space after them in it; whether there is one is said.
 pub(super) fn response_head<'b>(
     head: &'b [u8],
     limit: usize,
@@ -91,8 +94,9 @@ fn lines(head: &[u8]) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// `HTTP/1.` digit, spaces, status, spaces, reason phrase (RFC 9112 section 4), of which the reason phrase and the space before it may
-/// be missing. A minor version is the newest that is spoken here, or an earlier one (RFC 9110 section 2.5).
+/// `HTTP/1.` digit, spaces, status, spaces, reason phrase (RFC 9112 section 4), of which the reason phrase
+/// and the space before it may be missing. A minor version is the newest that is spoken here, or an earlier
+/// one (RFC 9110 section 2.5).
 fn parse_status_line(line: &[u8]) -> Result<StatusLine<'_>, Violation> {
     let malformed = Violation::malformed("malformed status line");
     let Some((&[minor, b' '], rest)) =

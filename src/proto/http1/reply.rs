@@ -1,4 +1,5 @@
-//! The hub's and the agent's own answers: problem details (RFC 9457) with the reason in `Proxy-Status` (RFC 9209).
+//! The hub's and the agent's own answers: problem details (RFC 9457) with the reason in `Proxy-Status` (RFC
+//! 9209).
 
 use super::fields::Class;
 use super::head::RequestHead;
@@ -10,7 +11,8 @@ use super::start_line::Version;
 pub struct Reply<'a> {
     /// The status: 4xx or 5xx.
     pub status: u16,
-    /// What happened and what to do about it. Never a secret, nor anything that the client did not send or may not know.
+    /// What happened and what to do about it. Never a secret, nor anything that the client did not send or
+    /// may not know.
     pub detail: &'a str,
     /// An error type of RFC 9209 section 2.3, if one fits.
     pub error: Option<&'a str>,
@@ -90,8 +92,8 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the answer to a TRACE or OPTIONS whose last recipient we are, because its `Max-Forwards` says so (RFC 9110 section
-/// 7.6.2): the request as it came, without what is secret or ours, or no content.
+/// Appends the answer to a TRACE or OPTIONS whose last recipient we are, because its `Max-Forwards` says so
+/// (RFC 9110 section 7.6.2): the request as it came, without what is secret or ours, or no content.
 pub fn write_last(head: &RequestHead<'_, '_>, close: bool, out: &mut Vec<u8>) {
     let mut content = Vec::new();
     if head.method.is_trace() {

@@ -1,8 +1,8 @@
-//! Heads as they go on (RFC 9110 section 7.6): written anew from the parsed fields, so that the next hop reads the message that
-//! was judged here and no other.
+//! Heads as they go on (RFC 9110 section 7.6): written anew from the parsed fields, so that the next hop
+//! reads the message that was judged here and no other.
 //!
-//! Spelling and order of the fields that go on are kept, and so are bytes beyond ASCII in their values. What we set
-//! ourselves comes last, save `Host`, which comes first (RFC 9110 section 7.2).
+//! Spelling and order of the fields that go on are kept, and so are bytes beyond ASCII in their values. What
+//! we set ourselves comes last, save `Host`, which comes first (RFC 9110 section 7.2).
 
 use core::net::IpAddr;
 
@@ -43,7 +43,8 @@ pub struct ToAgent<'a> {
     pub expect: ExpectForward,
 }
 
-/// Writes the head of an application's request for the agent: what a hub does. Always HTTP/1.1, origin-form or `*`.
+/// Writes the head of an application's request for the agent: what a hub does. Always HTTP/1.1, origin-form
+/// or `*`.
 pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut Vec<u8>) {
     request_line(head, "", head.authority().as_bytes(), out);
     let (mut has_proto, mut has_host) = (false, false);
@@ -175,8 +176,8 @@ pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a URL names the service as the application knows it: by the `Host` that is replaced, or the one that the proxies before it
-/// replaced.
+/// Whether a URL names the service as the application knows it: by the `Host` that is replaced, or the one
+/// that the proxies before it replaced.
 fn is_own(head: &RequestHead<'_, '_>, url: &Url<'_>) -> bool {
     let is_named = |(field, class): (&Field<'_>, Class)| {
         class == Class::XForwardedHost && first_authority(field.value).is_some_and(|named| url.is_of(named))
@@ -184,7 +185,8 @@ fn is_own(head: &RequestHead<'_, '_>, url: &Url<'_>) -> bool {
     url.is_of(head.authority()) || head.classified().any(is_named)
 }
 
-/// A service that compares `Origin` with `Host` takes a page of its own for a stranger's, unless both are replaced.
+/// A service that compares `Origin` with `Host` takes a page of its own for a stranger's, unless both are
+/// replaced.
 fn origin(field: &Field<'_>, class: Class, url: &Url<'_>, at: &At<'_>, out: &mut Vec<u8>) {
     for part in [field.name, ": ", at.scheme.prefix(), at.authority] {
         out.extend_from_slice(part.as_bytes());
@@ -205,8 +207,9 @@ pub struct FromUpstream<'a> {
     pub origin: &'a str,
 }
 
-/// Writes the head of an upstream's response for the hub: what an agent does. `framing` is that of the body as it goes on.
-/// A `Location` at the upstream becomes one at the address that the application knows, if that is told.
+/// Writes the head of an upstream's response for the hub: what an agent does. `framing` is that of the body
+/// as it goes on. A `Location` at the upstream becomes one at the address that the application knows, if that
+/// is told.
 pub fn response_to_hub(
     head: &ResponseHead<'_, '_>,
     framing: Framing,
@@ -251,12 +254,13 @@ pub struct ToClient<'a> {
     pub version: Version,
     /// How the body goes on.
     pub framing: Framing,
-    /// Whether the client's connection may be used again. It cannot after a body that is delimited by its end.
+    /// Whether the client's connection may be used again. It cannot after a body that is delimited by its
+    /// end.
     pub persistent: bool,
 }
 
-/// Writes the head of a response for the client: what a hub does. Always HTTP/1.1. Interim responses say nothing of the
-/// connection or of a body.
+/// Writes the head of a response for the client: what a hub does. Always HTTP/1.1. Interim responses say
+/// nothing of the connection or of a body.
 pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: &mut Vec<u8>) {
     status_line(head, out);
     response_fields(head, Speaker::Agent, out);
@@ -390,7 +394,8 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker<'_>, out: &mut 
     }
 }
 
-/// Writes a `Location` that leads to the upstream as one that leads back through the hub. False if it leads elsewhere.
+/// Writes a `Location` that leads to the upstream as one that leads back through the hub. False if it leads
+/// elsewhere.
 fn location(field: &Field<'_>, from: &FromUpstream<'_>, out: &mut Vec<u8>) -> bool {
     let begin = out.len();
     out.extend_from_slice(field.name.as_bytes());
@@ -418,7 +423,8 @@ fn response_hop(head: &ResponseHead<'_, '_>, framing: Framing, out: &mut Vec<u8>
     }
 }
 
-/// One recipient fewer (RFC 9110 section 7.6.2). In other methods, and if it is no number, it says nothing that we heed.
+/// One recipient fewer (RFC 9110 section 7.6.2). In other methods, and if it is no number, it says nothing
+/// that we heed.
 fn max_forwards(head: &RequestHead<'_, '_>, field: &Field<'_>, out: &mut Vec<u8>) {
     match super::head::max_forwards(field.value).filter(|_| head.max_forwards().is_some()) {
         Some(number) => {
@@ -442,7 +448,8 @@ fn framing_field(framing: Framing, out: &mut Vec<u8>) {
     }
 }
 
-/// The hub's member of `Via` (RFC 9110 section 7.6.3): the version that the message came in, and what the hub is called.
+/// The hub's member of `Via` (RFC 9110 section 7.6.3): the version that the message came in, and what the hub
+/// is called.
 fn via(received: Version, name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(match received {
         Version::Http10 => b"Via: 1.0 ",

@@ -54,13 +54,14 @@ impl HeadScan {
         Self::at(Place::Tunnel)
     }
 
-    /// The search for the head of a response that comes from an upstream, or from anything else that is not ours.
+    /// The search for the head of a response that comes from an upstream, or from anything else that is not
+    /// ours.
     pub const fn of_upstream() -> Self {
         Self::at(Place::Upstream)
     }
 
-    /// The search for the end of a trailer section, in which it begins with the line before that. There is a little more room than
-    /// what goes on may take.
+    /// The search for the end of a trailer section, in which it begins with the line before that. There is a
+    /// little more room than what goes on may take.
     pub(super) const fn of_trailers(reading: Reading) -> Self {
         Self::at(match reading {
             Reading::Strict => Place::Tunnel,
@@ -82,8 +83,9 @@ impl HeadScan {
         self.place.reading()
     }
 
-    /// How many bytes to drop before the head begins: 2 if there is an empty line, and none was dropped before. Some clients
-    /// send one after a body (RFC 9112 section 2.2). To be asked before each [`HeadScan::advance`]; for requests only.
+    /// How many bytes to drop before the head begins: 2 if there is an empty line, and none was dropped
+    /// before. Some clients send one after a body (RFC 9112 section 2.2). To be asked before each
+    /// [`HeadScan::advance`]; for requests only.
     pub fn leading_crlf(&mut self, input: &[u8]) -> usize {
         if self.skipped || !input.starts_with(b"\r\n") {
             return 0;
@@ -97,19 +99,20 @@ impl HeadScan {
         self.seen > 0
     }
 
-    /// Bytes that may well hold a head from beginning to end, because nobody has looked at them yet: most come in one piece. Whoever
-    /// finds one there with another method needs no search, which would find the same: no limit is in reach. If there is none, or there is
-    /// anything wrong with it, [`HeadScan::advance`] says what.
+    /// Bytes that may well hold a head from beginning to end, because nobody has looked at them yet: most
+    /// come in one piece. Whoever finds one there with another method needs no search, which would find the
+    /// same: no limit is in reach. If there is none, or there is anything wrong with it,
+    /// [`HeadScan::advance`] says what.
     pub(super) fn likely<'b>(&self, input: &'b [u8]) -> Option<&'b [u8]> {
         (!self.is_begun()).then(|| input.get(..LINE_LIMIT).unwrap_or(input))
     }
 
-    /// The length of the head with the empty line that ends it, once it is complete. `input` always begins with the head's
-    /// first byte.
+    /// The length of the head with the empty line that ends it, once it is complete. `input` always begins
+    /// with the head's first byte.
     ///
-    /// Fails with 400 at a bare LF, at an empty line in place of a start line, and at a first byte that begins no message (TLS on
-    /// a plain port); with 414 when the start line, and with 431 when the head, is beyond its limit. A lenient reading lets LF and empty
-    /// lines pass.
+    /// Fails with 400 at a bare LF, at an empty line in place of a start line, and at a first byte that
+    /// begins no message (TLS on a plain port); with 414 when the start line, and with 431 when the head, is
+    /// beyond its limit. A lenient reading lets LF and empty lines pass.
     pub fn advance(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
         let limit = self.place.limit();
         let window = input.get(..limit).unwrap_or(input);
@@ -159,7 +162,8 @@ fn line_feed(bytes: &[u8]) -> Option<usize> {
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        // A byte of `zeroed` is zero where the word has LF; the lowest high bit that is left marks the first of them.
+        // A byte of `zeroed` is zero where the word has LF; the lowest high bit that is left marks the first
+        // of them.
         let zeroed = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
         let marks = zeroed.wrapping_sub(ONES) & !zeroed & HIGHS;
         if marks != 0 {

@@ -35,8 +35,8 @@ impl<'b> Method<'b> {
         self.0 == "OPTIONS"
     }
 
-    /// Whether it asks for the request as it arrived: what the RFC calls so, and IIS by another name. Some servers do not care for
-    /// its case.
+    /// Whether it asks for the request as it arrived: what the RFC calls so, and IIS by another name. Some
+    /// servers do not care for its case.
     pub fn is_trace(self) -> bool {
         self.0.eq_ignore_ascii_case("TRACE") || self.0.eq_ignore_ascii_case("TRACK")
     }
@@ -47,7 +47,8 @@ impl<'b> Method<'b> {
     }
 }
 
-/// The form of a request target (RFC 9112 section 3.2); authority-form is for CONNECT alone, which is refused.
+/// The form of a request target (RFC 9112 section 3.2); authority-form is for CONNECT alone, which is
+/// refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetForm {
     /// A path and perhaps a query.

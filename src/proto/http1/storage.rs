@@ -8,7 +8,8 @@ use super::limits::{MAX_FIELDS, TUNNEL_FIELDS};
 /// Room for the fields of one head, left as it is until they are parsed into it.
 pub struct Storage<'b> {
     pub(super) first: Room<'b>,
-    /// For the second attempt: what came of the first one keeps its room, to the borrow checker, even if it came to nothing.
+    /// For the second attempt: what came of the first one keeps its room, to the borrow checker, even if it
+    /// came to nothing.
     pub(super) second: Room<'b>,
     /// For a response that is read leniently, because it cannot be read strictly.
     pub(super) lenient: LenientRoom<'b>,

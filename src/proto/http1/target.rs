@@ -3,7 +3,8 @@
 use super::start_line::{Method, TargetForm};
 use crate::proto::error::Violation;
 
-/// The longest authority in bytes: a name in the domain name system has 253. It is repeated in forwarding fields.
+/// The longest authority in bytes: a name in the domain name system has 253. It is repeated in forwarding
+/// fields.
 const AUTHORITY_LIMIT: usize = 512;
 
 /// A target, taken apart.
@@ -31,7 +32,8 @@ impl<'b> Target<'b> {
             .ok_or(Violation::malformed("the request target is neither a path nor an http(s) URI"))?;
         let (authority, path_and_query) =
             rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len())).unwrap_or((rest, ""));
-        // RFC 9110 section 4.2.1: an empty host is invalid. User information is refused with it: no `@` is let through.
+        // RFC 9110 section 4.2.1: an empty host is invalid. User information is refused with it: no `@` is
+        // let through.
         if authority.is_empty() || !is_authority(authority) {
             return Err(Violation::malformed("the request target has no valid authority"));
         }
@@ -39,8 +41,8 @@ impl<'b> Target<'b> {
     }
 }
 
-/// Whether this is `uri-host [":" port]` (RFC 9110 section 7.2), without commas, which RFC 3986 allows in names and lists
-/// of hosts are made of.
+/// Whether this is `uri-host [":" port]` (RFC 9110 section 7.2), without commas, which RFC 3986 allows in
+/// names and lists of hosts are made of.
 pub(super) fn is_authority(authority: &str) -> bool {
     if authority.len() > AUTHORITY_LIMIT {
         return false;
@@ -78,7 +80,8 @@ fn is_port(digits: &str) -> bool {
     digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
 }
 
-/// What may stand in the brackets (RFC 3986 section 3.2.2): an IPv6 address. Zones and future versions are for nobody's `Host`.
+/// What may stand in the brackets (RFC 3986 section 3.2.2): an IPv6 address. Zones and future versions are
+/// for nobody's `Host`.
 fn is_ip_literal(literal: &str) -> bool {
     literal.parse::<core::net::Ipv6Addr>().is_ok()
 }

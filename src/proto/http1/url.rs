@@ -1,5 +1,6 @@
-//! URLs in fields, as far as the authority that they lead to: where the agent replaces the authority in `Host`, what names it elsewhere in
-//! the request, or comes back in the response, is replaced together with it.
+//! URLs in fields, as far as the authority that they lead to: where the agent replaces the authority in
+//! `Host`, what names it elsewhere in the request, or comes back in the response, is replaced together with
+//! it.
 
 use super::fields::members;
 use super::target::is_authority;
@@ -56,7 +57,8 @@ impl<'a> Url<'a> {
         Some(Self { scheme, authority, rest })
     }
 
-    /// Whether `Origin` or `Referer` names this authority. Host and port count, not the scheme: TLS may end before the hub.
+    /// Whether `Origin` or `Referer` names this authority. Host and port count, not the scheme: TLS may end
+    /// before the hub.
     pub(super) fn is_of(&self, authority: &str) -> bool {
         let scheme = self.scheme.unwrap_or(Scheme::Http);
         is_same_host(self.authority, authority)
@@ -68,7 +70,8 @@ impl<'a> Url<'a> {
         let own = port(self.authority);
         let scheme = self.scheme.unwrap_or(application);
         let is_same_port = own.unwrap_or(scheme.port()) == port(upstream.authority).unwrap_or(upstream.scheme.port())
-            // Services that are told by X-Forwarded-Proto how they are reached write its scheme, and do not know of another port.
+            // Services that are told by X-Forwarded-Proto how they are reached write its scheme, and do not
+            // know of another port.
             || own.is_none() && port(upstream.authority).is_none() && scheme == application;
         let rest = self.rest.strip_prefix(upstream.base_path.as_bytes())?;
         (is_same_port
@@ -94,7 +97,8 @@ pub struct At<'a> {
     pub base_path: &'a str,
 }
 
-/// The value of a `Location` that leads to the upstream, for somebody who knows it as `origin` (scheme and authority).
+/// The value of a `Location` that leads to the upstream, for somebody who knows it as `origin` (scheme and
+/// authority).
 pub(super) fn seen_from_outside(value: &[u8], upstream: &At<'_>, origin: &str, out: &mut Vec<u8>) -> bool {
     let application = if origin.starts_with(Scheme::Https.prefix()) { Scheme::Https } else { Scheme::Http };
     let Some(rest) = Url::parse(value).and_then(|url| url.below(upstream, application)) else { return false };

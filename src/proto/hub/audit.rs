@@ -1,4 +1,5 @@
-//! What holds of the hub's tables between two turns, whatever happened before. For tests, which ask after every turn.
+//! What holds of the hub's tables between two turns, whatever happened before. For tests, which ask after
+//! every turn.
 
 use super::hold::Share;
 use super::{Client, ClientState, Exchange, Expectation, Gate, Hub, Phase, Standing, Tunnel, TunnelState};
@@ -9,8 +10,9 @@ use crate::proto::tables::timer::Mono;
 const MOST_ADDED: usize = 100;
 
 impl Hub {
-    /// What is wrong with the tables, if anything is: a count that is not what it counts, a reference that is not returned, a
-    /// deadline that nobody will look at, more than a cap allows, or a request that waits though a worker could serve it.
+    /// What is wrong with the tables, if anything is: a count that is not what it counts, a reference that is
+    /// not returned, a deadline that nobody will look at, more than a cap allows, or a request that waits
+    /// though a worker could serve it.
     pub fn audit(&self) -> Option<String> {
         let faults = [
             (self.are_counts_wrong(), "a count is wrong"),
@@ -75,7 +77,8 @@ impl Hub {
             || busy.count() != self.active
     }
 
-    /// Whether a tunnel is not known to its agent, a worker has two requests, or an agent counts other tunnels as ready than those that are.
+    /// Whether a tunnel is not known to its agent, a worker has two requests, or an agent counts other
+    /// tunnels as ready than those that are.
     fn is_anyone_unknown(&self) -> bool {
         let members = self
             .tunnels
@@ -166,7 +169,8 @@ impl Hub {
                 until != Mono::NEVER || is_patient
             }
             Phase::Active { gate, body_by, .. } => match messages.response {
-                // The client waits for a tunnel that gives signs of life, and the hub for the rest of the request.
+                // The client waits for a tunnel that gives signs of life, and the hub for the rest of the
+                // request.
                 Response::Head { .. } => {
                     messages.request.is_done() || gate == Gate::AwaitsConnect || body_by != Mono::NEVER
                 }
@@ -204,7 +208,8 @@ impl Hub {
             || self.tunnels.len() > self.config.max_tunnels
     }
 
-    /// Whether an exchange has a share of the budget that is not counted or that it has no use for, or waits for one though it may not.
+    /// Whether an exchange has a share of the budget that is not counted or that it has no use for, or waits
+    /// for one though it may not.
     fn is_budget_wrong(&self) -> bool {
         let shares = self.exchanges.iter().map(|(_, it)| &it.held.share);
         let starved = self.exchanges.iter().filter(|(_, it)| it.held.share.is_starved());
@@ -228,7 +233,8 @@ impl Hub {
             || self.exchanges.iter().any(|(_, it)| is_stuck(it) || has_more(it))
     }
 
-    /// Whether a request that should not waits for agents of which none is here, and that is not looked at again.
+    /// Whether a request that should not waits for agents of which none is here, and that is not looked at
+    /// again.
     fn is_anyone_forgotten(&self) -> bool {
         let waits_in_vain = |class, exchange: &Exchange| {
             exchange.patience.block.is_none()

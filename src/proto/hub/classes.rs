@@ -1,13 +1,14 @@
 //! Which requests the same agents can serve.
 //!
-//! What agents may serve is their *profile*: the scopes and scope paths of their token, and for tunnels that take nothing else the
-//! light paths ([`crate::proto::light`]). What a request asks for comes down to the
-//! scope that it names and the longest scope path or light path, of those of all profiles, that covers its path: the shorter ones that cover
-//! it are beginnings of that one. Requests that agree in both are one *class*: the same profiles serve them. A class knows its
-//! profiles and whose idle tunnel comes next among them, so finding a tunnel costs the same with one profile and with thousands.
+//! What agents may serve is their *profile*: the scopes and scope paths of their token, and for tunnels that
+//! take nothing else the light paths ([`crate::proto::light`]). What a request asks for comes down to the
+//! scope that it names and the longest scope path or light path, of those of all profiles, that covers its
+//! path: the shorter ones that cover it are beginnings of that one. Requests that agree in both are one
+//! *class*: the same profiles serve them. A class knows its profiles and whose idle tunnel comes next among
+//! them, so finding a tunnel costs the same with one profile and with thousands.
 //!
-//! A class comes up when a request asks for it. It is forgotten when nobody waits in it and no profile serves it, or when there
-//! are very many.
+//! A class comes up when a request asks for it. It is forgotten when nobody waits in it and no profile serves
+//! it, or when there are very many.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,8 @@ use slab::Slab;
 use super::tournament::Tournament;
 use crate::proto::http1::path;
 
-/// Classes that may be kept although nobody waits in them. Applications can ask for as many as there are pairs of a scope and a
-/// scope path, and a class only saves the time to find its profiles again.
+/// Classes that may be kept although nobody waits in them. Applications can ask for as many as there are
+/// pairs of a scope and a scope path, and a class only saves the time to find its profiles again.
 const MAX_UNUSED: usize = 1024;
 
 /// What an agent's token allows.
@@ -55,9 +56,11 @@ impl ClassId {
 pub(super) struct Classes {
     classes: Slab<Class>,
     by_scope: BTreeMap<Box<str>, ByRule>,
-    /// The class of requests that name no scope where no profile has scope paths, so that a hub that knows neither searches nothing.
+    /// The class of requests that name no scope where no profile has scope paths, so that a hub that knows
+    /// neither searches nothing.
     plain: Option<ClassId>,
-    /// The scope paths and light paths of all profiles, without a slash at their end, each with the number of profiles that have it.
+    /// The scope paths and light paths of all profiles, without a slash at their end, each with the number of
+    /// profiles that have it.
     rules: BTreeMap<Box<str>, usize>,
     /// No rule is longer.
     longest_rule: usize,
@@ -108,8 +111,9 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Classes {
-    /// The class of a request that names this scope, or none (""), and has this path. A path that upstreams may read differently
-    /// is "" and matches no scope path. `profiles` are all profiles, for a class that is new.
+    /// The class of a request that names this scope, or none (""), and has this path. A path that upstreams
+    /// may read differently is "" and matches no scope path. `profiles` are all profiles, for a class that is
+    /// new.
     pub(super) fn find<'a>(
         &mut self,
         scope: &str,

@@ -96,7 +96,8 @@ impl Hub {
         let sends = client.send_by != Mono::NEVER;
         let limits = &self.config.limits;
         match &mut client.state {
-            // Its last response is still being sent: until that is done, it is neither idle nor late to close.
+            // Its last response is still being sent: until that is done, it is neither idle nor late to
+            // close.
             ClientState::Waiting { until, scan, .. } if *until <= now.mono && sends && !scan.is_begun() => {
                 *until = now.mono.after_coarse(limits.idle);
             }
@@ -127,7 +128,8 @@ impl Hub {
         });
     }
 
-    /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is read from it.
+    /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is
+    /// read from it.
     pub(super) fn refuse(
         &mut self,
         key: ClientKey,
@@ -159,7 +161,8 @@ impl Hub {
         self.end_client(key, now);
     }
 
-    /// Sends a client that spoke without TLS to the port where it is spoken. Agents too: a token is not for everybody's eyes.
+    /// Sends a client that spoke without TLS to the port where it is spoken. Agents too: a token is not for
+    /// everybody's eyes.
     fn redirect(
         &mut self,
         key: ClientKey,
@@ -491,7 +494,8 @@ impl Need {
     }
 }
 
-/// Whether a request head, parsed or not, is that of a HEAD request, whose response has no body (RFC 9110 section 9.3.2).
+/// Whether a request head, parsed or not, is that of a HEAD request, whose response has no body (RFC 9110
+/// section 9.3.2).
 fn is_head(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HEAD ")
 }

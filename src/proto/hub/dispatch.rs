@@ -29,7 +29,8 @@ const NO_RESPONSE: Refusal =
     Refusal::new(504, "http_response_timeout", "the upstream did not answer within --response-timeout");
 const BODY_LATE: Refusal = Refusal::new(408, "http_request_error", "the request body did not arrive in time");
 
-/// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one that never does.
+/// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one
+/// that never does.
 const EXPECT_WAIT: Duration = Duration::from_secs(5);
 
 impl Hub {
@@ -60,7 +61,8 @@ impl Hub {
         })
     }
 
-    /// Scope paths came up that no agent had before: waiters whose path they cover stand with those that the same agents serve.
+    /// Scope paths came up that no agent had before: waiters whose path they cover stand with those that the
+    /// same agents serve.
     pub(super) fn reclassify(&mut self) {
         let all: Vec<(ClassId, Waiter)> = self.queue.waiters().collect();
         for (class, waiter) in all {
@@ -76,7 +78,8 @@ impl Hub {
         }
     }
 
-    /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the pool then.
+    /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the
+    /// pool then.
     pub(super) fn activate(&mut self, key: ExchangeKey, tunnel_key: TunnelKey, now: Now) -> bool {
         let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return false };
         let TunnelState::Free { member, standing: Standing::Pooled(node), .. } = tunnel.state else {
@@ -134,7 +137,8 @@ impl Hub {
         true
     }
 
-    /// The request is on its way to the tunnel as far as there is any. If that is all of it, the response is awaited.
+    /// The request is on its way to the tunnel as far as there is any. If that is all of it, the response is
+    /// awaited.
     pub(super) fn await_response(&mut self, key: ExchangeKey, now: Now) {
         let Some(limit) = self.config.limits.response else { return };
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -176,7 +180,8 @@ impl Hub {
             Phase::Active { body_by, .. }
                 if *body_by <= now.mono && exchange.held.expectation == Expectation::OfClient =>
             {
-                // Many upstreams know nothing of expectations, all of HTTP/1.0 among them (RFC 9110 section 10.1.1).
+                // Many upstreams know nothing of expectations, all of HTTP/1.0 among them (RFC 9110 section
+                // 10.1.1).
                 exchange.held.expectation = Expectation::None;
                 *body_by = now.mono.after_coarse(self.config.limits.stall);
                 let key = exchange.client.into();
@@ -206,7 +211,8 @@ impl Hub {
         let client = exchange.client;
         self.change_client(client, |client| client.was_served = true);
         self.commands.push(Command::Unpair(client.into()));
-        // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken for them.
+        // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken
+        // for them.
         let all_sent = gate == Gate::Open
             && self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
         if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
@@ -319,8 +325,8 @@ impl Hub {
         }
     }
 
-    /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is in no state then and must
-    /// be given one.
+    /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is in
+    /// no state then and must be given one.
     fn take(&mut self, key: ExchangeKey, why: &str, now: Now) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(key)?;
         self.give_back(&mut exchange.held.share);
@@ -348,7 +354,8 @@ impl Hub {
     }
 }
 
-/// How long a busy agent may be silent before its response head: three signs of life, and what a loaded machine takes.
+/// How long a busy agent may be silent before its response head: three signs of life, and what a loaded
+/// machine takes.
 pub(super) fn sign_limit(heartbeat: Duration) -> Duration {
     heartbeat * 3 + heartbeat / 2
 }

@@ -1,5 +1,5 @@
-//! The end of a hub: new requests are refused, those that are there are served, and what is left is cut off so that nobody takes it
-//! for complete.
+//! The end of a hub: new requests are refused, those that are there are served, and what is left is cut off
+//! so that nobody takes it for complete.
 
 use core::time::Duration;
 
@@ -65,7 +65,8 @@ impl Hub {
         }
     }
 
-    /// Before the process ends: what would look complete if it ended with FIN, as it does when a process goes, ends in a reset.
+    /// Before the process ends: what would look complete if it ended with FIN, as it does when a process
+    /// goes, ends in a reset.
     pub(super) fn cut_off_all(&mut self, now: Now) {
         self.cut_off(|hub, key| hub.is_upgraded(key) || hub.ends_by_closing(key), now);
         let is_short = |client: &Client| {

@@ -1,8 +1,9 @@
 //! Who may hold how much of a request that waits.
 //!
-//! The first [`FREE`] bytes of a body are held beside its head, and cost nothing here: small requests never wait for large ones. What
-//! is read beyond that while a request waits takes blocks of one budget (`--hold`), up to [`MOST`] bytes of body for each request.
-//! Where no block is free the rest of the body stays with its sender, until one is given back.
+//! The first [`FREE`] bytes of a body are held beside its head, and cost nothing here: small requests never
+//! wait for large ones. What is read beyond that while a request waits takes blocks of one budget (`--hold`),
+//! up to [`MOST`] bytes of body for each request. Where no block is free the rest of the body stays with its
+//! sender, until one is given back.
 
 use super::{Exchange, Hub, Phase};
 use crate::proto::seam::{Command, HELD_BLOCK};
@@ -10,8 +11,8 @@ use crate::proto::tables::key::{ExchangeKey, TunnelKey};
 use crate::proto::tables::list::{Arena, List, NodeId};
 use crate::proto::tables::timer::Mono;
 
-/// The bytes of a body that are held beside its head, so that a sender is not given a worker before it has shown them, and the
-/// request can be sent again.
+/// The bytes of a body that are held beside its head, so that a sender is not given a worker before it has
+/// shown them, and the request can be sent again.
 pub(super) const FREE: usize = 16 * 1024;
 /// The bytes of a body that are held at most.
 pub(super) const MOST: usize = 1024 * 1024;
@@ -107,7 +108,8 @@ impl Exchange {
 }
 
 impl Hub {
-    /// More of a body was taken in. False if what is held of it must not become more: it is all of it, or all that may be held.
+    /// More of a body was taken in. False if what is held of it must not become more: it is all of it, or all
+    /// that may be held.
     pub(super) fn makes_room(&mut self, key: ExchangeKey) -> bool {
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         if exchange.messages.request.is_done() {

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //!   client      Waiting -> Exchange -> Waiting ... -> Ending
-//!   exchange    Gathering -> Queued -> Active -> gone       (each may be skipped; refused or lost ones go back to Queued)
+//!   exchange    Gathering -> Queued -> Active -> gone
 //!   tunnel      Free -> Busy -> Free ... -> Ending
 //! ```
 //!
-//! This module owns the tables and hands events to its parts: `client` reads requests, `waiting` admits them and says how
-//! long they wait, `dispatch` matches waiters and tunnels and ends exchanges, `tunnel` reads responses and keeps the links alive, `join` is the handshake.
-//! `upload` takes bodies in, and `hold` knows how much of them may be kept.
+//! An exchange may skip each of its phases. One that was refused or lost goes back to `Queued`.
+//!
+//! This module owns the tables and hands events to its parts: `client` reads requests, `waiting` admits them
+//! and says how long they wait, `dispatch` matches waiters and tunnels and ends exchanges, `tunnel` reads
+//! responses and keeps the links alive, `join` is the handshake. `upload` takes bodies in, and `hold` knows
+//! how much of them may be kept.
 //!
 //! # Who has to act, and which limit ends it
 //!
-//! No state waits for ever, but for those that are marked: `audit` holds the tables to this after every turn of the tests.
+//! No state waits for ever, but for those that are marked: `audit` holds the tables to this after every turn
+//! of the tests.
 //!
 //! | State | Who has to act | What ends it |
 //! |---|---|---|
@@ -96,7 +100,8 @@ pub struct Hub {
     queue: DispatchQueue,
     timers: TimerTable,
     commands: Vec<Command>,
-    /// Clients that are between two requests, the longest idle first. Some may still be taking their last response.
+    /// Clients that are between two requests, the longest idle first. Some may still be taking their last
+    /// response.
     idle: List,
     /// Clients in [`ClientState::Ending`], the first of them first.
     ending: List,
@@ -115,7 +120,8 @@ pub struct Hub {
     /// What may be held of requests that wait.
     budget: Budget,
     arrivals: u64,
-    /// Tunnels that were asked for a heartbeat, the first of them first. Some may have answered or ended since.
+    /// Tunnels that were asked for a heartbeat, the first of them first. Some may have answered or ended
+    /// since.
     asked: VecDeque<TunnelKey>,
     spare_needs: Vec<Need>,
     /// Until then every agent is taken for connected.
@@ -126,7 +132,8 @@ pub struct Hub {
     notices: Notices,
 }
 
-/// The application password, kept so that comparing it takes the same time whatever is wrong with the candidate.
+/// The application password, kept so that comparing it takes the same time whatever is wrong with the
+/// candidate.
 struct AppPassword {
     key: hmac::Key,
     tag: hmac::Tag,
@@ -158,8 +165,8 @@ struct Client {
 }
 
 impl Client {
-    /// Whether it is in no exchange any more and has not taken all of what it was sent from an agent. Answers of the hub's own are
-    /// small, and whoever does not take one keeps nobody from being served.
+    /// Whether it is in no exchange any more and has not taken all of what it was sent from an agent. Answers
+    /// of the hub's own are small, and whoever does not take one keeps nobody from being served.
     fn takes_tail(&self) -> bool {
         self.was_served && self.send_by != Mono::NEVER && !matches!(self.state, ClientState::Exchange(_))
     }
@@ -195,8 +202,8 @@ struct Tunnel {
 enum TunnelState {
     /// No exchange on it.
     Free { member: Member, standing: Standing, unanswered: u8, ping_at: Mono, scan: HeadScan },
-    /// Carries an exchange. While no response head has come, the agent gives signs of life; the next one by `sign_by`. Another tunnel
-    /// may have its name meanwhile: then it ends with its exchange.
+    /// Carries an exchange. While no response head has come, the agent gives signs of life; the next one by
+    /// `sign_by`. Another tunnel may have its name meanwhile: then it ends with its exchange.
     Busy { member: Member, exchange: ExchangeKey, sign_by: Mono },
     /// Our farewell is being sent, then FIN.
     Ending { until: Mono },
@@ -209,9 +216,11 @@ enum Standing {
     Pooled(NodeId),
     /// Would take work, but has been asked for a sign of life and has not answered yet.
     Asked,
-    /// Would take work, but has begun to say something that is not read yet: it may withdraw, and nothing else is right.
+    /// Would take work, but has begun to say something that is not read yet: it may withdraw, and nothing
+    /// else is right.
     Speaking,
-    /// Takes work once this tunnel, which it replaced, has brought its last response: both stand for one worker.
+    /// Takes work once this tunnel, which it replaced, has brought its last response: both stand for one
+    /// worker.
     Behind(TunnelKey),
     /// Its agent takes no work.
     Withdrawn,
@@ -226,8 +235,8 @@ struct Exchange {
     held: Held,
     /// Tunnels that were lost under it.
     lost: u8,
-    /// How often it came back from a tunnel of which it is sure that no upstream has seen anything of it: an agent refused it, or nothing
-    /// of it could be written.
+    /// How often it came back from a tunnel of which it is sure that no upstream has seen anything of it: an
+    /// agent refused it, or nothing of it could be written.
     returns: u8,
     armed: Armed,
     phase: Phase,
@@ -276,7 +285,8 @@ struct Held {
     body: u64,
     /// What it takes of the budget.
     share: Share,
-    /// Whether nothing has been sent beyond it, so that the request can be sent again. It is dropped as soon as it cannot.
+    /// Whether nothing has been sent beyond it, so that the request can be sent again. It is dropped as soon
+    /// as it cannot.
     whole: bool,
     /// Who said, if anyone, that the body is awaited before it is sent.
     expectation: Expectation,
@@ -448,13 +458,14 @@ impl Hub {
         }
     }
 
-    /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client counts, too: it is in the
-    /// same memory.
+    /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client
+    /// counts, too: it is in the same memory.
     fn has_permit(&self) -> bool {
         self.active + self.tails < self.config.concurrent
     }
 
-    /// Changes what a client is doing, or how far it has taken what it is sent, and keeps count and timer in step.
+    /// Changes what a client is doing, or how far it has taken what it is sent, and keeps count and timer in
+    /// step.
     fn change_client(&mut self, key: ClientKey, change: impl FnOnce(&mut Client)) {
         let Some(client) = self.clients.get_mut(key) else { return };
         self.tails -= usize::from(client.takes_tail());
@@ -705,8 +716,8 @@ impl Core for Hub {
 }
 
 impl Hub {
-    /// All clients that there may be are there. Whether one more may be let in, at the cost of one that can be spared or because it
-    /// may be an agent that they wait for.
+    /// All clients that there may be are there. Whether one more may be let in, at the cost of one that can
+    /// be spared or because it may be an agent that they wait for.
     fn lets_newcomer_in(&mut self, now: Now) -> bool {
         let newcomers = self.config.newcomers();
         let is_full = self.clients.len() >= self.config.max_clients + newcomers;
@@ -740,8 +751,8 @@ impl Hub {
         self.notices.say(Level::Warn, ("clients", 0), now.mono, line);
     }
 
-    /// Closes the client that can be spared best: the one that has been idle the longest, else one that has its last response and
-    /// is only waited for. False if all the others want something.
+    /// Closes the client that can be spared best: the one that has been idle the longest, else one that has
+    /// its last response and is only waited for. False if all the others want something.
     fn make_room(&mut self, now: Now) -> bool {
         self.evict(|hub| &hub.idle, now) || self.evict(|hub| &hub.ending, now)
     }

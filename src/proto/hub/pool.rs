@@ -1,9 +1,10 @@
 //! Who is connected, and who is free.
 //!
-//! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of their agents' turns.
-//! What an agent may serve is its *profile*: the scopes and scope paths of its token. Agents with equal ones share a
-//! profile. The tunnels that an agent has for its light paths alone ([`crate::proto::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve a request, and which of them has the idle tunnel whose turn it is, is known to
-//! [`super::classes`].
+//! The pool knows the agents by name, counts their ready tunnels, and keeps the idle ones in the order of
+//! their agents' turns. What an agent may serve is its *profile*: the scopes and scope paths of its token.
+//! Agents with equal ones share a profile. The tunnels that an agent has for its light paths alone
+//! ([`crate::proto::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve
+//! a request, and which of them has the idle tunnel whose turn it is, is known to [`super::classes`].
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
@@ -28,8 +29,8 @@ use crate::proto::trust::agent_token::TokenId;
 use crate::proto::trust::revocation::Revocations;
 use crate::proto::tunnel::Trouble;
 
-/// From a refusal to the time when the agent may have the same request again, if it takes work by then. An agent that refuses and joins
-/// again and again would keep a request on the move.
+/// From a refusal to the time when the agent may have the same request again, if it takes work by then. An
+/// agent that refuses and joins again and again would keep a request on the move.
 pub const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// What is kept of the reason why an agent takes no work, in characters.
 const LONGEST_TROUBLE: usize = 120;
@@ -54,8 +55,9 @@ pub struct Pool {
 /// Token, the id that the agent gave itself, and the light paths to which its tunnels are kept.
 type Name = (TokenId, String, Vec<String>);
 
-/// The name of a tunnel: its agent, and which of that agent's workers it stands for. Another tunnel may take the name while it is in the
-/// middle of a response ([`Pool::holds`]). The agent keeps its slot until both have left.
+/// The name of a tunnel: its agent, and which of that agent's workers it stands for. Another tunnel may take
+/// the name while it is in the middle of a response ([`Pool::holds`]). The agent keeps its slot until both
+/// have left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The agent.
@@ -190,7 +192,8 @@ impl Pool {
         }
     }
 
-    /// Enters a tunnel under its name. It counts as neither ready nor idle yet. `None` if its token has all its tunnels already.
+    /// Enters a tunnel under its name. It counts as neither ready nor idle yet. `None` if its token has all
+    /// its tunnels already.
     pub fn join(&mut self, joining: &Joining<'_>, tunnel: TunnelKey, now: Mono) -> Option<Joined> {
         let name = joining.name();
         let held = self.by_name.get(&name).and_then(|slot| self.agents.get(*slot));
@@ -396,8 +399,8 @@ impl Pool {
         self.classes.pop_changed()
     }
 
-    /// Whether an agent that may serve this class is taken for connected by a request that these have refused. One that has counts as long as it
-    /// may come back.
+    /// Whether an agent that may serve this class is taken for connected by a request that these have
+    /// refused. One that has counts as long as it may come back.
     pub fn is_connected(&self, class: ClassId, refused: &[Refused], now: Mono) -> bool {
         let profiles = self.classes.members(class);
         if refused.is_empty() {
@@ -416,7 +419,8 @@ impl Pool {
         })
     }
 
-    /// Whether agents that may serve this class have tunnels, and tokens that are good, though none of them may take work.
+    /// Whether agents that may serve this class have tunnels, and tokens that are good, though none of them
+    /// may take work.
     pub fn has_any(&self, class: ClassId) -> bool {
         let profiles = self.classes.members(class);
         self.agents
@@ -424,7 +428,8 @@ impl Pool {
             .any(|(_, agent)| profiles.contains(&agent.profile) && !agent.is_gone() && !agent.presence.spent)
     }
 
-    /// The agents of this class that have tunnels and take no work, and why, for the log. Empty if there are none.
+    /// The agents of this class that have tunnels and take no work, and why, for the log. Empty if there are
+    /// none.
     pub fn troubles(&self, class: ClassId) -> String {
         let profiles = self.classes.members(class);
         let mut text = String::new();
@@ -447,7 +452,8 @@ impl Pool {
         text
     }
 
-    /// Whether a matching agent would be there but for the rule that paths which can be read in two ways match no scope path.
+    /// Whether a matching agent would be there but for the rule that paths which can be read in two ways
+    /// match no scope path.
     pub fn is_barred_by_path(&self, need: &Need) -> bool {
         need.path.is_empty()
             && self
@@ -456,8 +462,8 @@ impl Pool {
                 .any(|(_, profile)| profile.has_scope(&need.scope) && !profile.paths.is_empty())
     }
 
-    /// Does what is due: agents that have been gone for the grace are forgotten, those that have refused something and are back may have
-    /// it again, and those whose token has expired are taken for gone.
+    /// Does what is due: agents that have been gone for the grace are forgotten, those that have refused
+    /// something and are back may have it again, and those whose token has expired are taken for gone.
     pub fn sweep(&mut self, now: Now) -> Swept {
         let mut swept = Swept::default();
         let mut gone: Vec<usize> = Vec::new();
@@ -583,7 +589,8 @@ impl Pool {
         self.agents.get(slot.index()).map(|agent| agent.profile)
     }
 
-    /// Whether these are exactly the tunnels that are known under their names, and as many count as ready as are. For tests.
+    /// Whether these are exactly the tunnels that are known under their names, and as many count as ready as
+    /// are. For tests.
     pub fn is_made_of(&self, tunnels: impl Iterator<Item = (TunnelKey, Member, bool)>) -> bool {
         /// Tunnels with a name, replaced ones, ready ones.
         type Counts = (usize, usize, usize);
@@ -625,7 +632,8 @@ impl Pool {
         self.classes.note_empty(class);
     }
 
-    /// Forgets classes in which nobody waits and that nobody serves, and gives back what a burst has left behind.
+    /// Forgets classes in which nobody waits and that nobody serves, and gives back what a burst has left
+    /// behind.
     pub fn end_batch(&mut self, has_waiters: impl Fn(ClassId) -> bool) {
         self.classes.end_batch(has_waiters);
         self.turns.end_batch();
@@ -658,7 +666,8 @@ impl Pool {
         self.agents.get(slot.index()).is_some_and(|agent| !agent.is_among(refused))
     }
 
-    /// An agent may have what it refused once it has been back for long enough: its idle tunnels are looked at again.
+    /// An agent may have what it refused once it has been back for long enough: its idle tunnels are looked
+    /// at again.
     fn take_again(&mut self, slot: AgentSlot, now: Mono) {
         let Some(agent) = self.agents.get_mut(slot.index()) else { return };
         if agent.refusal.as_ref().is_some_and(|it| it.is_back && it.at.after(REFUSAL_PAUSE) <= now) {

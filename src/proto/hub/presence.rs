@@ -1,8 +1,9 @@
 //! Whether an agent is taken for connected, though it may take no work at this moment.
 //!
-//! A request waits for an agent that will take work before long, and for no other one: an agent that has a ready or busy tunnel; that
-//! has none for less than the grace, because agents are restarted and upstreams too; or whose upstream answers, and is not ready yet. An
-//! agent whose token has expired or was revoked does not come back.
+//! A request waits for an agent that will take work before long, and for no other one: an agent that has a
+//! ready or busy tunnel; that has none for less than the grace, because agents are restarted and upstreams
+//! too; or whose upstream answers, and is not ready yet. An agent whose token has expired or was revoked does
+//! not come back.
 
 use core::time::Duration;
 
@@ -32,7 +33,8 @@ impl Presence {
         self.is_here() || self.grace_ends().is_some_and(|until| now < until)
     }
 
-    /// Whether it is taken for connected by a request that it has refused: not for the sake of its busy tunnels.
+    /// Whether it is taken for connected by a request that it has refused: not for the sake of its busy
+    /// tunnels.
     pub(super) fn may_return(&self, now: Mono) -> bool {
         !self.spent && (self.loading || now < self.until)
     }

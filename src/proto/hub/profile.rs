@@ -9,7 +9,8 @@ use crate::proto::tables::timer::Mono;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgentSerial(pub u64);
 
-/// An agent that has refused a request, which it does not get again before it has said once more that it takes work.
+/// An agent that has refused a request, which it does not get again before it has said once more that it
+/// takes work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub(super) agent: AgentSerial,
@@ -22,7 +23,8 @@ pub struct Refused {
 pub struct Need {
     /// The scope that the application named; empty if it named none.
     pub scope: String,
-    /// The path that is forwarded; empty if an upstream may read it differently than we do, so that it matches no scope path.
+    /// The path that is forwarded; empty if an upstream may read it differently than we do, so that it
+    /// matches no scope path.
     pub path: String,
     /// Agents that refused this exchange, each once.
     pub refused: Vec<Refused>,
@@ -68,7 +70,8 @@ impl Profile {
         self.has_scope(&need.scope) && cover(&self.paths) && cover(&self.light)
     }
 
-    /// The place of a turn among those of all profiles: who can take nothing but light requests has them before a worker does.
+    /// The place of a turn among those of all profiles: who can take nothing but light requests has them
+    /// before a worker does.
     pub(super) fn rank(&self, since: u64) -> u64 {
         const WORKER: u64 = 1 << 63;
         if self.light.is_empty() { since | WORKER } else { since }

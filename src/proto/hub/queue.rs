@@ -1,8 +1,8 @@
 //! Exchanges that wait for a worker, in order of arrival.
 //!
-//! Waiters that the same agents can serve stand in one list, that of their class ([`super::classes`]). A freed tunnel looks only
-//! at the classes that it may serve, and of those only at the one whose first waiter came first, so that a hand-off costs the
-//! same with one waiter and with a thousand.
+//! Waiters that the same agents can serve stand in one list, that of their class ([`super::classes`]). A
+//! freed tunnel looks only at the classes that it may serve, and of those only at the one whose first waiter
+//! came first, so that a hand-off costs the same with one waiter and with a thousand.
 
 use std::collections::BTreeMap;
 
@@ -160,7 +160,8 @@ impl DispatchQueue {
         self.emptied.pop()
     }
 
-    /// The class of the waiter that came first among those that could be served now. It needs to have been told of all changes.
+    /// The class of the waiter that came first among those that could be served now. It needs to have been
+    /// told of all changes.
     pub fn first_served(&self) -> Option<ClassId> {
         self.served.first().map(ClassId::new)
     }

@@ -1,7 +1,7 @@
 //! The smallest of many keys, when one of them changes at a time.
 //!
-//! A binary tree of winners over a fixed row of places: reading the smallest key costs one look, changing a key costs one
-//! comparison for each level. Nothing is allocated but when places are added.
+//! A binary tree of winners over a fixed row of places: reading the smallest key costs one look, changing a
+//! key costs one comparison for each level. Nothing is allocated but when places are added.
 
 /// The key of a place that takes no part.
 const ABSENT: u64 = u64::MAX;
@@ -10,8 +10,9 @@ const ABSENT: u64 = u64::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Tournament {
     keys: Vec<u64>,
-    /// The winner of each match, as the index of its place. `winners[1]` is the winner of all; the children of `n` are `2n` and
-    /// `2n + 1`, and from `span` on they are the places themselves. Empty while there are fewer than two places.
+    /// The winner of each match, as the index of its place. `winners[1]` is the winner of all; the children
+    /// of `n` are `2n` and `2n + 1`, and from `span` on they are the places themselves. Empty while there are
+    /// fewer than two places.
     winners: Vec<u32>,
     /// The number of leaves: the number of places, rounded up to a power of two.
     span: usize,

@@ -99,7 +99,8 @@ impl Hub {
                 self.note_asked(key);
             }
             TunnelState::Busy { sign_by, exchange, .. } if *sign_by <= now.mono => {
-                // While its client takes what came before, nothing is read that could be a sign. (Answered, it was replaced.)
+                // While its client takes what came before, nothing is read that could be a sign. (Answered,
+                // it was replaced.)
                 let client =
                     self.exchanges.get(*exchange).and_then(|exchange| self.clients.get(exchange.client));
                 if client.is_some_and(|client| client.send_by != Mono::NEVER) {
@@ -135,7 +136,8 @@ impl Hub {
         }
     }
 
-    /// The token of an agent has expired: it gets nothing more, and those who wait for it need not. What it is serving goes on.
+    /// The token of an agent has expired: it gets nothing more, and those who wait for it need not. What it
+    /// is serving goes on.
     pub(super) fn expire_agent(&mut self, agent: AgentSlot, now: Now) {
         self.pool.spend(agent, now.mono);
         let is_meant = |tunnel: &Tunnel| matches!(tunnel.state, TunnelState::Free { member, .. } if member.agent == agent);
@@ -170,8 +172,8 @@ impl Hub {
         self.arm_tunnel(key);
     }
 
-    /// Ends tunnels: with a farewell those that are free, at once those that are busy. The exchange of one goes elsewhere, if it may, but
-    /// not to another one of these: all of them are out of the pool by then.
+    /// Ends tunnels: with a farewell those that are free, at once those that are busy. The exchange of one
+    /// goes elsewhere, if it may, but not to another one of these: all of them are out of the pool by then.
     pub(super) fn end_tunnels(&mut self, keys: &[TunnelKey], reason: CloseReason, now: Now) {
         let mut lost = Vec::new();
         for &key in keys {
@@ -192,8 +194,9 @@ impl Hub {
         self.retire_tunnel(key, reason.as_str(), now);
     }
 
-    /// The tunnel of this name that is in the middle of a response, though it was replaced, or is about to be. Such a response is seen
-    /// through as long as any of it still moves: the agent may have sent all of it, and the client be slow.
+    /// The tunnel of this name that is in the middle of a response, though it was replaced, or is about to
+    /// be. Such a response is seen through as long as any of it still moves: the agent may have sent all of
+    /// it, and the client be slow.
     pub(super) fn seen_through(&self, member: Member) -> Option<TunnelKey> {
         if !self.pool.has_replaced(member.agent) {
             return None;
@@ -296,8 +299,8 @@ impl Hub {
         }
     }
 
-    /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in one that was upgraded, at its end at
-    /// least, a FIN would be the end of one direction, or no news at all.
+    /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in one that was
+    /// upgraded, at its end at least, a FIN would be the end of one direction, or no news at all.
     pub(super) fn cut_tunnel(&mut self, key: TunnelKey, is_upgraded: bool, why: &str, now: Now) {
         let how = if is_upgraded { Close::Reset } else { Close::Now };
         if self.forget_tunnel(key, why, now).is_some() {
@@ -331,7 +334,8 @@ impl Hub {
         self.tunnels.remove(key)
     }
 
-    /// Takes a tunnel out of the pool, once. Its agent is gone if it does not come back soon. The caller changes its state, or removes it.
+    /// Takes a tunnel out of the pool, once. Its agent is gone if it does not come back soon. The caller
+    /// changes its state, or removes it.
     fn leave(&mut self, key: TunnelKey, why: &str, now: Now) {
         self.leave_pool(key, Standing::Asked);
         let Some(tunnel) = self.tunnels.get(key) else { return };
@@ -518,7 +522,8 @@ impl Hub {
         match Note::of(&head) {
             Note::Alive if head.status == 102 => {
                 *sign_by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
-                // It takes nothing because its upstream is busy with something else and has not begun to read.
+                // It takes nothing because its upstream is busy with something else and has not begun to
+                // read.
                 if tunnel.send_by != Mono::NEVER {
                     tunnel.send_by = now.mono.after_coarse(self.config.limits.stall * IN_BETWEEN);
                 }
@@ -552,8 +557,8 @@ impl Hub {
             return Step::Wait;
         }
         let (version, persistent) = (facts.version, facts.persistent && framing != Framing::UntilClose);
-        // RFC 9110 section 10.1.1: a client whose expectation was not met will not send the body, and must not take its
-        // connection, which is in the middle of a request then, for one that carries another.
+        // RFC 9110 section 10.1.1: a client whose expectation was not met will not send the body, and must
+        // not take its connection, which is in the middle of a request then, for one that carries another.
         let unmet = head.status >= 200 && exchange.held.expectation == Expectation::OfClient;
         let persistent = persistent && self.draining.is_none() && !unmet;
         let turn = match exchange.messages.on_head(&head, framing, now.mono) {

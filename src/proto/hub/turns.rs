@@ -1,12 +1,14 @@
 //! Whose turn it is, and which tunnel is taken.
 //!
-//! Agents take turns: an idle tunnel is worth one, and they come in the order in which tunnels became idle. So the longest idle goes
-//! first, and an agent with eight workers is asked eight times as often as one with one. Which of an agent's idle tunnels is used is
-//! another matter: all of them lead to the same upstream, and the one that was used last is known to work and is still in the caches of
-//! both machines. With thousands of them that saves a third of what a small request costs.
+//! Agents take turns: an idle tunnel is worth one, and they come in the order in which tunnels became idle.
+//! So the longest idle goes first, and an agent with eight workers is asked eight times as often as one with
+//! one. Which of an agent's idle tunnels is used is another matter: all of them lead to the same upstream,
+//! and the one that was used last is known to work and is still in the caches of both machines. With
+//! thousands of them that saves a third of what a small request costs.
 //!
-//! A tunnel that leaves otherwise than by being taken leaves its turn behind, for the next one of its agent, so that a sign of life that is
-//! asked for costs nobody a turn. A turn of an agent that has no idle tunnel is dropped when it is the first.
+//! A tunnel that leaves otherwise than by being taken leaves its turn behind, for the next one of its agent,
+//! so that a sign of life that is asked for costs nobody a turn. A turn of an agent that has no idle tunnel
+//! is dropped when it is the first.
 
 use core::num::NonZeroU32;
 

@@ -11,8 +11,9 @@ use crate::proto::seam::{Close, End, Step};
 use crate::proto::tables::key::{ClientKey, ExchangeKey};
 use crate::proto::tables::timer::{Mono, Now};
 
-/// The rate below which a body that is awaited is late, in bytes a second, once its first [`FREE`] bytes have come: slower than any
-/// line that people send files over, and fast enough that nobody holds a place for long by sending next to nothing.
+/// The rate below which a body that is awaited is late, in bytes a second, once its first [`FREE`] bytes have
+/// come: slower than any line that people send files over, and fast enough that nobody holds a place for long
+/// by sending next to nothing.
 const SLOWEST: u64 = 1024;
 
 impl Exchange {
@@ -36,14 +37,16 @@ impl Exchange {
     }
 }
 
-/// By when the body of a request that came then must be there, or fill what is held of it. What has come buys time for more.
+/// By when the body of a request that came then must be there, or fill what is held of it. What has come buys
+/// time for more.
 pub(super) fn gathered_by(began: Mono, body: u64, limit: Duration) -> Mono {
     let beyond = body.saturating_sub(FREE as u64);
     began.after_coarse(limit + Duration::from_secs(beyond / SLOWEST))
 }
 
 impl Hub {
-    /// An exchange waits for its body. Where too many do, the one that has for the longest goes on with what it has, or must go.
+    /// An exchange waits for its body. Where too many do, the one that has for the longest goes on with what
+    /// it has, or must go.
     pub(super) fn gather(&mut self, key: ExchangeKey, now: Now) {
         if self.gathering.len() >= self.config.max_gathering()
             && let Some(oldest) = self.gathering.front(&self.exchange_nodes).copied()

@@ -1,4 +1,5 @@
-//! Who waits for a worker, how long, and what is said where none comes; and who comes back from a tunnel to wait for another one.
+//! Who waits for a worker, how long, and what is said where none comes; and who comes back from a tunnel to
+//! wait for another one.
 
 use core::time::Duration;
 
@@ -41,8 +42,9 @@ pub(super) const REFUSED: Refusal =
 
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
 const MAX_LOST: u8 = 2;
-/// Returns of one request that count for nothing. Each agent that cannot reach its upstream adds one, and each tunnel that breaks before it
-/// took anything; beyond this many they count as lost tunnels, so that no request is on the move for ever.
+/// Returns of one request that count for nothing. Each agent that cannot reach its upstream adds one, and
+/// each tunnel that breaks before it took anything; beyond this many they count as lost tunnels, so that no
+/// request is on the move for ever.
 const MAX_RETURNS: u8 = 100;
 /// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
 const ASKED_GRACE: Duration = Duration::from_secs(1);
@@ -89,7 +91,8 @@ impl Hub {
         }
     }
 
-    /// The tunnels under these exchanges are gone (and out of all tables). Each gets another one, if that is permitted.
+    /// The tunnels under these exchanges are gone (and out of all tables). Each gets another one, if that is
+    /// permitted.
     pub(super) fn retry_or_fail(&mut self, lost: &[ExchangeKey], written: bool, now: Now) {
         let mut again = Vec::new();
         let mut failed = Vec::new();
@@ -134,8 +137,8 @@ impl Hub {
         }
     }
 
-    /// Exchanges that had a tunnel wait for another one, each in the place that it had. All of them do before any is served, and those who
-    /// came before them go first.
+    /// Exchanges that had a tunnel wait for another one, each in the place that it had. All of them do before
+    /// any is served, and those who came before them go first.
     fn send_again(&mut self, keys: &[ExchangeKey], now: Now) {
         for &key in keys {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
@@ -170,7 +173,8 @@ impl Hub {
         }
     }
 
-    /// Ends the wait of all who wait for agents that are taken for connected no more, and did not say that they wait for them all the same.
+    /// Ends the wait of all who wait for agents that are taken for connected no more, and did not say that
+    /// they wait for them all the same.
     pub(super) fn review(&mut self, now: Now) {
         for (_, key, class) in self.in_vain(now) {
             if let Some(exchange) = self.exchanges.get(key)
@@ -181,8 +185,8 @@ impl Hub {
         }
     }
 
-    /// Those who wait though no agent that could serve them is connected, in order of arrival. It costs a look at each class, at those, and
-    /// at whom agents have refused, however many others wait.
+    /// Those who wait though no agent that could serve them is connected, in order of arrival. It costs a
+    /// look at each class, at those, and at whom agents have refused, however many others wait.
     fn in_vain(&self, now: Now) -> Vec<(Arrival, ExchangeKey, ClassId)> {
         let plain = self.classes_in_vain(now).flat_map(|(class, _)| {
             let waiters = self.queue.waiters_of(class).filter(|waiter| !waiter.was_refused);
@@ -244,8 +248,8 @@ impl Hub {
         }
     }
 
-    /// Whether there is a place for a newcomer in the queue. Those that no connected agent can serve have a quarter of it, and give up what
-    /// they have beyond that to those that one can.
+    /// Whether there is a place for a newcomer in the queue. Those that no connected agent can serve have a
+    /// quarter of it, and give up what they have beyond that to those that one can.
     fn has_place_in_queue(&mut self, is_connected: bool, now: Now) -> bool {
         let depth = self.config.queue_depth;
         let is_full = self.queue.len() >= depth;
@@ -293,8 +297,8 @@ impl Hub {
         }
     }
 
-    /// Whether a tunnel that would serve this class is free but for the answer to its first heartbeat. It costs a look at those that have
-    /// been asked, however many tunnels there are.
+    /// Whether a tunnel that would serve this class is free but for the answer to its first heartbeat. It
+    /// costs a look at those that have been asked, however many tunnels there are.
     fn is_anyone_asked(&self, class: ClassId) -> bool {
         let mut profiles = self.asked.iter().filter_map(|key| self.pool.profile(self.who_is_asked(*key)?));
         profiles.any(|profile| self.pool.is_served_by(class, profile))

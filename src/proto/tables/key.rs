@@ -1,8 +1,9 @@
 //! Keys of the tables that core and shell share.
 //!
-//! A key names one connection: its kind, its slot in the table of that kind, and the generation of that slot, packed
-//! into 32 bits, because it travels through the kernel as an event token and a token has the width of a pointer
-//! (32 bits on armv7). A key that outlived its connection never finds the slot's next tenant: the generation differs.
+//! A key names one connection: its kind, its slot in the table of that kind, and the generation of that slot,
+//! packed into 32 bits, because it travels through the kernel as an event token and a token has the width of
+//! a pointer (32 bits on armv7). A key that outlived its connection never finds the slot's next tenant: the
+//! generation differs.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -82,7 +83,8 @@ impl Key {
         self.0.get()
     }
 
-    /// The key that [`Key::to_token`] was called on. Tokens that no key ever had give a key that names nothing.
+    /// The key that [`Key::to_token`] was called on. Tokens that no key ever had give a key that names
+    /// nothing.
     pub const fn from_token(token: u32) -> Self {
         match NonZeroU32::new(token) {
             Some(token) => Self(token),

@@ -1,7 +1,7 @@
 //! First-in, first-out lists whose entries can leave from the middle at the same cost.
 //!
-//! Idle tunnels, idle clients and waiting exchanges all stand in such lists. Many lists share one arena, so that entering and
-//! leaving allocate nothing once the arena has grown.
+//! Idle tunnels, idle clients and waiting exchanges all stand in such lists. Many lists share one arena, so
+//! that entering and leaving allocate nothing once the arena has grown.
 
 use core::num::NonZeroU32;
 

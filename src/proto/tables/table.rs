@@ -1,4 +1,5 @@
-//! A slab whose entries are found by typed keys with generations, and whose freed slots rest until the end of the batch.
+//! A slab whose entries are found by typed keys with generations, and whose freed slots rest until the end of
+//! the batch.
 
 use core::marker::PhantomData;
 
@@ -8,15 +9,17 @@ use crate::proto::tables::key::{GENERATION_MASK, Key, MAX_SLOTS, TableKey};
 
 /// Entries of one kind.
 ///
-/// A removed entry's slot is not given to a newcomer before [`Table::end_batch`], so that an event which was already
-/// on its way when the entry went cannot touch another one, even after the generation has wrapped around.
+/// A removed entry's slot is not given to a newcomer before [`Table::end_batch`], so that an event which was
+/// already on its way when the entry went cannot touch another one, even after the generation has wrapped
+/// around.
 #[derive(Debug)]
 pub struct Table<K, T> {
     slots: Slab<Slot<T>>,
     /// Slots that were emptied in this batch.
     resting: Vec<u32>,
-    /// The generation that the next tenant of a slot gets. Kept beside the slab, which forgets removed entries, and for good: a key
-    /// from before the table shrank must not find who comes after it has grown again.
+    /// The generation that the next tenant of a slot gets. Kept beside the slab, which forgets removed
+    /// entries, and for good: a key from before the table shrank must not find who comes after it has grown
+    /// again.
     generations: Vec<u16>,
     len: usize,
     /// Beyond this no slot has been used since memory was given back.
@@ -25,9 +28,10 @@ pub struct Table<K, T> {
     key: PhantomData<K>,
 }
 
-/// How many entries more a full table gets room for. A small one doubles. Beyond a kilobyte it takes at once so much that the
-/// allocators that we know ask the kernel for it alone: what is not used of that is no memory, and growing further moves pages instead
-/// of copying what is on them, so that it leaves no holes behind.
+/// How many entries more a full table gets room for. A small one doubles. Beyond a kilobyte it takes at once
+/// so much that the allocators that we know ask the kernel for it alone: what is not used of that is no
+/// memory, and growing further moves pages instead of copying what is on them, so that it leaves no holes
+/// behind.
 pub fn more_room<T>(entries: usize) -> usize {
     const SMALL: usize = 1024;
     const ALONE: usize = 128 * 1024;
@@ -36,9 +40,9 @@ pub fn more_room<T>(entries: usize) -> usize {
     if entries * size < SMALL || entries >= enough { entries.max(4) } else { enough - entries }
 }
 
-/// When storage that a burst has left behind is worth looking through for what can be given back: once a quarter of it or less
-/// is in use, and then only after half of that is gone, too. So it costs little even where nothing can be given back because one
-/// entry stands high.
+/// When storage that a burst has left behind is worth looking through for what can be given back: once a
+/// quarter of it or less is in use, and then only after half of that is gone, too. So it costs little even
+/// where nothing can be given back because one entry stands high.
 #[derive(Clone, Copy, Debug)]
 pub struct Thrift {
     /// It is looked through when there are fewer entries than this.
@@ -62,7 +66,8 @@ impl Thrift {
         is_due
     }
 
-    /// Gives back what a slab has beyond its last entry, if that is the larger part of what was used of it. What is used then.
+    /// Gives back what a slab has beyond its last entry, if that is the larger part of what was used of it.
+    /// What is used then.
     pub(super) fn look_through<T>(slab: &mut Slab<T>, used: usize) -> usize {
         let needed = slab.iter().next_back().map_or(0, |(last, _)| last + 1);
         if 2 * needed > used {
@@ -166,7 +171,8 @@ impl<K: TableKey, T> Table<K, T> {
         })
     }
 
-    /// Gives the slots that were emptied since the last call to newcomers, or back to the allocator if there are many.
+    /// Gives the slots that were emptied since the last call to newcomers, or back to the allocator if there
+    /// are many.
     pub fn end_batch(&mut self) {
         if self.resting.is_empty() {
             return;

@@ -1,7 +1,8 @@
 //! Time as the core sees it, and the table of who wants to be woken when.
 //!
-//! The core never reads a clock: the shell hands it [`Now`]. Deadlines live in the states that have them; this table only
-//! remembers to look. It is lazy: moving a deadline back, which every request does, costs a store and no heap operation.
+//! The core never reads a clock: the shell hands it [`Now`]. Deadlines live in the states that have them;
+//! this table only remembers to look. It is lazy: moving a deadline back, which every request does, costs a
+//! store and no heap operation.
 
 use core::cmp::Reverse;
 use core::time::Duration;
@@ -24,8 +25,8 @@ impl Mono {
         Self(self.0.saturating_add(delay.as_secs().saturating_mul(1000)).saturating_add(fraction))
     }
 
-    /// As [`Mono::after`], rounded up to the next half second of the clock: deadlines that need no precision fall on the
-    /// same instants, so that thousands of idle connections wake the loop twice a second at most.
+    /// As [`Mono::after`], rounded up to the next half second of the clock: deadlines that need no precision
+    /// fall on the same instants, so that thousands of idle connections wake the loop twice a second at most.
     pub fn after_coarse(self, delay: Duration) -> Self {
         Self(self.after(delay).0.div_ceil(COARSE_MS).saturating_mul(COARSE_MS))
     }
@@ -47,7 +48,8 @@ const KEPT: usize = 8192;
 pub struct Now {
     /// For deadlines.
     pub mono: Mono,
-    /// Seconds since 1970, for the expiry of tokens. It may jump, and on a router without a clock it starts in 1970.
+    /// Seconds since 1970, for the expiry of tokens. It may jump, and on a router without a clock it starts
+    /// in 1970.
     pub unix: u64,
 }
 
@@ -81,8 +83,8 @@ pub struct TimerTable {
 }
 
 impl TimerTable {
-    /// Sees to it that `key` comes out of [`TimerTable::pop_due`] at `deadline` or before. A wake-up that is already armed
-    /// for an earlier time stays, and its owner arms the later one when it comes.
+    /// Sees to it that `key` comes out of [`TimerTable::pop_due`] at `deadline` or before. A wake-up that is
+    /// already armed for an earlier time stays, and its owner arms the later one when it comes.
     pub fn arm(&mut self, armed: &mut Armed, key: Key, deadline: Mono) {
         if armed.covers(deadline) {
             return;
@@ -94,8 +96,8 @@ impl TimerTable {
         self.heap.push(Reverse((deadline, key)));
     }
 
-    /// The next entry whose wake-up is due, with the time it was armed for. Its owner calls [`TimerTable::disarm`] with that
-    /// time, looks at its deadlines, and arms the next one.
+    /// The next entry whose wake-up is due, with the time it was armed for. Its owner calls
+    /// [`TimerTable::disarm`] with that time, looks at its deadlines, and arms the next one.
     pub fn pop_due(&mut self, now: Mono) -> Option<(Mono, Key)> {
         let Reverse((at, _)) = self.heap.peek()?;
         if *at > now {
@@ -104,7 +106,8 @@ impl TimerTable {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// Notes that the wake-up for `at` has come. False if another one, armed later for an earlier time, took its place.
+    /// Notes that the wake-up for `at` has come. False if another one, armed later for an earlier time, took
+    /// its place.
     pub fn disarm(armed: &mut Armed, at: Mono) -> bool {
         if armed.0 != at {
             return false;
@@ -113,9 +116,9 @@ impl TimerTable {
         true
     }
 
-    /// Forgets the wake-ups of entries that are gone, or have another one, once there is one for every four entries: many short
-    /// connections must not leave more behind than there are at once. Nor must many long ones, once they are over. `armed` is what
-    /// the entry has, if it is there.
+    /// Forgets the wake-ups of entries that are gone, or have another one, once there is one for every four
+    /// entries: many short connections must not leave more behind than there are at once. Nor must many long
+    /// ones, once they are over. `armed` is what the entry has, if it is there.
     pub fn prune(&mut self, entries: usize, mut armed: impl FnMut(Key) -> Option<Armed>) {
         if self.heap.len() > entries + entries / 4 + PRUNE_FROM {
             self.heap.retain(|Reverse((at, key))| armed(*key).is_some_and(|armed| armed.is_for(*at)));

@@ -1,12 +1,15 @@
-//! Agent tokens: what a hub lets an agent do, sealed so that only a hub with the same secret can make or read one.
+//! Agent tokens: what a hub lets an agent do, sealed so that only a hub with the same secret can make or read
+//! one.
 //!
-//! A token proves itself; the hub keeps no database of them. As text it is `slime1_` followed by base64url (without padding)
-//! of a nonce and a sealed payload. This module owns the text, the payload and the rules of the names in it. It reads no
-//! clock and draws no random number: key, nonce and time are arguments. Which tokens are revoked it does not know.
+//! A token proves itself; the hub keeps no database of them. As text it is `slime1_` followed by base64url
+//! (without padding) of a nonce and a sealed payload. This module owns the text, the payload and the rules of
+//! the names in it. It reads no clock and draws no random number: key, nonce and time are arguments. Which
+//! tokens are revoked it does not know.
 //!
-//! The seal is ChaCha20-Poly1305: in software it is fast and takes the same time whatever the key, on the routers and small
-//! boards without AES instructions as well; nothing about a token needs AES. The nonce is random. With 96 bits, two
-//! tokens of one secret share one with a chance of 2^-33 after four billion of them.
+//! The seal is ChaCha20-Poly1305: in software it is fast and takes the same time whatever the key, on the
+//! routers and small boards without AES instructions as well; nothing about a token needs AES. The nonce is
+//! random. With 96 bits, two tokens of one secret share one with a chance of 2^-33 after four billion of
+//! them.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -30,9 +33,11 @@ pub const MAX_ENTRIES: usize = 32;
 const PREFIX: &str = "slime1_";
 /// The layout of the payload, its first byte.
 const PAYLOAD_VERSION: u8 = 1;
-/// Names the purpose of the key. It is not secret; it is the same everywhere, so that a secret is all that a hub needs.
+/// Names the purpose of the key. It is not secret; it is the same everywhere, so that a secret is all that a
+/// hub needs.
 const SALT: &[u8] = b"slime agent token key 1";
-/// Makes guessing a weak secret from a leaked token costly, and the start of a hub on a small router only slow.
+/// Makes guessing a weak secret from a leaked token costly, and the start of a hub on a small router only
+/// slow.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 
 /// The key that seals and opens agent tokens.
@@ -59,7 +64,8 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// What tells one token from all others of a hub, by which it can be revoked. Written as 16 hexadecimal digits.
+/// What tells one token from all others of a hub, by which it can be revoked. Written as 16 hexadecimal
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 8]);
 
@@ -111,14 +117,15 @@ pub struct AgentToken {
     pub id: TokenId,
     /// For people, and for revoking: see [`check_name`].
     pub name: String,
-    /// When it was made, in seconds since 1970. Revoking looks at it; it is never compared with the clock, because a
-    /// router may have made the token, or may read it, before it knew the time.
+    /// When it was made, in seconds since 1970. Revoking looks at it; it is never compared with the clock,
+    /// because a router may have made the token, or may read it, before it knew the time.
     pub issued: u64,
     /// When it ends, in seconds since 1970; never, if `None`.
     pub expires: Option<u64>,
     /// What requests may ask for: see [`check_scope`].
     pub scopes: Vec<String>,
-    /// The only paths, with all below them, that its agents serve; all paths, if empty. See [`check_scope_path`].
+    /// The only paths, with all below them, that its agents serve; all paths, if empty. See
+    /// [`check_scope_path`].
     pub scope_paths: Vec<String>,
     /// The most workers, counted over all agents with this token; no limit of its own, if `None`.
     pub max_workers: Option<u32>,
@@ -138,8 +145,8 @@ impl AgentToken {
         if text.len() > MAX_TEXT { Err(ClaimError::TooLong) } else { Ok(text) }
     }
 
-    /// Reads a token, if it was sealed with this key and nothing of it was changed since. Whether it has expired is another
-    /// question: [`AgentToken::expired`].
+    /// Reads a token, if it was sealed with this key and nothing of it was changed since. Whether it has
+    /// expired is another question: [`AgentToken::expired`].
     pub fn open(text: &str, key: &TokenKey) -> Result<Self, TokenError> {
         if text.len() > MAX_TEXT {
             return Err(TokenError::Malformed);
@@ -168,7 +175,8 @@ impl AgentToken {
     /// Whether the text has the form of a token, which can be told without the key.
     ///
     /// # Errors
-    /// It is no token at all, or not a whole one. A token of another version passes: only its hub can say more of it.
+    /// It is no token at all, or not a whole one. A token of another version passes: only its hub can say
+    /// more of it.
     pub fn check_form(text: &str) -> Result<(), TokenError> {
         let Some(encoded) = text.strip_prefix(PREFIX) else {
             return if is_other_version(text) { Ok(()) } else { Err(TokenError::NoToken) };
@@ -193,8 +201,8 @@ impl AgentToken {
         if self.max_workers == Some(0) { Err(ClaimError::NoWorkers) } else { Ok(()) }
     }
 
-    /// The payload: version, id, issued, then each optional number as 0, or as 1 and the number, then each text after its
-    /// length, each list after its count. Numbers are big-endian, lengths and counts one byte.
+    /// The payload: version, id, issued, then each optional number as 0, or as 1 and the number, then each
+    /// text after its length, each list after its count. Numbers are big-endian, lengths and counts one byte.
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![PAYLOAD_VERSION];
         out.extend_from_slice(&self.id.0);
@@ -218,7 +226,8 @@ impl AgentToken {
     }
 }
 
-/// The name of a token: 1 to [`MAX_NAME`] letters, digits, `.`, `_`, `-`; not one that could be taken for a [`TokenId`].
+/// The name of a token: 1 to [`MAX_NAME`] letters, digits, `.`, `_`, `-`; not one that could be taken for a
+/// [`TokenId`].
 pub fn check_name(name: &str) -> Result<(), ClaimError> {
     let fits = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_name_byte);
     if fits && name.parse::<TokenId>().is_err() { Ok(()) } else { Err(ClaimError::Name) }
@@ -231,8 +240,9 @@ pub fn check_scope(scope: &str) -> Result<(), ClaimError> {
     if fits { Ok(()) } else { Err(ClaimError::Scope) }
 }
 
-/// A scope path: `/`, or segments that each begin with `/`, at most [`MAX_PATH`] bytes, written so that no upstream can read
-/// it in another way: no empty or dot segment, no query, no `;`, nothing encoded that needs no encoding.
+/// A scope path: `/`, or segments that each begin with `/`, at most [`MAX_PATH`] bytes, written so that no
+/// upstream can read it in another way: no empty or dot segment, no query, no `;`, nothing encoded that needs
+/// no encoding.
 pub fn check_scope_path(path: &str) -> Result<(), ClaimError> {
     let fits = path.len() <= MAX_PATH
         && path
@@ -349,8 +359,8 @@ fn is_plain_segment(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..")
 }
 
-/// Whether these two digits, in the canonical upper case, stand for a byte that must be encoded and is not a separator or a
-/// control character to anybody: in effect spaces, quotes, and letters beyond ASCII.
+/// Whether these two digits, in the canonical upper case, stand for a byte that must be encoded and is not a
+/// separator or a control character to anybody: in effect spaces, quotes, and letters beyond ASCII.
 fn is_encoded_for_cause(high: u8, low: u8) -> bool {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),

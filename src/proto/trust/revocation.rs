@@ -103,7 +103,8 @@ fn seconds(text: &str) -> Option<u64> {
     if !in_range || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    // Days since 1970 of a date in the Gregorian calendar, counted from March (Hinnant, "chrono-compatible date algorithms").
+    // Days since 1970 of a date in the Gregorian calendar, counted from March (Hinnant, "chrono-compatible
+    // date algorithms").
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
     Some(days * 86_400 + hour * 3600 + minute * 60 + second)

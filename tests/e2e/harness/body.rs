@@ -1,5 +1,5 @@
-//! Bodies that show every fault: a stream of bytes that is different for every seed and never repeats in step with any
-//! buffer, compared at memory speed.
+//! Bodies that show every fault: a stream of bytes that is different for every seed and never repeats in step
+//! with any buffer, compared at memory speed.
 
 use std::io::{self, Write};
 

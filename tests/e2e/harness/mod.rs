@@ -1,4 +1,5 @@
-//! What the tests are made of: processes, raw connections, a server and clients that are not ours, checked bodies.
+//! What the tests are made of: processes, raw connections, a server and clients that are not ours, checked
+//! bodies.
 
 mod body;
 mod client;

@@ -101,7 +101,8 @@ pub fn self_signed(name: &str) -> Identity {
     write(&folder(), name, &certificate.pem(), &key)
 }
 
-/// A certificate of an authority that its own key signed, for a name that is not this machine's, as `openssl req -x509` makes it.
+/// A certificate of an authority that its own key signed, for a name that is not this machine's, as `openssl
+/// req -x509` makes it.
 pub fn self_signed_ca(name: &str) -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();

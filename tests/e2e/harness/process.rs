@@ -130,7 +130,8 @@ impl Proc {
         self.descriptors().len()
     }
 
-    /// Waits until no more descriptors are open than there were. Pipes do not count: a few are kept for the next large body.
+    /// Waits until no more descriptors are open than there were. Pipes do not count: a few are kept for the
+    /// next large body.
     #[track_caller]
     pub fn wait_fds(&self, limit: usize) {
         let start = Instant::now();
@@ -217,7 +218,8 @@ impl Drop for Proc {
     }
 }
 
-/// Checks that none of these uses the processor: for a second in which nothing is to be done, each may use a tenth of it.
+/// Checks that none of these uses the processor: for a second in which nothing is to be done, each may use a
+/// tenth of it.
 #[track_caller]
 pub fn assert_quiet(processes: &[&Proc]) {
     assert_quiet_for(processes, Duration::from_secs(1));

@@ -35,8 +35,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Starts one on 127.0.0.1 that takes, unless told otherwise, every agent for connected for as long as a test takes: a
-    /// request that is sent before the agent has joined waits for it.
+    /// Starts one on 127.0.0.1 that takes, unless told otherwise, every agent for connected for as long as a
+    /// test takes: a request that is sent before the agent has joined waits for it.
     #[track_caller]
     pub fn start(flags: &[&str]) -> Self {
         Self::start_on("127.0.0.1", 0, flags)
@@ -90,8 +90,8 @@ impl Hub {
         client
     }
 
-    /// Waits until the hub has seen everything that was sent to it before, ends of connections too: it looks at all that has
-    /// happened between one new connection and the next.
+    /// Waits until the hub has seen everything that was sent to it before, ends of connections too: it looks
+    /// at all that has happened between one new connection and the next.
     #[track_caller]
     pub fn settle(&self) {
         for _ in 0..2 {
@@ -198,7 +198,8 @@ impl Rig<RawUpstream> {
         Self { agent, hub, upstream }
     }
 
-    /// Sends a request and waits until all of it is at the upstream: the client's side, the upstream's side, the request.
+    /// Sends a request and waits until all of it is at the upstream: the client's side, the upstream's side,
+    /// the request.
     #[track_caller]
     pub fn begin(&self, request: impl AsRef<[u8]>) -> (Wire, Wire, Message) {
         let client = self.hub.client_sending(request);
@@ -294,7 +295,8 @@ pub fn register(secret: &str, flags: &[&str]) -> String {
     token
 }
 
-/// Waits until requests reach all of these agents, each named by its `--agent-id`. The upstreams get the requests.
+/// Waits until requests reach all of these agents, each named by its `--agent-id`. The upstreams get the
+/// requests.
 #[track_caller]
 pub fn wait_agents(hub: &Hub, ids: &[&str]) {
     let mut missing: Vec<&str> = ids.to_vec();

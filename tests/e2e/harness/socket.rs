@@ -1,6 +1,7 @@
 //! A blocking socket, plain or under TLS, with the calls of a [`TcpStream`].
 //!
-//! One thread may read while another one writes. The end of a TLS connection is strict: without close_notify it is an error.
+//! One thread may read while another one writes. The end of a TLS connection is strict: without close_notify
+//! it is an error.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

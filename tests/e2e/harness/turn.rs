@@ -1,7 +1,7 @@
 //! Tests that measure time run alone; all others run side by side.
 //!
-//! A thread shares the machine from its first process on until its last one is gone. [`alone`] waits until nobody does, and
-//! keeps everybody else waiting.
+//! A thread shares the machine from its first process on until its last one is gone. [`alone`] waits until
+//! nobody does, and keeps everybody else waiting.
 
 use std::cell::RefCell;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,6 +1,7 @@
 //! An upstream that is played by the test itself, byte by byte.
 //!
-//! Connections that end without a byte, as agents make them to see whether their upstream is there, are not shown.
+//! Connections that end without a byte, as agents make them to see whether their upstream is there, are not
+//! shown.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

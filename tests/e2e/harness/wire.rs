@@ -105,7 +105,8 @@ impl Wire {
         self.try_head().unwrap_or_else(|cut| panic!("{cut:?} instead of a head, after {}", self.shown()))
     }
 
-    /// Reads a head; the body of the message before it must have been read. `Err` if the connection ends before it begins.
+    /// Reads a head; the body of the message before it must have been read. `Err` if the connection ends
+    /// before it begins.
     #[track_caller]
     pub fn try_head(&mut self) -> Result<Head, Cut> {
         assert_eq!(self.state, BodyState::Done, "the body before was not read");
@@ -522,7 +523,8 @@ fn split_lines(text: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// The parser against a server and a client that are not ours, so that what it says about our own messages can be believed.
+/// The parser against a server and a client that are not ours, so that what it says about our own messages
+/// can be believed.
 #[test]
 fn the_wire_understands_hyper() {
     use super::{Server, body_of, full, hyper_exchange, reply, text};

@@ -1,5 +1,5 @@
-//! What happens to processes by their owners' doing: agents are replaced by others of the same name, or by ones
-//! whose token says something else; processes are stopped and go on; agents end, and come late.
+//! What happens to processes by their owners' doing: agents are replaced by others of the same name, or by
+//! ones whose token says something else; processes are stopped and go on; agents end, and come late.
 
 use std::time::Duration;
 
@@ -156,7 +156,8 @@ impl Cluster {
         self.simulation.run_until(until, |_| false);
     }
 
-    /// An agent ends as it should, though not the one that serves everything, and is started anew. Nothing is lost.
+    /// An agent ends as it should, though not the one that serves everything, and is started anew. Nothing is
+    /// lost.
     fn drain_and_restart(&mut self) {
         let index = self.odd.length(1, self.agents.len() - 1);
         let process = self.agents[index].0.net.process;
@@ -186,7 +187,8 @@ impl Cluster {
                 self.simulation.kill(self.agents[index].0.net.process);
             }
         }
-        // While the hub takes every agent for connected, all may wait for any; while it is stopped it tells nobody anything.
+        // While the hub takes every agent for connected, all may wait for any; while it is stopped it tells
+        // nobody anything.
         let grace = u64::try_from(self.setting.hub.startup_grace.as_micros()).unwrap_or(0);
         let thaw = self.simulation.frozen_until(self.hub_net.process);
         let known = (self.hub_began + grace).max(thaw).max(self.simulation.now());

@@ -1,4 +1,5 @@
-//! After a run, when all is quiet: links go silent, or an agent freezes, and both sides notice within three signs of life.
+//! After a run, when all is quiet: links go silent, or an agent freezes, and both sides notice within three
+//! signs of life.
 
 use super::{Cluster, HUB_PORT};
 use crate::client::Client;
@@ -93,7 +94,8 @@ impl Cluster {
         let end = self.simulation.now() + 5 * SECOND;
         self.simulation.run_until(end, |it| it.exit_code(process).is_some());
         let outcome = self.model.borrow().records[id].outcome;
-        // An upstream that gives up a handshake before it is over is its agent's trouble, and that one was free.
+        // An upstream that gives up a handshake before it is over is its agent's trouble, and that one was
+        // free.
         if !matches!(outcome, Some(Outcome::Complete | Outcome::Own(502))) {
             self.violate(format!("{outcome:?} while an agent is frozen and another one is free"));
         }

@@ -10,8 +10,8 @@ use crate::world::{MILLI, Micros, SECOND, World};
 const MOST_UPSTREAMS: usize = 3;
 /// Each of them on a kept connection and on a fresh one.
 const MOST_ATTEMPTS: usize = 2 * MOST_UPSTREAMS;
-/// What the hub reads of a request that waits, so that it hears of it when its client leaves; and if others may have all that `--hold`
-/// gives.
+/// What the hub reads of a request that waits, so that it hears of it when its client leaves; and if others
+/// may have all that `--hold` gives.
 const HELD: usize = 1 << 20;
 const FREE: usize = 16 << 10;
 /// The longest that a client's FIN is on its way, or that the hub notices a deadline late.
@@ -40,8 +40,9 @@ impl Model {
         }
     }
 
-    /// Where upstreams are started anew, only what they had or were being sent may fail. Where handshakes take long, an agent may give one up
-    /// whose answer is on its way, and the hub, which cannot know yet, gives that tunnel a request.
+    /// Where upstreams are started anew, only what they had or were being sent may fail. Where handshakes
+    /// take long, an agent may give one up whose answer is on its way, and the hub, which cannot know yet,
+    /// gives that tunnel a request.
     pub(super) fn check_failed(&mut self, world: &World, rules: &Rules<'_>) {
         for (exchange, outcome) in std::mem::take(&mut self.failed) {
             let is_lost = |it: &&Sighting| world.ends[it.end ^ 1].history.dropped;
@@ -50,7 +51,8 @@ impl Model {
             let is_unheard = outcome == Outcome::Own(502)
                 && self.records[exchange].attempts.is_empty()
                 && has_given_up_a_handshake(world, rules);
-            // The only worker may read a cancelled answer to its end for longer than its agent's grace: then no agent is connected.
+            // The only worker may read a cancelled answer to its end for longer than its agent's grace: then
+            // no agent is connected.
             let is_draining = outcome == Outcome::Own(503)
                 && self.records[exchange].attempts.is_empty()
                 && rules.setting.is_some_and(|it| {

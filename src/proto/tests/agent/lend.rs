@@ -127,7 +127,8 @@ fn a_stream_never_takes_the_last_worker() {
         let mut pair =
             Setup::hub_only().with_agent(full.clone(), "a").agent(|agent| agent.extra_streams = 5).joined();
         let (_, first, _) = asks(&mut pair, request, response);
-        // There is no room for the worker that would stand in for this one, as is known only then: it is ended.
+        // There is no room for the worker that would stand in for this one, as is known only then: it is
+        // ended.
         let (got, second, upstream) = asks(&mut pair, request, response);
         assert!(got.starts_with("HTTP/1.1 "), "{got}");
         assert!(pair.ended(second).is_some() && pair.ended(upstream).is_some());

@@ -13,7 +13,8 @@ fn dials_since(pair: &Pair, from: u64) -> Vec<u64> {
     to_hub.map(|(_, at)| at.0).filter(|at| *at >= from).map(|at| at - from).collect()
 }
 
-/// Dials of one agent in an hour in which none succeeds: quick while the outage is young, then two or so each minute.
+/// Dials of one agent in an hour in which none succeeds: quick while the outage is young, then two or so each
+/// minute.
 fn assert_patient(dials: &[u64]) {
     let young = dials.iter().filter(|at| **at < 15_000).count();
     assert!((2..=60).contains(&young), "{young} dials in the first 15 s");

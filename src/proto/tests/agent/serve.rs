@@ -333,7 +333,8 @@ fn an_early_response_comes_through_and_the_rest_of_the_request_is_dropped() {
     pair.send(upstream, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     assert_eq!(pair.got(hub), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     assert!(pair.ended(upstream).is_some());
-    // The hub may have sent all of it, and the next request behind it: the tunnel must not be closed under them.
+    // The hub may have sent all of it, and the next request behind it: the tunnel must not be closed under
+    // them.
     assert_eq!(pair.ended(hub), None);
     pair.send(hub, "x".repeat(30_000));
     pair.send(hub, "GET /next HTTP/1.1\r\nHost: app.test\r\n\r\n");

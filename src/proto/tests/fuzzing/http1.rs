@@ -1,4 +1,5 @@
-//! Messages: what is accepted must be read by the next hop as it was judged here, however it was cut into pieces.
+//! Messages: what is accepted must be read by the next hop as it was judged here, however it was cut into
+//! pieces.
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -111,8 +112,8 @@ pub(super) fn response_head(data: &[u8]) {
     }
 }
 
-/// What is understood of an upstream's head is the same in pieces as in one, is what a strict reading makes of it if there is one, and
-/// goes on in a form that has only one.
+/// What is understood of an upstream's head is the same in pieces as in one, is what a strict reading makes
+/// of it if there is one, and goes on in a form that has only one.
 fn lenient_response_head(data: &[u8]) {
     for to_head in [false, true] {
         let found = |scan: &mut HeadScan, data: &[u8]| {

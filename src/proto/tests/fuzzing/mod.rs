@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn operations() {
-        // SLIME_SEED and SLIME_SEEDS mean what they mean in tests/simulation (`fuzz/run --long exchange` finds better ones).
+        // SLIME_SEED and SLIME_SEEDS mean what they mean in tests/simulation (`fuzz/run --long exchange`
+        // finds better ones).
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
         let seeds = match number("SLIME_SEED") {
             Some(seed) => seed..seed + 1,

@@ -1,7 +1,9 @@
-//! The joined cores under a list of operations: applications, upstreams, time and accidents, as the input says.
+//! The joined cores under a list of operations: applications, upstreams, time and accidents, as the input
+//! says.
 //!
-//! What is checked is what must hold whatever happens: nothing reaches the wrong one, no request is executed twice that was not
-//! declared harmless, an upstream never has two requests of one worker, nothing is left behind, and in the end all works again.
+//! What is checked is what must hold whatever happens: nothing reaches the wrong one, no request is executed
+//! twice that was not declared harmless, an upstream never has two requests of one worker, nothing is left
+//! behind, and in the end all works again.
 
 use core::time::Duration;
 use std::collections::BTreeMap;

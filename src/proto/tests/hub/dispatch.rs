@@ -491,7 +491,8 @@ fn no_more_exchanges_are_active_than_are_permitted() {
     pair.assert_quiet(0);
 }
 
-/// A hub with one permit, which goes with the response: its exchange is over, and its client takes none of the rest.
+/// A hub with one permit, which goes with the response: its exchange is over, and its client takes none of
+/// the rest.
 fn with_a_tail(request: &str) -> (Pair, Raw, Vec<Raw>) {
     let setup = Setup { room: 40_000, ..Setup::hub_only() }.hub(|hub| hub.concurrent = 1);
     let (mut pair, agents) = with_agents(setup, 2);

@@ -1,4 +1,5 @@
-//! Two tunnels of one name: the later one has it, and the worker that both stand for has one request at a time.
+//! Two tunnels of one name: the later one has it, and the worker that both stand for has one request at a
+//! time.
 
 use super::*;
 use crate::proto::testing::Setup;
@@ -10,7 +11,8 @@ use crate::proto::trust::revocation::Revocations;
 const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh";
 const REPLACED: &str = "Slime-Close: replaced\r\n\r\n";
 
-/// An agent that the test plays is in the middle of a response, and another tunnel of its name has joined: hub, client, both tunnels.
+/// An agent that the test plays is in the middle of a response, and another tunnel of its name has joined:
+/// hub, client, both tunnels.
 fn replaced_in_a_response(setup: Setup, token: &AgentToken) -> (Pair, Raw, Raw, Raw) {
     let mut pair = setup.start();
     let old = pair.raw_agent(token, 0);

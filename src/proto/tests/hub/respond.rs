@@ -1,4 +1,5 @@
-//! Responses: how they end, what follows them on the same connection, and what is left of a request that nobody read.
+//! Responses: how they end, what follows them on the same connection, and what is left of a request that
+//! nobody read.
 
 use super::*;
 use crate::proto::testing::Setup;

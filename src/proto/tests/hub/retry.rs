@@ -170,7 +170,8 @@ fn an_agent_that_refused_is_back_also_while_its_other_workers_are_busy() {
 
 #[test]
 fn a_withdrawal_that_crosses_a_request_refuses_it() {
-    // The agent had written the refusal before the request came: the bytes are the same, and so is the meaning.
+    // The agent had written the refusal before the request came: the bytes are the same, and so is the
+    // meaning.
     let mut pair = Setup::hub_only().start();
     let first = pair.raw_agent_called(&token(1), "a", 0, None);
     let second = pair.raw_agent_called(&token(1), "b", 0, None);

@@ -250,7 +250,8 @@ fn who_takes_nothing_of_a_response_for_a_minute_is_reset() {
     at.pair.assert_quiet(1);
 }
 
-/// Takes all that comes to `client` in small portions, with just too little time between them to be thrown out.
+/// Takes all that comes to `client` in small portions, with just too little time between them to be thrown
+/// out.
 fn take_slowly(pair: &mut Pair, client: Raw, portion: usize, all: usize) {
     let mut got = 0;
     while got < all {

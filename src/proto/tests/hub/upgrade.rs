@@ -80,7 +80,8 @@ fn once_one_side_has_ended_a_minute_of_silence_ends_both() {
         assert_eq!(at.pair.hub.core.census().active, 1);
         at.pair.advance(seconds(1));
         assert_eq!(at.pair.hub.core.census().active, 0);
-        // Who has had the end of the other side keeps what came before it; who has not sees that it is missing.
+        // Who has had the end of the other side keeps what came before it; who has not sees that it is
+        // missing.
         let expected = if upstream_first { Ended::Fin } else { Ended::Reset };
         assert_eq!(at.pair.ended(at.client), Some(expected));
         assert!(at.pair.ended(other).is_some());

@@ -339,7 +339,8 @@ fn a_refused_request_keeps_its_deadline() {
 
 #[test]
 fn who_refused_is_remembered_when_the_profiles_change() {
-    // Waiters are sorted anew, in the class where this one was or in another one, and another worker of the agent that refused is free.
+    // Waiters are sorted anew, in the class where this one was or in another one, and another worker of the
+    // agent that refused is free.
     for (path, trouble) in [("/elsewhere", None), ("/x", Some("down"))] {
         let mut pair = Setup::hub_only().start();
         let busy = pair.raw_agent_called(&token(1), "a", 0, None);

@@ -1,4 +1,5 @@
-//! A core and its connections: a shell without an operating system, that obeys [`crate::proto::seam`] to the letter.
+//! A core and its connections: a shell without an operating system, that obeys [`crate::proto::seam`] to the
+//! letter.
 
 use std::collections::BTreeMap;
 
@@ -348,7 +349,8 @@ impl<C: Core> Driver<C> {
         progress || has_failed
     }
 
-    /// Moves a lump of bytes to the peer without showing it. False if there is none, and the connection is read as usual.
+    /// Moves a lump of bytes to the peer without showing it. False if there is none, and the connection is
+    /// read as usual.
     fn splice(&mut self, key: Key, wires: &mut Wires, now: Now) -> bool {
         let most = usize::try_from(self.core.unseen(key)).unwrap_or(usize::MAX).min(BUFFER);
         let is_meant = |conn: &&Conn| most > 0 && conn.peer.is_some() && conn.frames.is_none();

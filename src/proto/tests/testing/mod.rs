@@ -1,7 +1,8 @@
 //! What the tests of the core share.
 //!
-//! [`Pair`] is the real hub and real agents, joined by in-memory connections and a virtual clock. Applications and upstreams
-//! are [`Raw`] ends whose bytes the test writes and reads; so is the other half of slime where a test is about one half only.
+//! [`Pair`] is the real hub and real agents, joined by in-memory connections and a virtual clock.
+//! Applications and upstreams are [`Raw`] ends whose bytes the test writes and reads; so is the other half of
+//! slime where a test is about one half only.
 
 // A test that cannot go on is a failed test; and which parts of this a build needs depends on what it is for.
 #![allow(clippy::expect_used, clippy::unwrap_used)]

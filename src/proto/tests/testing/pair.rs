@@ -1,4 +1,5 @@
-//! The real hub and real agents on one virtual clock, with applications and upstreams whose bytes the test writes and reads.
+//! The real hub and real agents on one virtual clock, with applications and upstreams whose bytes the test
+//! writes and reads.
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -366,7 +367,8 @@ impl Pair {
         self.settle();
     }
 
-    /// As [`Pair::reset`], but it arrives only when the other side writes next: that write is told of it, and nobody was before.
+    /// As [`Pair::reset`], but it arrives only when the other side writes next: that write is told of it, and
+    /// nobody was before.
     pub(crate) fn reset_at_write(&mut self, raw: Raw) {
         self.raws[raw.0].closed = true;
         self.wires.reset_at_write(self.raws[raw.0].wire);

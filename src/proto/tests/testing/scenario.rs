@@ -56,8 +56,8 @@ impl Setup {
         (at, second)
     }
 
-    /// Runs the same in every way that bytes can come: all that there is, byte by byte, with next to no room under way, with
-    /// bodies that nobody looks at, and with tunnels in frames of WebSocket.
+    /// Runs the same in every way that bytes can come: all that there is, byte by byte, with next to no room
+    /// under way, with bodies that nobody looks at, and with tunnels in frames of WebSocket.
     pub(crate) fn in_every_way(self, run: impl Fn(Setup)) {
         let wide = 256 * 1024;
         for (grain, room) in [(usize::MAX, wide), (1, wide), (usize::MAX, 1), (1, 1), (3, 7)] {

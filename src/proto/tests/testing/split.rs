@@ -1,9 +1,11 @@
-//! What the tests of byte streams share. `tests/vectors.rs` includes this file, too, so it names nothing of the crate.
+//! What the tests of byte streams share. `tests/vectors.rs` includes this file, too, so it names nothing of
+//! the crate.
 
 use core::fmt::Debug;
 
-/// Gives `input` to `run` in every division: whole, byte by byte with an empty piece at the end, and in two parts at every place; and all that once more with
-/// `trailing` behind it, unless that is empty. What `run` says must not depend on the division, nor on what follows the message.
+/// Gives `input` to `run` in every division: whole, byte by byte with an empty piece at the end, and in two
+/// parts at every place; and all that once more with `trailing` behind it, unless that is empty. What `run`
+/// says must not depend on the division, nor on what follows the message.
 pub(crate) fn every_split<T: Debug + PartialEq>(
     input: &[u8],
     trailing: &[u8],

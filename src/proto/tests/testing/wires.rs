@@ -25,7 +25,8 @@ pub(crate) enum Blocked {
     For(Ended),
 }
 
-/// All connections. How much is under way at most in each direction, and how much one read gives at most, is the same for all.
+/// All connections. How much is under way at most in each direction, and how much one read gives at most, is
+/// the same for all.
 pub(crate) struct Wires {
     wires: Vec<[Side; 2]>,
     pub(crate) room: usize,
