@@ -18,7 +18,7 @@ use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::End;
+use crate::proto::seam::{End, Shown};
 use crate::proto::tables::timer::Mono;
 
 /// Interim responses that may come at once (RFC 9110 section 15.2 sets no bound).
@@ -268,15 +268,12 @@ impl Messages {
     ///
     /// # Errors
     /// What [`Transfer::advance`] says.
-    pub fn advance_request(
-        &mut self,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-    ) -> Result<Progress, Violation> {
+    pub fn advance_request(&mut self, shown: Shown<'_>) -> Result<Progress, Violation> {
         match &mut self.response {
-            Response::Upgraded { inbound_ended, .. } => Ok(blind(inbound_ended, input, end)),
-            Response::Head { .. } | Response::Body { .. } => self.request.advance(input, end, out),
+            Response::Upgraded { inbound_ended, .. } => Ok(blind(inbound_ended, shown.input, shown.end)),
+            Response::Head { .. } | Response::Body { .. } => {
+                self.request.advance(shown.input, shown.end, shown.out)
+            }
         }
     }
 
@@ -284,15 +281,10 @@ impl Messages {
     ///
     /// # Errors
     /// What [`Transfer::advance`] says.
-    pub fn advance_response(
-        &mut self,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-    ) -> Result<Progress, Violation> {
+    pub fn advance_response(&mut self, shown: Shown<'_>) -> Result<Progress, Violation> {
         match &mut self.response {
-            Response::Upgraded { outbound_ended, .. } => Ok(blind(outbound_ended, input, end)),
-            Response::Body { body, .. } => body.advance(input, end, out),
+            Response::Upgraded { outbound_ended, .. } => Ok(blind(outbound_ended, shown.input, shown.end)),
+            Response::Body { body, .. } => body.advance(shown.input, shown.end, shown.out),
             Response::Head { .. } => Ok(Progress::NeedMore),
         }
     }

@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
-use crate::proto::seam::{Closed, Command, Core, End, Step};
+use crate::proto::seam::{Closed, Command, Core, Shown, Step};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::{Mono, Now};
 
@@ -51,15 +51,8 @@ impl Core for Node {
     }
 
     #[inline]
-    fn handle_input(
-        &mut self,
-        key: Key,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
-        either!(self.handle_input(key, input, end, out, now))
+    fn handle_input(&mut self, key: Key, shown: Shown<'_>, now: Now) -> Step {
+        either!(self.handle_input(key, shown, now))
     }
 
     #[inline]

@@ -54,16 +54,13 @@ pub trait Core {
     /// A connection that was asked for by [`Command::Dial`] stands.
     fn handle_connected(&mut self, key: Key, now: Now);
 
-    /// Shows the bytes that arrived on a connection and are not consumed yet. `end` says that nothing follows
-    /// them.
+    /// Shows what a connection has received.
     ///
-    /// What the core writes to `out` goes to the peer, before anything of `input`; without a peer it joins
-    /// the held bytes. The shell calls again with the rest until it gets [`Step::Wait`], or until a step
-    /// issued a command that ends the look ([`Command::ends_look`]). Then it delivers what was passed,
-    /// carries out the commands, and, if there were any, shows what is left once more, if anything is. So the
-    /// core never reads bytes of which its own commands have changed the meaning.
-    fn handle_input(&mut self, key: Key, input: &[u8], end: Option<End>, out: &mut Vec<u8>, now: Now)
-    -> Step;
+    /// The shell calls again with the rest until it gets [`Step::Wait`], or until a step issued a command
+    /// that ends the look ([`Command::ends_look`]). Then it delivers what was passed, carries out the
+    /// commands, and, if there were any, shows what is left once more, if anything is. So the core never
+    /// reads bytes of which its own commands have changed the meaning.
+    fn handle_input(&mut self, key: Key, shown: Shown<'_>, now: Now) -> Step;
 
     /// Whether bytes from this connection are wanted at all at present. While they are not, the shell leaves
     /// them in the kernel.
@@ -103,6 +100,38 @@ pub trait Core {
 
     /// Where commands are collected. The shell drains it.
     fn commands(&mut self) -> &mut Vec<Command>;
+}
+
+/// The bytes that arrived on a connection and are not consumed yet, and where the answer to them goes.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// The bytes.
+    pub input: &'a [u8],
+    /// That nothing follows them, and how they ended.
+    pub end: Option<End>,
+    /// What the core writes here goes to the peer, before anything of `input`; without a peer it joins the
+    /// held bytes.
+    pub out: &'a mut Vec<u8>,
+}
+
+impl Shown<'_> {
+    /// The first `most` bytes alone, for a while. Their end is not in sight if there are more.
+    pub fn first(&mut self, most: usize) -> Shown<'_> {
+        let input = self.input.get(..most).unwrap_or(self.input);
+        let end = self.end.filter(|_| input.len() == self.input.len());
+        Shown { input, end, out: &mut *self.out }
+    }
+
+    /// All of it, for a while.
+    pub fn all(&mut self) -> Shown<'_> {
+        self.first(usize::MAX)
+    }
+
+    /// Whether there is news: bytes, or their end.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        !self.input.is_empty() || self.end.is_some()
+    }
 }
 
 /// How the input of a connection ended.

@@ -20,7 +20,7 @@ use super::splice::Moved;
 use crate::net::Net;
 use crate::net::buffer::{Buffer, Class, offset};
 use crate::net::stream::Stream;
-use crate::proto::seam::{Command, Core, End, Step, Why};
+use crate::proto::seam::{Command, Core, End, Shown, Step, Why};
 use crate::proto::tables::key::Key;
 
 /// Bytes read from one connection in one turn.
@@ -200,7 +200,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             steps += 1;
             let begin = out.len();
             let rest = input.data().get(at..).unwrap_or_default();
-            let step = self.core.handle_input(key, rest, end, &mut out, self.now);
+            let step = self.core.handle_input(key, Shown { input: rest, end, out: &mut out }, self.now);
             if out.len() > begin {
                 push(&mut pieces, &mut count, Piece::Ours(begin..out.len()));
             }

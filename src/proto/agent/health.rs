@@ -19,7 +19,7 @@ use super::{Agent, Upstream, UpstreamOf, WorkerState};
 use crate::config::SetField;
 use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Closed, Command, End, Step, Target, Unreachable, Why};
+use crate::proto::seam::{Closed, Command, Shown, Step, Target, Unreachable, Why};
 use crate::proto::tables::key::UpstreamKey;
 use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::Trouble;
@@ -191,7 +191,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn read_probe(&mut self, index: u16, input: &[u8], end: Option<End>, now: Now) -> Step {
+    pub(super) fn read_probe(&mut self, index: u16, shown: Shown<'_>, now: Now) -> Step {
+        let Shown { input, end, .. } = shown;
         let Some(Health { probe: Probe::Running { connection, scan, .. }, .. }) =
             self.health.get_mut(usize::from(index))
         else {

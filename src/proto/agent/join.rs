@@ -9,7 +9,7 @@ use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::storage::Storage;
 use crate::proto::notice::Count;
-use crate::proto::seam::{Closed, Command, End, Step, Target, Why};
+use crate::proto::seam::{Closed, Command, Shown, Step, Target, Why};
 use crate::proto::tables::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{Hello, Light, NO_UPGRADE, Trouble, Welcome};
@@ -143,10 +143,10 @@ impl Agent {
         &mut self,
         key: WorkerKey,
         tunnel: TunnelKey,
-        input: &[u8],
-        end: Option<End>,
+        shown: Shown<'_>,
         now: Now,
     ) -> Step {
+        let Shown { input, end, .. } = shown;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Passing { scan, .. } = &mut worker.state else { return Step::Wait };
         let (status, length) = match ResponseHead::find_status(scan, input) {
@@ -188,10 +188,10 @@ impl Agent {
         &mut self,
         key: WorkerKey,
         tunnel: TunnelKey,
-        input: &[u8],
-        end: Option<End>,
+        shown: Shown<'_>,
         now: Now,
     ) -> Step {
+        let Shown { input, end, .. } = shown;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Joining { scan, nonce, said, .. } = &mut worker.state else { return Step::Wait };
         let (nonce, said) = (*nonce, *said);

@@ -8,7 +8,7 @@ use crate::proto::exchange::{Messages, Turn};
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Command, End, Step};
+use crate::proto::seam::{Command, Shown, Step};
 use crate::proto::tables::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::{Mono, Now};
 
@@ -54,21 +54,14 @@ impl Agent {
     }
 
     /// Drops what comes of a request whose response is complete.
-    pub(super) fn discard(
-        &mut self,
-        key: WorkerKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    pub(super) fn discard(&mut self, key: WorkerKey, mut shown: Shown<'_>, now: Now) -> Step {
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let WorkerState::Discarding(discarding) = &mut worker.state else { return Step::Wait };
         let Discarding { tunnel, messages, .. } = &mut **discarding;
         let tunnel = *tunnel;
-        let begin = out.len();
-        let progress = messages.advance_request(input, end, out);
-        out.truncate(begin);
+        let begin = shown.out.len();
+        let progress = messages.advance_request(shown.all());
+        shown.out.truncate(begin);
         let is_done = messages.request.is_done();
         let step = match progress {
             Ok(Progress::Pass(n) | Progress::Skip(n)) => Step::Skip(n),
@@ -131,16 +124,10 @@ impl Finishing {
     }
 
     /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
-    pub(super) fn drop_response(
-        &mut self,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Option<Step> {
+    pub(super) fn drop_response(&mut self, shown: Shown<'_>, now: Now) -> Option<Step> {
         if !self.messages.is_answered() {
             let mut storage = Storage::new();
-            let Some(head) = self.messages.find_head(input, &mut storage).ok()? else {
+            let Some(head) = self.messages.find_head(shown.input, &mut storage).ok()? else {
                 return Some(Step::Wait);
             };
             return match self.messages.on_head(&head, head.framing.onward(Version::Http11), now.mono).ok()? {
@@ -148,7 +135,7 @@ impl Finishing {
                 Turn::Upgraded => None,
             };
         }
-        match self.messages.advance_response(input, end, out).ok()? {
+        match self.messages.advance_response(shown).ok()? {
             Progress::Pass(n) | Progress::Skip(n) => Some(Step::Skip(n)),
             Progress::NeedMore | Progress::Done => Some(Step::Wait),
             Progress::Truncated => None,

@@ -11,7 +11,7 @@ use crate::config::Limits;
 use crate::proto::http1::head::RequestHead;
 use crate::proto::http1::storage::Storage;
 use crate::proto::light;
-use crate::proto::seam::{Command, End, Step};
+use crate::proto::seam::{Command, Shown, Step};
 use crate::proto::tables::key::{Key, TableKey, TunnelKey, WorkerKey};
 use crate::proto::tables::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{
@@ -97,29 +97,22 @@ impl Agent {
         }
     }
 
-    pub(super) fn handle_tunnel_input(
-        &mut self,
-        tunnel: TunnelKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    pub(super) fn handle_tunnel_input(&mut self, tunnel: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
         let Some(key) = self.worker_of(tunnel) else { return Step::Wait };
         let Some(worker) = self.workers.get(key) else { return Step::Wait };
         match &worker.state {
-            WorkerState::Passing { .. } => self.read_passage(key, tunnel, input, end, now),
-            WorkerState::Joining { .. } => self.read_welcome(key, tunnel, input, end, now),
-            WorkerState::Joined { .. } => self.read_ask(key, tunnel, input, end, out, now),
-            WorkerState::Serving(_) => self.read_request(key, input, end, out, now),
-            WorkerState::Discarding(_) => self.discard(key, input, end, out, now),
-            WorkerState::Leaving { .. } if end.is_some() => {
+            WorkerState::Passing { .. } => self.read_passage(key, tunnel, shown, now),
+            WorkerState::Joining { .. } => self.read_welcome(key, tunnel, shown, now),
+            WorkerState::Joined { .. } => self.read_ask(key, tunnel, shown, now),
+            WorkerState::Serving(_) => self.read_request(key, shown, now),
+            WorkerState::Discarding(_) => self.discard(key, shown, now),
+            WorkerState::Leaving { .. } if shown.end.is_some() => {
                 self.drop_tunnel(tunnel);
                 self.left(key, now);
                 Step::Wait
             }
             // The worker has withdrawn: nothing is started any more, and the hub takes it for refused.
-            WorkerState::Leaving { .. } if !input.is_empty() => Step::Skip(input.len()),
+            WorkerState::Leaving { .. } if !shown.input.is_empty() => Step::Skip(shown.input.len()),
             WorkerState::Leaving { .. }
             | WorkerState::Resting { .. }
             | WorkerState::Dialling { .. }
@@ -130,15 +123,8 @@ impl Agent {
     }
 
     /// A request head on an idle tunnel: the hub's own, or an application's.
-    fn read_ask(
-        &mut self,
-        key: WorkerKey,
-        tunnel: TunnelKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    fn read_ask(&mut self, key: WorkerKey, tunnel: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
+        let Shown { input, end, out } = shown;
         let head_limit = self.config.limits.head;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let silent_until = worker.backoff.heard_by(now.mono);

@@ -70,7 +70,7 @@ use self::serve::{Serving, SpareServings};
 use super::http1::head::HeadScan;
 use super::notice::{Count, Notices};
 use super::random::Random;
-use super::seam::{Close, Closed, Command, Core, End, Step};
+use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{Key, Kind, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use super::tables::table::Table;
 use super::tables::timer::{Armed, Mono, Now, TimerTable};
@@ -459,20 +459,13 @@ impl Core for Agent {
         }
     }
 
-    fn handle_input(
-        &mut self,
-        key: Key,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    fn handle_input(&mut self, key: Key, shown: Shown<'_>, now: Now) -> Step {
         if let Some(key) = TunnelKey::from_key(key) {
-            self.handle_tunnel_input(key, input, end, out, now)
+            self.handle_tunnel_input(key, shown, now)
         } else if let Some(key) = UpstreamKey::from_key(key) {
             match self.upstreams.get(key).map(|upstream| upstream.of) {
-                Some(UpstreamOf::Worker(worker)) => self.read_upstream(worker, key, input, end, out, now),
-                Some(UpstreamOf::Probe(index)) => self.read_probe(index, input, end, now),
+                Some(UpstreamOf::Worker(worker)) => self.read_upstream(worker, key, shown, now),
+                Some(UpstreamOf::Probe(index)) => self.read_probe(index, shown, now),
                 Some(UpstreamOf::Nobody { .. }) | None => Step::Wait,
             }
         } else {

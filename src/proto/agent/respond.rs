@@ -12,7 +12,7 @@ use crate::proto::http1::head::HeadScan;
 use crate::proto::http1::rewrite::{FromUpstream, last_response_to_hub, response_to_hub};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Command, End, Step};
+use crate::proto::seam::{Command, Shown, Step};
 use crate::proto::tables::key::{TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::{Mono, Now};
 
@@ -49,15 +49,13 @@ impl Agent {
         &mut self,
         key: WorkerKey,
         upstream: UpstreamKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
+        mut shown: Shown<'_>,
         now: Now,
     ) -> Step {
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         if worker.kept.is_some_and(|kept| kept.connection == upstream) {
-            if !input.is_empty() || end.is_some() {
+            if shown.is_news() {
                 // Its end, or a response to no request (RFC 9112 section 9.3).
                 worker.kept = None;
                 self.drop_upstream(upstream);
@@ -66,10 +64,10 @@ impl Agent {
         }
         match &mut worker.state {
             WorkerState::Serving(serving) if !serving.messages.is_answered() => {
-                self.read_response_head(key, upstream, input, end, out, now)
+                self.read_response_head(key, upstream, shown, now)
             }
             WorkerState::Serving(serving) => {
-                match serving.messages.advance_response(input, end, out) {
+                match serving.messages.advance_response(shown.all()) {
                     Ok(Progress::Pass(n)) => {
                         serving.note_progress(stalled_by);
                         return Step::Pass(n);
@@ -83,7 +81,7 @@ impl Agent {
                         self.arm_worker(key);
                         self.check_upgrade_over(key, now);
                     }
-                    Ok(Progress::Done) => self.complete(key, input.is_empty() && end.is_none(), now),
+                    Ok(Progress::Done) => self.complete(key, !shown.is_news(), now),
                     Ok(Progress::Truncated) => self.cut(key, "the upstream cut its response", now),
                     Err(violation) => {
                         self.note_unread(key, violation, now);
@@ -93,14 +91,14 @@ impl Agent {
                 Step::Wait
             }
             WorkerState::Finishing(finishing) => {
-                let begin = out.len();
-                if !input.is_empty() {
+                let begin = shown.out.len();
+                if !shown.input.is_empty() {
                     finishing.note_progress(now.mono.after_coarse(self.config.drain_timeout));
                 }
-                let step = finishing.drop_response(input, end, out, now);
-                out.truncate(begin);
+                let step = finishing.drop_response(shown.all(), now);
+                shown.out.truncate(begin);
                 let is_over = match step {
-                    Some(Step::Wait) => end.is_some() || finishing.messages.response_is_done(),
+                    Some(Step::Wait) => shown.end.is_some() || finishing.messages.response_is_done(),
                     Some(Step::Pass(_) | Step::Skip(_)) => false,
                     Some(Step::Fail) | None => true,
                 };
@@ -126,11 +124,10 @@ impl Agent {
         &mut self,
         key: WorkerKey,
         upstream: UpstreamKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
+        shown: Shown<'_>,
         now: Now,
     ) -> Step {
+        let Shown { input, end, out } = shown;
         let Limits { head: head_limit, stall, .. } = self.config.limits;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let at = self.config.upstreams.get(usize::from(worker.upstream)).map(|upstream| upstream.at());

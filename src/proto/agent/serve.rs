@@ -21,7 +21,7 @@ use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream};
-use crate::proto::seam::{Command, End, Step, Target};
+use crate::proto::seam::{Command, Shown, Step, Target};
 use crate::proto::tables::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::{CONTINUE, Trouble, expects_connect};
@@ -316,14 +316,7 @@ impl Agent {
     }
 
     /// What came through the tunnel after the head.
-    pub(super) fn read_request(
-        &mut self,
-        key: WorkerKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    pub(super) fn read_request(&mut self, key: WorkerKey, mut shown: Shown<'_>, now: Now) -> Step {
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(serving) = self.serving(key) else { return Step::Wait };
         let (gathers, room) = match serving.leg {
@@ -333,9 +326,7 @@ impl Agent {
         if !serving.wants_request() {
             return Step::Wait;
         }
-        let shown = input.get(..room).unwrap_or(input);
-        let end = end.filter(|_| shown.len() == input.len());
-        let step = match serving.messages.advance_request(shown, end, out) {
+        let step = match serving.messages.advance_request(shown.first(room)) {
             Ok(Progress::Pass(n)) => {
                 serving.take_in(n);
                 serving.note_progress(stalled_by);

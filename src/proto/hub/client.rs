@@ -21,7 +21,7 @@ use crate::proto::http1::reply::{self, Reply};
 use crate::proto::http1::rewrite::{ExpectForward, ToAgent, request_to_agent};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Close, Command, End, Step};
+use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ClientKey, Key, TableKey};
 use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};
 use crate::proto::tunnel::{CHALLENGE, Hello, NO_UPGRADE, NO_UPGRADE_AT_ALL};
@@ -53,18 +53,11 @@ impl Hub {
         }
     }
 
-    pub(super) fn handle_client_input(
-        &mut self,
-        key: ClientKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    pub(super) fn handle_client_input(&mut self, key: ClientKey, shown: Shown<'_>, now: Now) -> Step {
         let Some(client) = self.clients.get(key) else { return Step::Wait };
         match client.state {
-            ClientState::Waiting { .. } => self.read_head(key, input, end, out, now),
-            ClientState::Exchange(exchange) => self.read_body(exchange, input, end, out, now),
+            ClientState::Waiting { .. } => self.read_head(key, shown, now),
+            ClientState::Exchange(exchange) => self.read_body(exchange, shown, now),
             ClientState::Ending { .. } => Step::Wait,
         }
     }
@@ -236,14 +229,8 @@ impl Hub {
         };
     }
 
-    fn read_head(
-        &mut self,
-        key: ClientKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    fn read_head(&mut self, key: ClientKey, shown: Shown<'_>, now: Now) -> Step {
+        let Shown { input, end, out } = shown;
         let head_limit = self.config.limits.head;
         let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
         if client.send_by != Mono::NEVER {

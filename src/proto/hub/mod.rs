@@ -73,7 +73,7 @@ use self::queue::{Arrival, DispatchQueue, Place};
 use super::error::Violation;
 use super::exchange::Messages;
 use super::notice::{Count, Notices};
-use super::seam::{Close, Closed, Command, Core, End, Step};
+use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::tables::list::{Arena, List, NodeId};
 use super::tables::table::Table;
@@ -552,18 +552,11 @@ impl Core for Hub {
         debug_assert!(false, "a hub dials nobody");
     }
 
-    fn handle_input(
-        &mut self,
-        key: Key,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    fn handle_input(&mut self, key: Key, shown: Shown<'_>, now: Now) -> Step {
         if let Some(key) = ClientKey::from_key(key) {
-            self.handle_client_input(key, input, end, out, now)
+            self.handle_client_input(key, shown, now)
         } else if let Some(key) = TunnelKey::from_key(key) {
-            self.handle_tunnel_input(key, input, end, out, now)
+            self.handle_tunnel_input(key, shown, now)
         } else {
             Step::Wait
         }

@@ -12,7 +12,7 @@ use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Close, Command, End, Step};
+use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now, TimerTable};
 use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, Trouble, write_farewell};
@@ -31,19 +31,10 @@ impl Hub {
         }
     }
 
-    pub(super) fn handle_tunnel_input(
-        &mut self,
-        key: TunnelKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    pub(super) fn handle_tunnel_input(&mut self, key: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
         match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
-            Some(TunnelState::Free { .. }) => self.read_note(key, input, end, now),
-            Some(TunnelState::Busy { exchange, .. }) => {
-                self.read_response(key, *exchange, input, end, out, now)
-            }
+            Some(TunnelState::Free { .. }) => self.read_note(key, shown, now),
+            Some(TunnelState::Busy { exchange, .. }) => self.read_response(key, *exchange, shown, now),
             Some(TunnelState::Ending { .. }) | None => Step::Wait,
         }
     }
@@ -389,7 +380,8 @@ impl Hub {
     }
 
     /// What an agent says on a tunnel without an exchange: a sign of life, or that it withdraws.
-    fn read_note(&mut self, key: TunnelKey, input: &[u8], end: Option<End>, now: Now) -> Step {
+    fn read_note(&mut self, key: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
+        let Shown { input, end, .. } = shown;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
         let TunnelState::Free { member, scan, unanswered, standing, .. } = &mut tunnel.state else {
             return Step::Wait;
@@ -451,22 +443,20 @@ impl Hub {
         &mut self,
         key: TunnelKey,
         exchange_key: ExchangeKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
+        mut shown: Shown<'_>,
         now: Now,
     ) -> Step {
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
         if !exchange.messages.is_answered() {
-            return self.read_response_head(key, exchange_key, input, end, out, now);
+            return self.read_response_head(key, exchange_key, shown, now);
         }
-        if !input.is_empty() {
+        if !shown.input.is_empty() {
             // A request that is quiet does not stand still while its response comes.
             exchange.note_progress(now.mono.after_coarse(self.config.limits.stall));
         }
         self.note_progress(key, now);
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
-        match exchange.messages.advance_response(input, end, out) {
+        match exchange.messages.advance_response(shown.all()) {
             Ok(Progress::Pass(n)) => Step::Pass(n),
             Ok(Progress::Skip(n)) => Step::Skip(n),
             Ok(Progress::NeedMore) => Step::Wait,
@@ -474,7 +464,7 @@ impl Hub {
                 if exchange.messages.is_upgraded() {
                     self.end_direction(exchange_key, Direction::Outbound, now);
                 } else {
-                    self.complete(exchange_key, input.is_empty() && end.is_none(), now);
+                    self.complete(exchange_key, !shown.is_news(), now);
                 }
                 Step::Wait
             }
@@ -493,11 +483,10 @@ impl Hub {
         &mut self,
         key: TunnelKey,
         exchange_key: ExchangeKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
+        shown: Shown<'_>,
         now: Now,
     ) -> Step {
+        let Shown { input, end, out } = shown;
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
         let Phase::Active { gate, body_by, response_by, keep, .. } = &mut exchange.phase else {
             return Step::Wait;

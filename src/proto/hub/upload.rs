@@ -7,7 +7,7 @@ use super::dispatch::GATHERING_FULL;
 use super::hold::FREE;
 use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase};
 use crate::proto::http1::body::Progress;
-use crate::proto::seam::{Close, End, Step};
+use crate::proto::seam::{Close, Shown, Step};
 use crate::proto::tables::key::{ClientKey, ExchangeKey};
 use crate::proto::tables::timer::{Mono, Now};
 
@@ -119,14 +119,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn read_body(
-        &mut self,
-        key: ExchangeKey,
-        input: &[u8],
-        end: Option<End>,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Step {
+    pub(super) fn read_body(&mut self, key: ExchangeKey, mut shown: Shown<'_>, now: Now) -> Step {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
         let is_held = match exchange.phase {
             Phase::Gathering { .. } | Phase::Queued { .. } => true,
@@ -136,10 +129,9 @@ impl Hub {
         if !exchange.messages.wants_request() {
             return Step::Wait;
         }
-        let shown = if is_held { input.get(..exchange.room()).unwrap_or(input) } else { input };
-        let end = end.filter(|_| shown.len() == input.len());
-        let begin = out.len();
-        let step = match exchange.messages.advance_request(shown, end, out) {
+        let room = if is_held { exchange.room() } else { usize::MAX };
+        let begin = shown.out.len();
+        let step = match exchange.messages.advance_request(shown.first(room)) {
             Ok(Progress::Pass(n)) => {
                 exchange.held.body += n as u64;
                 Step::Pass(n)
@@ -156,7 +148,7 @@ impl Hub {
                 return Step::Wait;
             }
         };
-        exchange.held.body += (out.len() - begin) as u64;
+        exchange.held.body += (shown.out.len() - begin) as u64;
         if exchange.messages.is_upgraded() {
             let is_over = step == Step::Wait && !exchange.messages.wants_request();
             self.request_passed(key, now);

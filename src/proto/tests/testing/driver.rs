@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::wires::{Blocked, Ended, WireEnd, Wires};
-use crate::proto::seam::{Close, Closed, Command, Core, End, Step, Target, Unreachable, Why};
+use crate::proto::seam::{Close, Closed, Command, Core, End, Shown, Step, Target, Unreachable, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Now;
 use crate::proto::websocket::{Broken, Decoder, Encoder, Kind};
@@ -318,7 +318,7 @@ impl<C: Core> Driver<C> {
         let (mut passed, mut out) = (Vec::new(), Vec::new());
         let mut has_failed = false;
         loop {
-            let step = self.core.handle_input(key, &input[at..], end, &mut out, now);
+            let step = self.core.handle_input(key, Shown { input: &input[at..], end, out: &mut out }, now);
             passed.append(&mut out);
             match step {
                 Step::Wait => break,
