@@ -209,7 +209,7 @@ impl Hub {
         self.leave_list(key);
         let Some(client) = self.clients.remove(key) else { return false };
         if let ClientState::Exchange(exchange) = client.state {
-            self.abandon(exchange, "the client left", now);
+            self.abandon(exchange, now);
         } else if client.takes_tail() {
             self.tails -= 1;
             self.is_dispatch_due = true;

@@ -5,6 +5,7 @@ use core::time::Duration;
 use log::{Level, debug, log_enabled};
 
 use super::client::CONTINUE;
+use super::ending::{Outcome, TunnelEnd};
 use super::pool::ClassId;
 use super::queue::Waiter;
 use super::upload::gathered_by;
@@ -90,7 +91,7 @@ impl Hub {
             return false;
         }
         if tunnel.left {
-            self.drop_tunnel(tunnel_key, "it closed the connection", now);
+            self.drop_tunnel(tunnel_key, TunnelEnd::Closed, now);
             return false;
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
@@ -206,7 +207,7 @@ impl Hub {
 
     /// The response is complete. The tunnel and the client go on, if they may.
     pub(super) fn complete(&mut self, key: ExchangeKey, tunnel_is_clean: bool, now: Now) {
-        let Some(exchange) = self.take(key, "complete", now) else { return };
+        let Some(exchange) = self.take(key, Outcome::Complete, now) else { return };
         let Phase::Active { tunnel, keep, gate, .. } = exchange.phase else { return };
         let client = exchange.client;
         self.change_client(client, |client| client.was_served = true);
@@ -218,7 +219,7 @@ impl Hub {
         if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
             self.release_tunnel(tunnel, now);
         } else {
-            self.drop_tunnel(tunnel, "its connection cannot carry another request", now);
+            self.drop_tunnel(tunnel, TunnelEnd::Unfit, now);
         }
         if keep && exchange.messages.request.is_done() && self.draining.is_none() {
             self.await_head(client, self.config.limits.idle, now);
@@ -232,12 +233,13 @@ impl Hub {
 
     /// The exchange ends without a complete response. The client is told, or can see it.
     pub(super) fn fail(&mut self, key: ExchangeKey, refusal: Refusal, now: Now) {
-        let Some(exchange) = self.take(key, refusal.detail, now) else { return };
+        let outcome = Outcome::Failed(refusal);
+        let Some(exchange) = self.take(key, outcome, now) else { return };
         let client = exchange.client;
         self.note_failure(&exchange, refusal, now);
         if let Phase::Active { tunnel, .. } = exchange.phase {
             self.commands.push(Command::Unpair(client.into()));
-            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), refusal.detail, now);
+            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), outcome, now);
         }
         self.change_client(client, |client| client.was_served = exchange.messages.is_answered());
         match &exchange.messages.response {
@@ -288,11 +290,11 @@ impl Hub {
     }
 
     /// The client is gone; its exchange goes too.
-    pub(super) fn abandon(&mut self, key: ExchangeKey, why: &'static str, now: Now) {
-        let Some(exchange) = self.take(key, why, now) else { return };
+    pub(super) fn abandon(&mut self, key: ExchangeKey, now: Now) {
+        let Some(exchange) = self.take(key, Outcome::ClientLeft, now) else { return };
         if let Phase::Active { tunnel, .. } = exchange.phase {
             // Cancelling is closing: the agent closes its upstream connection at once.
-            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), why, now);
+            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), Outcome::ClientLeft, now);
         }
         self.recycle(exchange.need);
         // Not before all who left are known to have: one of them might be given what another one had.
@@ -313,11 +315,9 @@ impl Hub {
         self.commands.push(Command::Finish(other));
         self.arm_exchange(key);
         if over {
-            let Some(exchange) = self.take(key, "both sides of the upgraded connection ended", now) else {
-                return;
-            };
+            let Some(exchange) = self.take(key, Outcome::UpgradeOver, now) else { return };
             self.commands.push(Command::Unpair(exchange.client.into()));
-            self.retire_tunnel(tunnel, "its upgraded connection ended", now);
+            self.retire_tunnel(tunnel, TunnelEnd::UpgradeOver, now);
             self.change_client(exchange.client, |client| client.was_served = true);
             self.end_client(exchange.client, now);
             self.recycle(exchange.need);
@@ -327,7 +327,7 @@ impl Hub {
 
     /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is in
     /// no state then and must be given one.
-    fn take(&mut self, key: ExchangeKey, why: &str, now: Now) -> Option<Exchange> {
+    fn take(&mut self, key: ExchangeKey, outcome: Outcome, now: Now) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(key)?;
         self.give_back(&mut exchange.held.share);
         match exchange.phase {
@@ -343,7 +343,7 @@ impl Hub {
         }
         self.commands.push(Command::DropHeld(exchange.client.into()));
         if let Some(label) = &exchange.label {
-            debug!("{label}: {why} after {} ms", now.mono.since(exchange.began).as_millis());
+            debug!("{label}: {outcome} after {} ms", now.mono.since(exchange.began).as_millis());
         }
         Some(exchange)
     }

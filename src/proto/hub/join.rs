@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use log::{Level, debug, info};
 
+use super::ending::TunnelEnd;
 use super::pool::{Joining, Member};
 use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::http1::head::HeadScan;
@@ -95,7 +96,7 @@ impl Hub {
             let old = self.pool.find(&joining).filter(is_free).ok_or(TUNNELS_FULL)?;
             self.commands
                 .push(Command::Send { key: old.into(), bytes: write_farewell(CloseReason::Replaced) });
-            self.drop_tunnel(old, CloseReason::Replaced.as_str(), now);
+            self.drop_tunnel(old, TunnelEnd::Farewell(CloseReason::Replaced), now);
         }
         let tunnel = self.tunnels.insert(Tunnel {
             armed: Armed::default(),

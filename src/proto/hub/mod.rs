@@ -47,6 +47,7 @@ mod classes;
 mod client;
 mod dispatch;
 mod drain;
+mod ending;
 mod hold;
 mod join;
 pub mod pool;
@@ -67,6 +68,7 @@ use log::{Level, debug, info, warn};
 use ring::hmac;
 
 use self::drain::Draining;
+use self::ending::TunnelEnd;
 use self::hold::{Budget, Share};
 use self::pool::{Gone, Member, Need, Pool};
 use self::queue::{Arrival, DispatchQueue, Place};
@@ -624,7 +626,7 @@ impl Core for Hub {
         if let Some(key) = ClientKey::from_key(key) {
             self.client_left(key, now);
         } else if let Some(key) = TunnelKey::from_key(key) {
-            self.tunnel_lost(key, reason.written, "the connection failed", now);
+            self.tunnel_lost(key, reason.written, TunnelEnd::Failed, now);
         }
     }
 

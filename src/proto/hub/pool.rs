@@ -8,6 +8,7 @@
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
+use core::fmt::{self, Write as _};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -272,7 +273,7 @@ impl Pool {
     }
 
     /// Takes a tunnel out, which ended for this reason. It must not be ready or idle any more.
-    pub fn leave(&mut self, member: Member, tunnel: TunnelKey, why: &str, now: Mono) {
+    pub fn leave(&mut self, member: Member, tunnel: TunnelKey, why: impl fmt::Display, now: Mono) {
         let Member { agent: slot, worker } = member;
         let Some(agent) = self.agents.get_mut(slot.index()) else { return };
         let place = agent.place_of(worker).ok();
@@ -287,7 +288,8 @@ impl Pool {
         if agent.is_gone() {
             agent.gone = Some(now);
             agent.why_gone.clear();
-            agent.why_gone.push_str(why);
+            // Writing to a string does not fail.
+            let _ = write!(agent.why_gone, "{why}");
             self.change(slot, now, |presence| presence.loading = false);
         }
         if own.is_none() {

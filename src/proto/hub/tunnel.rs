@@ -3,6 +3,7 @@
 use log::{Level, debug};
 
 use super::dispatch::sign_limit;
+use super::ending::{Outcome, TunnelEnd};
 use super::pool::{AgentSlot, Member, News};
 use super::{Direction, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::exchange::Turn;
@@ -69,13 +70,13 @@ impl Hub {
             return;
         }
         if tunnel.send_by <= now.mono {
-            self.end_lost_tunnel(key, "it stopped reading", now);
+            self.end_lost_tunnel(key, TunnelEnd::StoppedReading, now);
             return;
         }
         match &mut tunnel.state {
             TunnelState::Free { member, ping_at, unanswered, standing, .. } if *ping_at <= now.mono => {
                 if *unanswered >= MOST_UNANSWERED || matches!(standing, Standing::Speaking) {
-                    self.end_lost_tunnel(key, "it stopped responding", now);
+                    self.end_lost_tunnel(key, TunnelEnd::StoppedResponding, now);
                     return;
                 }
                 if self.pool.is_expired(member.agent, now.unix) {
@@ -97,7 +98,7 @@ impl Hub {
                 if client.is_some_and(|client| client.send_by != Mono::NEVER) {
                     *sign_by = now.mono.after(self.config.limits.linger);
                 } else {
-                    self.end_lost_tunnel(key, "it stopped responding", now);
+                    self.end_lost_tunnel(key, TunnelEnd::StoppedResponding, now);
                     return;
                 }
             }
@@ -106,7 +107,7 @@ impl Hub {
                 *until = now.mono.after(self.config.limits.linger);
             }
             TunnelState::Ending { until } if *until <= now.mono => {
-                self.drop_tunnel(key, "it did not close in time", now);
+                self.drop_tunnel(key, TunnelEnd::NotClosed, now);
                 return;
             }
             TunnelState::Free { .. } | TunnelState::Busy { .. } | TunnelState::Ending { .. } => {}
@@ -145,7 +146,7 @@ impl Hub {
     pub(super) fn free_tunnel(&mut self, key: TunnelKey, now: Now) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if tunnel.left {
-            self.drop_tunnel(key, "it closed the connection", now);
+            self.drop_tunnel(key, TunnelEnd::Closed, now);
             return;
         }
         let Some(member) = tunnel.member() else { return };
@@ -172,7 +173,7 @@ impl Hub {
                 Some(TunnelState::Free { .. }) => self.bid_farewell(key, reason, now),
                 Some(TunnelState::Busy { exchange, .. }) => {
                     lost.push(*exchange);
-                    self.drop_tunnel(key, reason.as_str(), now);
+                    self.drop_tunnel(key, TunnelEnd::Farewell(reason), now);
                 }
                 Some(TunnelState::Ending { .. }) | None => {}
             }
@@ -182,7 +183,7 @@ impl Hub {
 
     fn bid_farewell(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
         self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
-        self.retire_tunnel(key, reason.as_str(), now);
+        self.retire_tunnel(key, TunnelEnd::Farewell(reason), now);
     }
 
     /// The tunnel of this name that is in the middle of a response, though it was replaced, or is about to
@@ -274,7 +275,7 @@ impl Hub {
     }
 
     /// Lets a tunnel have what is on its way to it, then FIN. It carries nothing more.
-    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
+    pub(super) fn retire_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
         self.leave(key, why, now);
         let limit = self.config.limits.linger;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
@@ -284,7 +285,7 @@ impl Hub {
     }
 
     /// Closes a tunnel at once. If an exchange was on it, the caller has taken care of that.
-    pub(super) fn drop_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
+    pub(super) fn drop_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
         if self.forget_tunnel(key, why, now).is_some() {
             self.commands.push(Command::Close(key.into(), Close::Now));
         }
@@ -292,15 +293,15 @@ impl Hub {
 
     /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in one that was
     /// upgraded, at its end at least, a FIN would be the end of one direction, or no news at all.
-    pub(super) fn cut_tunnel(&mut self, key: TunnelKey, is_upgraded: bool, why: &str, now: Now) {
+    pub(super) fn cut_tunnel(&mut self, key: TunnelKey, is_upgraded: bool, outcome: Outcome, now: Now) {
         let how = if is_upgraded { Close::Reset } else { Close::Now };
-        if self.forget_tunnel(key, why, now).is_some() {
+        if self.forget_tunnel(key, TunnelEnd::GivenUp(outcome), now).is_some() {
             self.commands.push(Command::Close(key.into(), how));
         }
     }
 
     /// A tunnel broke. Its exchange goes elsewhere, if it may.
-    pub(super) fn tunnel_lost(&mut self, key: TunnelKey, written: bool, why: &str, now: Now) {
+    pub(super) fn tunnel_lost(&mut self, key: TunnelKey, written: bool, why: TunnelEnd<'_>, now: Now) {
         if let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) =
             self.forget_tunnel(key, why, now)
         {
@@ -315,19 +316,19 @@ impl Hub {
     }
 
     /// As [`Hub::tunnel_lost`], by our decision.
-    fn end_lost_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) {
+    fn end_lost_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
         self.commands.push(Command::Close(key.into(), Close::Now));
         self.tunnel_lost(key, true, why, now);
     }
 
-    fn forget_tunnel(&mut self, key: TunnelKey, why: &str, now: Now) -> Option<Tunnel> {
+    fn forget_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) -> Option<Tunnel> {
         self.leave(key, why, now);
         self.tunnels.remove(key)
     }
 
     /// Takes a tunnel out of the pool, once. Its agent is gone if it does not come back soon. The caller
     /// changes its state, or removes it.
-    fn leave(&mut self, key: TunnelKey, why: &str, now: Now) {
+    fn leave(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
         self.leave_pool(key, Standing::Asked);
         let Some(tunnel) = self.tunnels.get(key) else { return };
         let Some(member) = tunnel.member() else { return };
@@ -388,7 +389,7 @@ impl Hub {
         };
         // Nothing but the answer to a sign of life, or a withdrawal, may come.
         if !input.iter().zip(STATUS_LINE).all(|(byte, expected)| byte == expected) {
-            self.drop_tunnel(key, "it sent unexpected data", now);
+            self.drop_tunnel(key, TunnelEnd::Unexpected, now);
             return Step::Wait;
         }
         let mut storage = Storage::on_tunnel();
@@ -396,14 +397,14 @@ impl Hub {
             Ok(Some(head)) => head,
             Ok(None) => {
                 if end.is_some() {
-                    self.drop_tunnel(key, "it closed the connection", now);
+                    self.drop_tunnel(key, TunnelEnd::Closed, now);
                 } else if !input.is_empty() && matches!(standing, Standing::Pooled(_)) {
                     self.leave_pool(key, Standing::Speaking);
                 }
                 return Step::Wait;
             }
             Err(violation) => {
-                self.drop_tunnel(key, violation.detail, now);
+                self.drop_tunnel(key, TunnelEnd::Malformed(violation), now);
                 return Step::Wait;
             }
         };
@@ -426,14 +427,13 @@ impl Hub {
                 Step::Skip(head.length)
             }
             Note::Refused(trouble) => {
-                let why = format!("it withdrew: {}", trouble.reason.escape_default());
                 let agent = member.agent;
                 self.note_standing(agent, Some(trouble), now);
-                self.drop_tunnel(key, &why, now);
+                self.drop_tunnel(key, TunnelEnd::Withdrew(trouble), now);
                 Step::Wait
             }
             Note::Alive | Note::None => {
-                self.drop_tunnel(key, "it sent a response without a request", now);
+                self.drop_tunnel(key, TunnelEnd::Unasked, now);
                 Step::Wait
             }
         }
@@ -520,8 +520,7 @@ impl Hub {
                 return Step::Skip(head.length);
             }
             Note::Refused(trouble) => {
-                let why = format!("it refused: {}", trouble.reason.escape_default());
-                self.drop_tunnel(key, &why, now);
+                self.drop_tunnel(key, TunnelEnd::Refused(trouble), now);
                 self.refused(exchange_key, agent, now);
                 return Step::Wait;
             }
