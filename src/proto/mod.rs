@@ -3,10 +3,11 @@
 //! It knows no socket and reads no clock; time and randomness are arguments. `std::net` and `std::io` are not
 //! named here (`tests/layering.rs` fails if they are). What it owns: HTTP/1.1 heads, framing and rewriting
 //! ([`http1`]), the exchange machine, the hub with its pool of tunnels and its queue of waiters, the agent,
-//! the tunnel handshake, who is trusted, and all deadlines. How it meets the shell in `net` is [`seam`]. What
+//! the tunnel handshake, who is trusted, and all deadlines ([`deadline`]). How it meets the shell in `net` is [`seam`]. What
 //! tests it, and the support of that, stands in `tests/`.
 
 pub mod agent;
+pub mod deadline;
 pub mod error;
 pub mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -130,7 +130,12 @@ impl TimerTable {
 
     /// When the next wake-up is due.
     pub fn next(&self) -> Option<Mono> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.peek().map(|(at, _)| at)
+    }
+
+    /// The next wake-up: when it is due, and whose it is.
+    pub fn peek(&self) -> Option<(Mono, Key)> {
+        self.heap.peek().map(|Reverse(next)| *next)
     }
 
     /// How many wake-ups are armed, stale ones included.
