@@ -10,6 +10,8 @@
 //! client on it, one exchange at a time. An idle tunnel is a free worker, and that is the whole of
 //! dispatching; back-pressure is TCP's, cancelling is closing, and bodies are never wrapped.
 //!
+//! The [`manual`] is for those who run it. What follows is for those who change it.
+//!
 //! # Architecture
 //!
 //! ```text
@@ -84,6 +86,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "net")]
 pub mod logging;
+pub mod manual;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod proto;

@@ -248,10 +248,10 @@ mod tests {
         }
     }
 
-    /// The tables of the README are made from the flags. What this shows when it fails can be put there.
+    /// The tables of the manual are made from the flags. What this shows when it fails can be put there.
     #[test]
-    fn the_readme_has_every_flag_as_it_is() {
-        let readme = include_str!("../../README.md");
+    fn the_manual_has_every_flag_as_it_is() {
+        let manual = include_str!("../manual/flags.md");
         let root = Slime::get_args_info();
         let mut missing = String::new();
         for command in ["hub run", "hub register", "hub inspect", "agent run", "demo"] {
@@ -267,10 +267,10 @@ mod tests {
                     );
                 }
             }
-            if !readme.contains(&table) {
+            if !manual.contains(&table) {
                 let _ = write!(missing, "`slime {command}`:\n{table}\n");
             }
         }
-        assert!(missing.is_empty(), "README.md differs in the flags of\n{missing}");
+        assert!(missing.is_empty(), "src/manual/flags.md differs in the flags of\n{missing}");
     }
 }

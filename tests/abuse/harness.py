@@ -22,7 +22,7 @@ PATIENCE = 30
 USUALLY, MOSTLY, EVER = 0.05, 2, 5
 SECRET = "the secret of the abuse tests"
 
-# What the README says about the memory that a hub takes under attack, in bytes: without TLS, and with it.
+# What SECURITY.md says about the memory that a hub takes under attack, in bytes: without TLS, and with it.
 BASE = 4 << 20
 EACH_CLIENT = 24 << 10, 32 << 10
 EACH_EXCHANGE = 56 << 10, 148 << 10

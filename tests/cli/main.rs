@@ -9,10 +9,10 @@
 #![allow(unreachable_pub, reason = "the modules of a test are nobody's but its own")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+mod documentation;
 mod errors;
 mod flags;
 mod harness;
-mod readme;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

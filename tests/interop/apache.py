@@ -38,7 +38,7 @@ def with_apache(bed, hub, passed):
 
 @plain_only("the front would speak TLS with modules of its own, and the hub would see the same")
 def apache_in_front(bed):
-    """What the README says: upgrade=ANY, so that agents come through, too."""
+    """What the manual says: upgrade=ANY, so that agents come through, too."""
     hub = bed.hub(*BEAT, *TRUST)
     flags = "upgrade=ANY flushpackets=on"
     front = with_apache(bed, hub, f"ProxyPass /gpu/ {hub.url}/ {flags}\nProxyPass / {hub.url}/ {flags}")

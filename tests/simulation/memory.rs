@@ -1,4 +1,4 @@
-//! How much memory the README promises that a hub's buffers never exceed, for what there is at a moment and
+//! How much memory SECURITY.md promises that a hub's buffers never exceed, for what there is at a moment and
 //! by the caps.
 
 use slime::proto::hub::Census;
@@ -42,7 +42,7 @@ impl Promise {
             .then(|| format!("{bytes} bytes of buffers, where {most} KiB are promised: {census:?}"))
     }
 
-    /// The same by the caps, as the README says it: there are a sixteenth more of clients, four at least;
+    /// The same by the caps, as SECURITY.md says it: there are a sixteenth more of clients, four at least;
     /// what awaits its body has as many places as the queue, and 64 more; and who comes back from a lost
     /// tunnel waits beside those of the queue.
     fn formula(&self) -> String {
@@ -56,9 +56,9 @@ impl Promise {
 }
 
 #[test]
-fn the_readme_promises_what_is_held() {
-    let readme = include_str!("../../README.md");
+fn the_documentation_promises_what_is_held() {
+    let security = include_str!("../../.github/SECURITY.md");
     for promise in [PLAIN, TLS] {
-        assert!(readme.contains(&promise.formula()), "{}", promise.formula());
+        assert!(security.contains(&promise.formula()), "{}", promise.formula());
     }
 }

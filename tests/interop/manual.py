@@ -1,4 +1,4 @@
-"""The README's configurations of nginx and HAProxy, as they are printed there; only addresses and files are this machine's."""
+"""The manual's configurations of nginx and HAProxy, as they are printed there; only addresses and files are this machine's."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,14 @@ import nginx
 from harness import Upstream, check, equal, free_port, pattern, sha256, test
 from tls import Authority, curl
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "src/manual/tls.md"
 
 
 def block(title):
-    """The indented lines below a line."""
-    lines = iter(README.read_text().split("\n"))
-    check(title in lines, "the README has no line", title)
-    text = []
-    for line in lines:
-        if line and not line.startswith("    "):
-            break
-        text.append(line[4:])
-    return "\n".join(text)
+    """What stands in the fence below a line."""
+    _, found, rest = PAGE.read_text().partition(f"\n{title}\n\n```text\n")
+    check(found, f"{PAGE.name} has no fence below", title)
+    return rest.partition("\n```\n")[0]
 
 
 def moved(text, *pairs):
@@ -41,7 +36,7 @@ def through(bed, authority, hub, front):
 
 
 @test
-def nginx_of_the_readme(bed):
+def nginx_of_the_manual(bed):
     authority, hub = Authority(bed.folder()), bed.hub("--trusted-proxy", "127.0.0.1")
     certificate, key = authority.sign()
     text = moved(
@@ -55,7 +50,7 @@ def nginx_of_the_readme(bed):
 
 
 @test
-def haproxy_of_the_readme(bed):
+def haproxy_of_the_manual(bed):
     authority, hub = Authority(bed.folder()), bed.hub("--trusted-proxy", "127.0.0.1")
     folder, port = bed.folder(), free_port()
     (folder / "hub.pem").write_text("".join(file.read_text() for file in authority.sign()))
