@@ -2,21 +2,16 @@
 
 use log::debug;
 
-use super::health::describe;
+use super::endings::{Failure, describe};
 use super::leftover::Finishing;
-use super::serve::{BROKE, Leg, Serving};
+use super::serve::{Leg, Serving};
 use super::{Agent, UpstreamOf, WorkerState};
 use crate::config::OnCancel;
-use crate::proto::error::Violation;
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::seam::{Close, Closed, Command};
 use crate::proto::tables::key::{UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::tunnel::{Trouble, WORKING, write_refusal};
-
-const SLOW_HEAD: Violation =
-    Violation::new(502, "the upstream did not complete the head of its response in time");
-const STALLED: Violation = Violation::new(502, "the upstream takes nothing of the request");
 
 impl Agent {
     /// The upstream could not be reached, broke, or said something that is no HTTP.
@@ -44,10 +39,8 @@ impl Agent {
                     self.commands.push(Command::Unpair(tunnel.into()));
                     self.dial_upstream(key, reason.written, now);
                 }
-                Leg::Paired { .. } if serving.messages.is_answered() => {
-                    self.cut(key, "the upstream broke off its response", now)
-                }
-                Leg::Paired { .. } => self.fail(key, BROKE, now),
+                Leg::Paired { .. } if serving.messages.is_answered() => self.cut(key, Failure::BrokeOff, now),
+                Leg::Paired { .. } => self.fail(key, Failure::Broke, now),
                 Leg::Gathering(_) | Leg::Waiting => {}
             },
             WorkerState::Resting { .. }
@@ -66,9 +59,9 @@ impl Agent {
     pub(super) fn upstream_stalled(&mut self, key: WorkerKey, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         if serving.messages.is_answered() {
-            self.cut(key, STALLED.detail, now);
+            self.cut(key, Failure::Stalled, now);
         } else {
-            self.fail(key, STALLED, now);
+            self.fail(key, Failure::Stalled, now);
         }
     }
 
@@ -97,7 +90,7 @@ impl Agent {
             return;
         }
         if serving.rest_by <= now.mono && !serving.messages.is_upgraded() {
-            self.fail(key, SLOW_HEAD, now);
+            self.fail(key, Failure::SlowHead, now);
             return;
         }
         // Who takes nothing of what waits for it has a deadline of its own for that.
@@ -107,7 +100,7 @@ impl Agent {
             serving.rest_by = now.mono.after_coarse(self.config.limits.stall);
         }
         if serving.rest_by <= now.mono {
-            self.cut(key, "the upgraded connection stood still after one side had ended", now);
+            self.cut(key, Failure::StoodStill, now);
             return;
         }
         if serving.sign_at <= now.mono {
@@ -168,7 +161,7 @@ impl Agent {
             if !self.is_light(key) {
                 self.upstream_is_down(index, Trouble::new(why), now);
             }
-            self.fail(key, BROKE, now);
+            self.fail(key, Failure::Broke, now);
         } else {
             self.refuse(key, index, Trouble::new(why), now);
         }
@@ -188,16 +181,15 @@ impl Agent {
     }
 
     /// No response head has gone out: the application gets an answer of ours.
-    pub(super) fn fail(&mut self, key: WorkerKey, violation: Violation, now: Now) {
+    pub(super) fn fail(&mut self, key: WorkerKey, failure: Failure, now: Now) {
         let Some(serving) = self.serving(key) else { return };
         let mut bytes = Vec::new();
-        let is_limit = violation.status == 503;
         let reply = Reply {
-            error: Some(if is_limit { "connection_limit_reached" } else { "http_protocol_error" }),
-            retry_after: is_limit.then_some(1),
+            error: Some(if failure.is_limit() { "connection_limit_reached" } else { "http_protocol_error" }),
+            retry_after: failure.is_limit().then_some(1),
             close: !serving.messages.request.is_done(),
             head_only: serving.messages.facts.head_only,
-            ..Reply::new(violation.status, violation.detail)
+            ..Reply::new(failure.status(), failure.text())
         };
         reply::write(&reply, &mut bytes);
         self.answer(key, bytes, now);
@@ -218,9 +210,9 @@ impl Agent {
     }
 
     /// A response head has gone out: the hub must see that what follows is missing.
-    pub(super) fn cut(&mut self, key: WorkerKey, why: &str, now: Now) {
+    pub(super) fn cut(&mut self, key: WorkerKey, failure: Failure, now: Now) {
         let Some(serving) = self.serving(key) else { return };
-        debug!("{why}");
+        debug!("{}", failure.text());
         let tunnel = serving.tunnel;
         // In an upgraded exchange a FIN would be the end of this direction. One that has ended needs no more
         // than that.

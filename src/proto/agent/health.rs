@@ -19,7 +19,7 @@ use super::{Agent, Upstream, UpstreamOf, WorkerState};
 use crate::config::SetField;
 use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Closed, Command, Shown, Step, Target, Unreachable, Why};
+use crate::proto::seam::{Command, Shown, Step, Target};
 use crate::proto::tables::key::UpstreamKey;
 use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::tunnel::Trouble;
@@ -293,15 +293,4 @@ fn ill(status: u16) -> Trouble<'static> {
     }
     let reason = answered!(500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599);
     Trouble { reason, is_loading: status >= 500 }
-}
-
-/// Why a connection could not be made, or ended.
-pub(super) fn describe(reason: Closed) -> &'static str {
-    match reason.why {
-        Why::Unreachable(Unreachable::NameNotFound) => "cannot resolve its name",
-        Why::Unreachable(Unreachable::Refused) => "nothing is listening there",
-        Why::Unreachable(Unreachable::Untrusted) => "TLS with it failed",
-        Why::Unreachable(Unreachable::Other) => "it cannot be reached",
-        Why::Failed | Why::Lingered => "the connection failed",
-    }
 }

@@ -2,37 +2,20 @@
 
 use log::{Level, debug};
 
-use super::health::describe;
+use super::endings::LinkEnd;
 use super::serve::{Leg, Serving};
 use super::{Agent, Said, Tunnel, TunnelOf, UpstreamOf, WorkerState};
 use crate::config::{AgentConfig, Upstream};
 use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::storage::Storage;
 use crate::proto::notice::Count;
-use crate::proto::seam::{Closed, Command, Shown, Step, Target, Why};
+use crate::proto::seam::{Command, Shown, Step, Target};
 use crate::proto::tables::key::{Key, TableKey, TunnelKey, UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::{Armed, Mono, Now};
-use crate::proto::tunnel::{Hello, Light, NO_UPGRADE, Trouble, Welcome};
+use crate::proto::tunnel::{Hello, Light, Trouble, Welcome};
 use crate::proto::websocket::{Nonce, Side};
 
 const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
-/// What is said about a 401 that is not the hub's.
-const LOCKED: &str = "a reverse proxy in front of it answered 401; it wants a user and a password: --hub http://user:password@host";
-
-/// What is said about a redirection.
-const MOVED: &str = "it redirects to another address; should --hub begin with https://?";
-/// What is said about a 400 that does not say why: what servers of TLS answer to those who come without.
-const MISUNDERSTOOD: &str = "it does not understand the handshake (status 400); should --hub begin with https://, or does a reverse proxy there pass \
-     WebSockets only?";
-
-/// Who refused a handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// What is before the hub, perhaps.
-    OnTheWay,
-    /// Somebody or something else.
-    Other,
-}
 
 impl Agent {
     /// Dials the hub, unless the process is ending.
@@ -170,15 +153,12 @@ impl Agent {
             }
             _ => {
                 self.drop_tunnel(tunnel);
-                match status {
-                    0 => self.tunnel_lost(key, "the proxy does not answer in HTTP", now),
-                    407 => self.tunnel_lost(
-                        key,
-                        "the proxy wants a valid user and password: --proxy http://user:password@host",
-                        now,
-                    ),
-                    _ => self.tunnel_lost(key, &format!("the proxy did not connect: status {status}"), now),
-                }
+                let why = match status {
+                    0 => LinkEnd::ProxyIsNone,
+                    407 => LinkEnd::ProxyIsLocked,
+                    _ => LinkEnd::ProxyRefused(status),
+                };
+                self.cannot_join(key, why, now);
                 Step::Wait
             }
         }
@@ -200,7 +180,7 @@ impl Agent {
             Ok(None) if end.is_none() => return Step::Wait,
             Ok(None) if input.is_empty() => {
                 self.drop_tunnel(tunnel);
-                self.cannot_join(key, "the connection was closed without an answer", Refusal::OnTheWay, now);
+                self.cannot_join(key, LinkEnd::Unanswered, now);
                 return Step::Wait;
             }
             Ok(None) | Err(_) => (Welcome::Other, 0, 0),
@@ -251,8 +231,7 @@ impl Agent {
             }
             Welcome::NoRoom if status == 403 && why.is_none() => {
                 self.drop_tunnel(tunnel);
-                let why = "a reverse proxy there refuses the handshake: status 403; have it pass Upgrade: slime/1 on";
-                self.cannot_join(key, why, Refusal::OnTheWay, now);
+                self.cannot_join(key, LinkEnd::Forbidden, now);
                 Step::Wait
             }
             Welcome::NoRoom => {
@@ -270,53 +249,24 @@ impl Agent {
             }
             Welcome::Other => {
                 self.drop_tunnel(tunnel);
-                match status {
-                    0 => self.tunnel_lost(key, "the server there is not a slime hub", now),
-                    401 => self.tunnel_lost(key, LOCKED, now),
-                    301 | 302 | 307 | 308 => self.tunnel_lost(key, MOVED, now),
-                    400 => match why {
-                        Some(why) => {
-                            // The hub's own words, or those of somebody who has others.
-                            let refusal = if why == NO_UPGRADE { Refusal::OnTheWay } else { Refusal::Other };
-                            self.cannot_join(key, &format!("it answered 400: {why}"), refusal, now);
-                        }
-                        None => self.cannot_join(key, MISUNDERSTOOD, Refusal::OnTheWay, now),
-                    },
-                    // What fronts answer to an upgrade that they do not know.
-                    426 | 501 | 502 => {
-                        let why = format!(
-                            "a reverse proxy there may pass WebSockets only: status {status}; have it pass Upgrade: slime/1 on"
-                        );
-                        self.cannot_join(key, &why, Refusal::OnTheWay, now);
-                    }
-                    _ => {
-                        let why = format!(
-                            "the server there is not a slime hub, or the path is wrong: status {status}"
-                        );
-                        self.tunnel_lost(key, &why, now);
-                    }
-                }
+                let why = match status {
+                    0 => LinkEnd::NoHub,
+                    401 => LinkEnd::Locked,
+                    301 | 302 | 307 | 308 => LinkEnd::Moved,
+                    400 => why.map_or(LinkEnd::Misunderstood, LinkEnd::Malformed),
+                    426 | 501 | 502 => LinkEnd::UpgradeUnknown(status),
+                    _ => LinkEnd::Status(status),
+                };
+                self.cannot_join(key, why, now);
                 Step::Wait
             }
-        }
-    }
-
-    /// A connection to the hub broke.
-    pub(super) fn tunnel_closed(&mut self, key: WorkerKey, reason: Closed, now: Now) {
-        let is_joining = self.workers.get(key).is_some_and(|worker| {
-            matches!(worker.state, WorkerState::Joining { .. }) && reason.why == Why::Failed
-        });
-        if is_joining {
-            self.cannot_join(key, describe(reason), Refusal::OnTheWay, now);
-        } else {
-            self.tunnel_lost(key, describe(reason), now);
         }
     }
 
     /// The hub cannot be dialled, or there is no consent to the handshake. After one that a reverse proxy may
     /// have refused, which passes no upgrade but WebSocket's, one of WebSocket follows at once: so nobody
     /// goes on in frames because of a hub that was away for a while.
-    pub(super) fn cannot_join(&mut self, key: WorkerKey, why: &str, refusal: Refusal, now: Now) {
+    pub(super) fn cannot_join(&mut self, key: WorkerKey, why: LinkEnd<'_>, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         let (nonce, is_asked) = match worker.state {
             WorkerState::Dialling { nonce, .. } | WorkerState::Passing { nonce, .. } => (nonce, false),
@@ -330,7 +280,7 @@ impl Agent {
             | WorkerState::Spare
             | WorkerState::Stopped => return,
         };
-        let tries_websocket = nonce.is_none() && refusal == Refusal::OnTheWay;
+        let tries_websocket = nonce.is_none() && is_asked && why.may_be_in_front();
         let AgentConfig { hub_name, proxy, .. } = &self.config;
         let by = proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.name));
         let (kind, how) =

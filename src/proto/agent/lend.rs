@@ -12,21 +12,13 @@ use core::time::Duration;
 
 use log::Level;
 
+use super::endings::Failure;
 use super::serve::Serving;
 use super::{Agent, Worker, WorkerState};
-use crate::proto::error::Violation;
 use crate::proto::http1::head::ResponseHead;
 use crate::proto::tables::key::WorkerKey;
 use crate::proto::tables::timer::Now;
 
-const ALL_LENT: Violation = Violation::new(
-    503,
-    "as many streams and WebSockets are open at the agent as its --extra-streams allows; close one of them, or raise the number",
-);
-const LAST_WORKER: Violation = Violation::new(
-    503,
-    "a stream would take the last worker of the agent, and the hub takes no other one in its stead; raise the --max-workers of its token",
-);
 /// For this long the hub is taken to have no room, once it has said so. Agents try again twice in that time.
 const FULL: Duration = Duration::from_secs(60);
 
@@ -69,7 +61,7 @@ impl Worker {
 
 impl Agent {
     /// Whether one more stream may take a worker of its own. Only asked with `--extra-streams`.
-    pub(super) fn may_lend(&self, key: WorkerKey, is_upgrade: bool, now: Now) -> Result<(), Violation> {
+    pub(super) fn may_lend(&self, key: WorkerKey, is_upgrade: bool, now: Now) -> Result<(), Failure> {
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return Ok(()) };
         let (mut streams, mut upgrades, mut is_last) = (0_u32, 0_u32, true);
         for (other, worker) in self.workers.iter().filter(|(_, it)| it.upstream == index && !it.is_light) {
@@ -82,17 +74,17 @@ impl Agent {
         let own = self.config.extra_upgrades;
         let taken = streams + upgrades.saturating_sub(own);
         if taken >= self.config.extra_streams && !(is_upgrade && upgrades < own) {
-            return Err(ALL_LENT);
+            return Err(Failure::AllLent);
         }
         let is_full = self.full_until.get(usize::from(index)).is_some_and(|until| now.mono < *until);
-        if is_full && is_last { Err(LAST_WORKER) } else { Ok(()) }
+        if is_full && is_last { Err(Failure::LastWorker) } else { Ok(()) }
     }
 
     /// A stream is refused: the agent's owner hears of it.
-    pub(super) fn note_not_lent(&mut self, key: WorkerKey, violation: Violation, now: Now) {
+    pub(super) fn note_not_lent(&mut self, key: WorkerKey, failure: Failure, now: Now) {
         let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
         let authority = self.authority(index).to_owned();
-        let Violation { status, detail } = violation;
+        let (status, detail) = (failure.status(), failure.text());
         let line = format_args!("a stream of upstream {authority} was refused with {status}: {detail}");
         self.notices.say(Level::Warn, (detail, index.into()), now.mono, line);
     }
@@ -130,8 +122,8 @@ impl Agent {
         }
         let lent = of_it().filter_map(|(key, worker)| Some((worker.lent()?.lent_since, key)));
         if let Some((_, key)) = lent.max_by_key(|(since, _)| *since) {
-            self.note_not_lent(key, LAST_WORKER, now);
-            self.cut(key, LAST_WORKER.detail, now);
+            self.note_not_lent(key, Failure::LastWorker, now);
+            self.cut(key, Failure::LastWorker, now);
         }
     }
 }

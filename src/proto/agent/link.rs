@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use log::{Level, debug};
 
+use super::endings::LinkEnd;
 use super::health::Health;
-use super::join::Refusal;
 use super::{Agent, DRAINING, Said, Tunnel, TunnelOf, WorkerState};
 use crate::config::Limits;
 use crate::proto::http1::head::RequestHead;
@@ -44,12 +44,12 @@ impl Agent {
             {
                 let tunnel = *tunnel;
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, "the hub did not answer in time", now);
+                self.tunnel_lost(key, LinkEnd::NotInTime, now);
             }
             WorkerState::Joined { tunnel, heard_by, .. } if *heard_by <= now.mono => {
                 let tunnel = *tunnel;
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, "the hub stopped responding", now);
+                self.tunnel_lost(key, LinkEnd::Silent, now);
             }
             WorkerState::Leaving { tunnel, until, served } if *until <= now.mono => {
                 let (tunnel, served) = (*tunnel, *served);
@@ -136,7 +136,7 @@ impl Agent {
             Ok(None) => {
                 if end.is_some() {
                     self.drop_tunnel(tunnel);
-                    self.tunnel_lost(key, "the hub closed the connection", now);
+                    self.tunnel_lost(key, LinkEnd::Closed, now);
                 } else if !input.is_empty() {
                     *heard_by = (*heard_by).min(now.mono.after_coarse(head_limit));
                     self.arm_worker(key);
@@ -145,7 +145,7 @@ impl Agent {
             }
             Err(violation) => {
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, violation.detail, now);
+                self.tunnel_lost(key, LinkEnd::Unread(violation), now);
                 return Step::Wait;
             }
         };
@@ -191,12 +191,12 @@ impl Agent {
             && !serving.messages.is_upgraded()
         {
             self.drop_tunnel(tunnel);
-            self.tunnel_lost(key, "the hub closed the connection", now);
+            self.tunnel_lost(key, LinkEnd::Closed, now);
         }
     }
 
     /// A tunnel is gone, and out of the tables. What was served on it is cancelled.
-    pub(super) fn tunnel_lost(&mut self, key: WorkerKey, why: &str, now: Now) {
+    pub(super) fn tunnel_lost(&mut self, key: WorkerKey, why: LinkEnd<'_>, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         match &worker.state {
             WorkerState::Serving(_) => self.cancel(key, now),
@@ -207,7 +207,7 @@ impl Agent {
                 self.rest(key, settled, now);
             }
             WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
-                self.cannot_join(key, why, Refusal::Other, now);
+                self.cannot_join(key, why, now);
             }
             WorkerState::Leaving { .. } => self.left(key, now),
             WorkerState::Resting { .. }

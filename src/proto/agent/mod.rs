@@ -48,6 +48,7 @@
 mod audit;
 mod backoff;
 mod conclude;
+mod endings;
 mod health;
 mod join;
 mod leftover;
@@ -63,6 +64,7 @@ use core::time::Duration;
 use log::{info, warn};
 
 use self::backoff::Backoff;
+use self::endings::{Failure, LinkEnd, describe};
 use self::health::Health;
 use self::leftover::{Discarding, Finishing};
 use self::sending::Sending;
@@ -413,7 +415,7 @@ impl Agent {
             .map(|(key, _)| key)
             .collect();
         for key in upgraded {
-            self.cut(key, "the agent ends", now);
+            self.cut(key, Failure::AgentEnds, now);
         }
     }
 }
@@ -532,13 +534,13 @@ impl Core for Agent {
             let worker = self.worker_of(key);
             self.tunnels.remove(key);
             if let Some(worker) = worker {
-                self.tunnel_closed(worker, reason, now);
+                self.tunnel_lost(worker, LinkEnd::Connection(reason), now);
             }
         } else if let Some(key) = UpstreamKey::from_key(key) {
             match self.upstreams.remove(key).map(|upstream| upstream.of) {
                 Some(UpstreamOf::Worker(worker)) => self.upstream_lost(worker, key, reason, now),
                 Some(UpstreamOf::Probe(index)) => {
-                    self.probe_failed(index, Trouble::new(health::describe(reason)), now)
+                    self.probe_failed(index, Trouble::new(describe(reason)), now)
                 }
                 Some(UpstreamOf::Nobody { .. }) | None => {}
             }
@@ -635,7 +637,7 @@ impl Agent {
                 let worker = *worker;
                 self.drop_tunnel(key);
                 self.note_short();
-                self.tunnel_lost(worker, "the hub stopped reading", now);
+                self.tunnel_lost(worker, LinkEnd::StoppedReading, now);
             }
             TunnelOf::Nobody { .. } | TunnelOf::Worker { .. } => self.arm_tunnel(key),
         }

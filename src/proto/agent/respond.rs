@@ -2,6 +2,7 @@
 
 use log::Level;
 
+use super::endings::Failure;
 use super::sending::Sending;
 use super::{Agent, Kept, Said, Upstream, UpstreamOf, WorkerState};
 use crate::config::Limits;
@@ -82,10 +83,10 @@ impl Agent {
                         self.check_upgrade_over(key, now);
                     }
                     Ok(Progress::Done) => self.complete(key, !shown.is_news(), now),
-                    Ok(Progress::Truncated) => self.cut(key, "the upstream cut its response", now),
+                    Ok(Progress::Truncated) => self.cut(key, Failure::CutShort, now),
                     Err(violation) => {
                         self.note_unread(key, violation, now);
-                        self.cut(key, violation.detail, now);
+                        self.cut(key, Failure::Unread(violation), now);
                     }
                 }
                 Step::Wait
@@ -142,14 +143,14 @@ impl Agent {
             && serving.begins_stream(head)
         {
             let is_switch = head.status == 101;
-            if let Err(violation) = self.may_lend(key, is_switch, now) {
-                self.note_not_lent(key, violation, now);
+            if let Err(failure) = self.may_lend(key, is_switch, now) {
+                self.note_not_lent(key, failure, now);
                 if is_switch {
                     // The upstream has left HTTP: FIN would be the regular end of what the application says
                     // there.
                     self.break_upstream(Some(upstream), true);
                 }
-                self.fail(key, violation, now);
+                self.fail(key, failure, now);
                 return Step::Wait;
             }
             lends = !is_switch;
@@ -173,7 +174,7 @@ impl Agent {
             }
             Err(violation) => {
                 self.note_unread(key, violation, now);
-                self.fail(key, violation, now);
+                self.fail(key, Failure::Unread(violation), now);
                 return Step::Wait;
             }
         };

@@ -43,9 +43,6 @@ const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// hub holds of it. The shell's buffer has room for the head beside it.
 const GATHERED: usize = 16 * 1024;
 
-pub(super) const BROKE: Violation =
-    Violation::new(502, "the upstream closed the connection before it answered");
-
 /// A request that is being served.
 pub(super) struct Serving {
     pub(super) tunnel: TunnelKey,
@@ -352,7 +349,7 @@ impl Agent {
                 // connection.
                 let tunnel = serving.tunnel;
                 self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, "the request was cut short", now);
+                self.cancel(key, now);
                 return Step::Wait;
             }
         };
