@@ -14,7 +14,7 @@ def block(title):
     """What stands in the fence below a line."""
     _, found, rest = PAGE.read_text().partition(f"\n{title}\n\n```text\n")
     check(found, f"{PAGE.name} has no fence below", title)
-    return rest.partition("\n```\n")[0]
+    return rest.partition("\n```\n")[0] + "\n"
 
 
 def moved(text, *pairs):
