@@ -215,12 +215,10 @@ impl<'a> Hello<'a> {
     /// Reads a handshake for which [`Hello::is_meant`] holds.
     ///
     /// # Errors
-    /// 401 without a token, 400 with anything else that is missing or not as it must be.
-    pub fn parse(head: &'a RequestHead<'_, 'a>) -> Result<Self, Violation> {
-        let bad = |detail| Violation { status: 400, detail };
-        let Some(token) = head.field(AGENT_TOKEN).and_then(text) else {
-            return Err(Violation { status: 401, detail: "the handshake has no Slime-Agent-Token" });
-        };
+    /// What is missing or not as it must be.
+    pub fn parse(head: &'a RequestHead<'_, 'a>) -> Result<Self, BadHello> {
+        let bad = |detail| BadHello::Malformed(Violation::malformed(detail));
+        let Some(token) = head.field(AGENT_TOKEN).and_then(text) else { return Err(BadHello::NoToken) };
         let agent_id = head.field(AGENT_ID).and_then(text).filter(|id| is_agent_id(id));
         let worker = head.field(WORKER).and_then(text).and_then(number);
         let withdrawn = match head.field(READY) {
@@ -256,6 +254,15 @@ impl<'a> Hello<'a> {
             websocket,
         })
     }
+}
+
+/// Why a handshake is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadHello {
+    /// It has no agent token.
+    NoToken,
+    /// Something else is missing, or not as it must be.
+    Malformed(Violation),
 }
 
 /// Whether what a WebSocket handshake is to open is a tunnel.

@@ -16,6 +16,8 @@ pub struct Reply<'a> {
     pub detail: &'a str,
     /// An error type of RFC 9209 section 2.3, if one fits.
     pub error: Option<&'a str>,
+    /// The reason in one word, for programs.
+    pub code: &'a str,
     /// After how many seconds another attempt is worth it.
     pub retry_after: Option<u32>,
     /// Where a 308 leads (RFC 9110 section 15.4.9).
@@ -39,6 +41,7 @@ impl<'a> Reply<'a> {
             status,
             detail,
             error: None,
+            code: word(status),
             retry_after: None,
             location: None,
             challenge: None,
@@ -124,55 +127,94 @@ pub fn write_last(head: &RequestHead<'_, '_>, close: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&content);
 }
 
-/// The reason phrase of a status (RFC 9110 section 15); empty if we never send it.
+/// The errors that hub and agent answer with: status, reason phrase (RFC 9110 section 15), and the word for programs where
+/// the answer has none of its own.
+pub const ERRORS: [(u16, &str, &str); 16] = [
+    (400, "Bad Request", "bad_request"),
+    (401, "Unauthorized", "unauthorized"),
+    (403, "Forbidden", "forbidden"),
+    (404, "Not Found", "not_found"),
+    (405, "Method Not Allowed", "method_not_allowed"),
+    (408, "Request Timeout", "request_timeout"),
+    (413, "Content Too Large", "body_too_large"),
+    (414, "URI Too Long", "target_too_long"),
+    (417, "Expectation Failed", "expectation_failed"),
+    (431, "Request Header Fields Too Large", "head_too_large"),
+    (501, "Not Implemented", "not_implemented"),
+    (502, "Bad Gateway", "bad_response"),
+    (503, "Service Unavailable", "unavailable"),
+    (504, "Gateway Timeout", "response_timeout"),
+    (505, "HTTP Version Not Supported", "version_not_supported"),
+    (508, "Loop Detected", "loop_detected"),
+];
+
+/// The reason phrase of a status that we answer with; empty if we never do.
 pub const fn reason(status: u16) -> &'static str {
     match status {
-        100 => "Continue",
-        101 => "Switching Protocols",
-        102 => "Processing",
         200 => "OK",
         204 => "No Content",
         308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        508 => "Loop Detected",
-        505 => "HTTP Version Not Supported",
-        _ => "",
+        _ => entry(status).1,
+    }
+}
+
+/// The word for programs of an error that has none of its own.
+pub const fn word(status: u16) -> &'static str {
+    entry(status).2
+}
+
+const fn entry(status: u16) -> (u16, &'static str, &'static str) {
+    let mut rest: &[(u16, &'static str, &'static str)] = &ERRORS;
+    while let [first, others @ ..] = rest {
+        if first.0 == status {
+            return *first;
+        }
+        rest = others;
+    }
+    (status, "", "")
+}
+
+/// What SDKs call this class of errors.
+const fn kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        _ => "server_error",
     }
 }
 
 fn body(reply: &Reply<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(reply.detail.len() + 80);
+    let mut out = Vec::with_capacity(2 * reply.detail.len() + 160);
     out.extend_from_slice(b"{\"title\":\"");
     out.extend_from_slice(reason(reply.status).as_bytes());
     out.extend_from_slice(b"\",\"status\":");
     put::decimal(&mut out, u64::from(reply.status));
-    out.extend_from_slice(b",\"detail\":\"");
-    for character in reply.detail.chars() {
+    out.extend_from_slice(b",\"detail\":");
+    quoted(reply.detail, &mut out);
+    if reply.status >= 400 {
+        out.extend_from_slice(b",\"error\":{\"message\":");
+        quoted(reply.detail, &mut out);
+        for part in [",\"type\":\"", kind(reply.status), "\",\"code\":\"", reply.code, "\"}"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+/// A string of JSON (RFC 8259 section 7).
+fn quoted(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for character in text.chars() {
         match character {
             '"' => out.extend_from_slice(b"\\\""),
             '\\' => out.extend_from_slice(b"\\\\"),
-            '\0'..='\x1f' => put::display(&mut out, format_args!("\\u{:04x}", u32::from(character))),
-            _ => put::display(&mut out, character),
+            '\0'..='\x1f' => put::display(out, format_args!("\\u{:04x}", u32::from(character))),
+            _ => put::display(out, character),
         }
     }
-    out.extend_from_slice(b"\"}\n");
-    out
+    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -189,10 +231,15 @@ mod tests {
     fn an_answer_says_what_happened() {
         let reply = Reply {
             error: Some("destination_unavailable"),
+            code: "no_agent",
             retry_after: Some(5),
             ..Reply::new(503, "No agent serves \"gpu\\1\".\nTry é later.")
         };
-        let body = "{\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"No agent serves \\\"gpu\\\\1\\\".\\u000aTry é later.\"}\n";
+        let detail = r#""No agent serves \"gpu\\1\".\u000aTry é later.""#;
+        let error = format!(r#"{{"message":{detail},"type":"server_error","code":"no_agent"}}"#);
+        let body = format!(
+            "{{\"title\":\"Service Unavailable\",\"status\":503,\"detail\":{detail},\"error\":{error}}}\n"
+        );
         assert_eq!(
             written(&reply),
             format!(

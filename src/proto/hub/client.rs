@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use log::{Level, debug, log_enabled};
 
-use super::dispatch::CLIENTS_FULL;
 use super::hold::{FREE, Share};
 use super::pool::Need;
 use super::queue::Arrival;
@@ -24,16 +23,10 @@ use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ClientKey, Key, TableKey};
 use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::{CHALLENGE, Hello, NO_UPGRADE, NO_UPGRADE_AT_ALL};
+use crate::proto::tunnel::Hello;
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-pub(super) const TOO_LARGE: Violation =
-    Violation { status: 413, detail: "the request body is larger than this hub allows" };
-const LOOP: Violation = Violation {
-    status: 508,
-    detail: "the request has come through this hub before: the upstream of an agent leads back to the hub",
-};
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
 /// The longest `Slime-Max-Wait`: a year.
@@ -99,8 +92,7 @@ impl Hub {
             }
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
-                    let detail = "the request head did not arrive in time";
-                    self.refuse(key, Refusal::new(408, "http_request_error", detail), false, true, now);
+                    self.refuse(key, Refusal::HeadLate, false, true, now);
                 } else {
                     self.drop_client(key, Close::Now, now);
                 }
@@ -133,13 +125,8 @@ impl Hub {
     ) {
         self.change_client(key, |client| client.was_served &= client.send_by != Mono::NEVER);
         let mut bytes = Vec::new();
-        let Refusal { status, detail, error } = refusal;
         let close = close || self.draining.is_some();
-        let retry_after = (status == 503).then_some(1);
-        // RFC 9110 section 11.6.1: a 401 comes with a challenge.
-        let challenge = (status == 401).then_some(CHALLENGE);
-        let reply = Reply { error, retry_after, challenge, close, head_only, ..Reply::new(status, detail) };
-        reply::write(&reply, &mut bytes);
+        reply::write(&Reply { close, head_only, ..refusal.reply() }, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
         if close {
             self.end_client(key, now);
@@ -162,7 +149,7 @@ impl Hub {
         head: &RequestHead<'_, '_>,
         port: u16,
         now: Now,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Refusal> {
         let authority = head.authority();
         // The colons of an IPv6 address stand in brackets.
         let host = match authority.rsplit_once(':') {
@@ -171,7 +158,7 @@ impl Hub {
         };
         let path = head.path_and_query();
         if host.is_empty() || path == "*" {
-            return Err(Violation { status: 400, detail: "this hub speaks HTTPS, on another port" });
+            return Err(Refusal::HttpsElsewhere);
         }
         let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
         let location = format!("https://{host}{port}{path}");
@@ -249,9 +236,9 @@ impl Hub {
                 if left {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
-                } else if let Err(violation) = self.begin(key, &head, out, now) {
-                    self.note_refusal(key, violation, now);
-                    self.refuse(key, violation.into(), head.method.is_head(), true, now);
+                } else if let Err(refusal) = self.begin(key, &head, out, now) {
+                    self.note_refusal(key, refusal, now);
+                    self.refuse(key, refusal, head.method.is_head(), true, now);
                 }
                 Step::Skip(head.length)
             }
@@ -283,12 +270,9 @@ impl Hub {
         head: &RequestHead<'_, '_>,
         out: &mut Vec<u8>,
         now: Now,
-    ) -> Result<(), Violation> {
+    ) -> Result<(), Refusal> {
         if self.clients.get(key).is_some_and(|client| client.transport == Transport::PlainOnTls) {
-            return Err(Violation {
-                status: 400,
-                detail: "this port speaks HTTPS: write https:// instead of http://",
-            });
+            return Err(Refusal::HttpsOnly);
         }
         if let Some(port) = self.config.redirect
             && self.clients.get(key).is_some_and(|client| client.transport == Transport::Plain)
@@ -303,25 +287,16 @@ impl Hub {
             }
             if Hello::is_stripped(head) {
                 let is_websocket = Hello::is_stripped_websocket(head);
-                let detail = if is_websocket { NO_UPGRADE_AT_ALL } else { NO_UPGRADE };
-                return Err(Violation { status: 400, detail });
+                return Err(if is_websocket { Refusal::NoUpgradeAtAll } else { Refusal::NoUpgrade });
             }
-            return Err(Violation {
-                status: 404,
-                detail: "paths with a /.slime/ segment belong to the hub and are not forwarded",
-            });
+            return Err(Refusal::Reserved);
         }
         if self.draining.is_some() {
-            let refusal = Refusal::new(
-                503,
-                "destination_unavailable",
-                "the hub is shutting down; try again in a moment",
-            );
-            self.refuse(key, refusal, head.method.is_head(), true, now);
+            self.refuse(key, Refusal::Draining, head.method.is_head(), true, now);
             return Ok(());
         }
         if !self.has_place(now) {
-            self.refuse(key, CLIENTS_FULL, head.method.is_head(), true, now);
+            self.refuse(key, Refusal::ClientsFull, head.method.is_head(), true, now);
             return Ok(());
         }
         let by_bearer = match &self.app_password {
@@ -333,14 +308,13 @@ impl Hub {
                     .and_then(|value| bearer(value))
                     .is_some_and(|given| password.is(given));
                 if !own && !bearer {
-                    let detail = "the app password is missing or wrong: send it as Slime-App-Password or as Authorization: Bearer";
-                    return Err(Violation { status: 401, detail });
+                    return Err(Refusal::Unauthorized);
                 }
                 bearer
             }
         };
         if head.came_by(&self.config.name) {
-            return Err(LOOP);
+            return Err(Refusal::Loop);
         }
         if head.max_forwards() == Some(0) {
             self.answer_last(key, head, now);
@@ -349,13 +323,13 @@ impl Hub {
         if let (Framing::Length(length), Some(most)) = (head.framing, self.config.max_body)
             && length > most
         {
-            return Err(TOO_LARGE);
+            return Err(Refusal::TooLarge);
         }
         let patience = Patience::of(head)?;
         // Taken for no scope, or for one of two, it would go to an agent that the application did not mean.
         match once(head, "Slime-Scope", "Slime-Scope is given twice; a request has one scope")? {
             Some(scope) if scope.is_empty() || core::str::from_utf8(scope).is_err() => {
-                return Err(Violation { status: 400, detail: "Slime-Scope is not a scope" });
+                return Err(Violation::malformed("Slime-Scope is not a scope").into());
             }
             Some(_) | None => {}
         }
@@ -411,7 +385,7 @@ impl Hub {
             waits_since: now.mono,
         };
         let Some(exchange) = self.exchanges.insert(exchange) else {
-            return Err(Violation { status: 503, detail: "the hub is full; try again later" });
+            return Err(Refusal::HubFull);
         };
         self.leave_list(key);
         self.change_client(key, |client| client.state = ClientState::Exchange(exchange));
@@ -429,8 +403,8 @@ impl Hub {
     }
 
     /// Who is kept out, and for want of what, is for the operator to know; what a client does wrong is not.
-    fn note_refusal(&mut self, key: ClientKey, violation: Violation, now: Now) {
-        let Violation { status: status @ (401 | 503 | 508), detail } = violation else { return };
+    fn note_refusal(&mut self, key: ClientKey, refusal: Refusal, now: Now) {
+        let (status @ (401 | 503 | 508), detail) = (refusal.status(), refusal.detail()) else { return };
         if let Some(Client { peer, .. }) = self.clients.get(key) {
             let line = format_args!("refused a request of {peer} with {status}: {detail}");
             self.notices.say(Level::Warn, (detail, 0), now.mono, line);
@@ -451,11 +425,11 @@ impl Patience {
             None => None,
             Some(b"1") => Some(true),
             Some(b"0") => Some(false),
-            Some(_) => return Err(Violation { status: 400, detail: "Slime-Block is neither 0 nor 1" }),
+            Some(_) => return Err(Violation::malformed("Slime-Block is neither 0 nor 1")),
         };
         let max_wait = once(head, "Slime-Max-Wait", "Slime-Max-Wait is given twice")?.map(|value| {
             let detail = "Slime-Max-Wait is not a number of seconds";
-            fields::seconds(value).filter(|wait| *wait <= MAX_WAIT).ok_or(Violation { status: 400, detail })
+            fields::seconds(value).filter(|wait| *wait <= MAX_WAIT).ok_or(Violation::malformed(detail))
         });
         Ok(Self { block, max_wait: max_wait.transpose()? })
     }
@@ -498,7 +472,7 @@ fn once<'b>(
 ) -> Result<Option<&'b [u8]>, Violation> {
     let mut values = head.fields_named(name);
     let value = values.next();
-    if values.next().is_some() { Err(Violation { status: 400, detail: twice }) } else { Ok(value) }
+    if values.next().is_some() { Err(Violation::malformed(twice)) } else { Ok(value) }
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

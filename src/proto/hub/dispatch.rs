@@ -9,7 +9,6 @@ use super::ending::{Outcome, TunnelEnd};
 use super::pool::ClassId;
 use super::queue::Waiter;
 use super::upload::gathered_by;
-use super::waiting::{BUSY, LOST, REFUSED, UNREACHABLE, WAITED};
 use super::{
     ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState,
 };
@@ -18,17 +17,6 @@ use crate::proto::http1::start_line::Version;
 use crate::proto::seam::{Close, Command};
 use crate::proto::tables::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now, TimerTable};
-
-pub(super) const CLIENTS_FULL: Refusal =
-    Refusal::new(503, "connection_limit_reached", "the hub has too many clients; try again later");
-pub(super) const GATHERING_FULL: Refusal = Refusal::new(
-    503,
-    "connection_limit_reached",
-    "too many requests wait for their bodies, and this one waited longest; try again later",
-);
-const NO_RESPONSE: Refusal =
-    Refusal::new(504, "http_response_timeout", "the upstream did not answer within --response-timeout");
-const BODY_LATE: Refusal = Refusal::new(408, "http_request_error", "the request body did not arrive in time");
 
 /// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one
 /// that never does.
@@ -163,11 +151,12 @@ impl Hub {
                 let began = exchange.began;
                 *until = gathered_by(began, exchange.held.body, self.config.limits.body);
                 if *until <= now.mono {
-                    self.fail(key, BODY_LATE, now);
+                    self.fail(key, Refusal::BodyLate, now);
                 }
             }
             Phase::Queued { until, .. } if *until <= now.mono => {
-                let refusal = if exchange.patience.block == Some(false) { BUSY } else { WAITED };
+                let refusal =
+                    if exchange.patience.block == Some(false) { Refusal::Busy } else { Refusal::Waited };
                 self.fail(key, refusal, now);
             }
             Phase::Active { response_by, tunnel, .. } if *response_by <= now.mono => {
@@ -175,7 +164,7 @@ impl Hub {
                     // It has not even been sent the request. Its time begins when it has.
                     *response_by = Mono::NEVER;
                 } else {
-                    self.fail(key, NO_RESPONSE, now);
+                    self.fail(key, Refusal::NoResponse, now);
                 }
             }
             Phase::Active { body_by, .. }
@@ -197,7 +186,7 @@ impl Hub {
                     // Who takes nothing of what waits for it has a deadline of its own for that.
                     *body_by = now.mono.after_coarse(self.config.limits.stall);
                 } else {
-                    self.fail(key, if is_upgraded { LOST } else { BODY_LATE }, now);
+                    self.fail(key, if is_upgraded { Refusal::Lost } else { Refusal::BodyLate }, now);
                 }
             }
             Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => {}
@@ -266,7 +255,7 @@ impl Hub {
 
     /// What fails on our side of the hub is for its operator to know.
     fn note_failure(&mut self, exchange: &Exchange, refusal: Refusal, now: Now) {
-        let Refusal { status, detail, .. } = refusal;
+        let (status, detail) = (refusal.status(), refusal.detail());
         if status < 500 {
             return;
         }
@@ -276,13 +265,12 @@ impl Hub {
         };
         let agent =
             agent.map_or_else(String::new, |it| format!(" of agent {}", self.pool.describe(it.agent)));
-        let troubles = match detail {
-            _ if !log_enabled!(Level::Warn) => String::new(),
-            _ if detail == UNREACHABLE.detail || detail == REFUSED.detail => {
-                let class = self.pool.class_of(&exchange.need);
-                self.pool.troubles(class)
-            }
-            _ => String::new(),
+        let names_upstreams = matches!(refusal, Refusal::Unreachable | Refusal::AllRefused);
+        let troubles = if names_upstreams && log_enabled!(Level::Warn) {
+            let class = self.pool.class_of(&exchange.need);
+            self.pool.troubles(class)
+        } else {
+            String::new()
         };
         let gap = if troubles.is_empty() { "" } else { ": " };
         let line = format_args!("a request{agent} failed with {status}: {detail}{gap}{troubles}");

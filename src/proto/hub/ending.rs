@@ -25,7 +25,7 @@ impl fmt::Display for Outcome {
             Self::Complete => "complete",
             Self::UpgradeOver => "both sides of the upgraded connection ended",
             Self::ClientLeft => "the client left",
-            Self::Failed(refusal) => refusal.detail,
+            Self::Failed(refusal) => refusal.detail(),
         })
     }
 }

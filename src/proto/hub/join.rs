@@ -14,16 +14,8 @@ use crate::proto::tables::key::{ClientKey, TunnelKey};
 use crate::proto::tables::timer::{Armed, Mono, Now};
 use crate::proto::trust::agent_token::AgentToken;
 use crate::proto::trust::revocation::Revocations;
-use crate::proto::tunnel::{
-    CloseReason, Hello, Light, TOKEN_EXPIRED, TOKEN_REVOKED, write_farewell, write_welcome,
-};
+use crate::proto::tunnel::{CloseReason, Hello, Light, write_farewell, write_welcome};
 use crate::proto::websocket::Side;
-
-const TUNNELS_FULL: Refusal =
-    Refusal::new(503, "connection_limit_reached", "the hub has reached its limit of tunnels, --max-tunnels");
-const TOKEN_BAD: &str =
-    "the agent token is not one of this hub's; make one with 'slime hub register' and the hub's secret";
-const WORKERS_FULL: &str = "the agent token allows no more workers, counted over all its agents";
 
 impl Hub {
     /// A client turns out to be an agent: it becomes a tunnel, or is told why not.
@@ -33,8 +25,8 @@ impl Hub {
         if let Some(Client { peer, .. }) = self.clients.get(key) {
             let token =
                 token.map_or_else(String::new, |token| format!(", token {} ({})", token.name, token.id));
-            let line = format_args!("refused an agent at {peer}{token}: {}", refusal.detail);
-            self.notices.say(Level::Warn, (refusal.detail, 0), now.mono, line);
+            let line = format_args!("refused an agent at {peer}{token}: {}", refusal.detail());
+            self.notices.say(Level::Warn, (refusal.detail(), 0), now.mono, line);
         }
         self.refuse(key, refusal, false, true, now);
     }
@@ -63,13 +55,12 @@ impl Hub {
         token: Option<&AgentToken>,
         now: Now,
     ) -> Result<(), Refusal> {
-        let refusal = |status, detail| Refusal::new(status, "http_request_denied", detail);
-        let token = token.ok_or(refusal(401, TOKEN_BAD))?;
+        let token = token.ok_or(Refusal::BadToken)?;
         if token.expired(now.unix) {
-            return Err(refusal(401, TOKEN_EXPIRED));
+            return Err(Refusal::ExpiredToken);
         }
         if self.revocations.covers(token) {
-            return Err(refusal(401, TOKEN_REVOKED));
+            return Err(Refusal::RevokedToken);
         }
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let left = client.left;
@@ -93,7 +84,7 @@ impl Hub {
             let is_free = |key: &TunnelKey| {
                 self.tunnels.get(*key).is_some_and(|it| matches!(it.state, TunnelState::Free { .. }))
             };
-            let old = self.pool.find(&joining).filter(is_free).ok_or(TUNNELS_FULL)?;
+            let old = self.pool.find(&joining).filter(is_free).ok_or(Refusal::TunnelsFull)?;
             self.commands
                 .push(Command::Send { key: old.into(), bytes: write_farewell(CloseReason::Replaced) });
             self.drop_tunnel(old, TunnelEnd::Farewell(CloseReason::Replaced), now);
@@ -106,10 +97,10 @@ impl Hub {
             // Replaced below, before anybody looks.
             state: TunnelState::Ending { until: Mono::NEVER },
         });
-        let tunnel = tunnel.ok_or(TUNNELS_FULL)?;
+        let tunnel = tunnel.ok_or(Refusal::TunnelsFull)?;
         let Some(joined) = self.pool.join(&joining, tunnel, now.mono) else {
             self.tunnels.remove(tunnel);
-            return Err(refusal(403, WORKERS_FULL));
+            return Err(Refusal::WorkersFull);
         };
         let member = Member { agent: joined.agent, worker: hello.worker };
         let first = self.seen_through(member);

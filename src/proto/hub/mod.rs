@@ -42,6 +42,7 @@
 //! What the messages look like is known to [`super::http1`], who is connected to [`pool`], who waits to
 //! [`queue`].
 
+mod answers;
 mod audit;
 mod classes;
 mod client;
@@ -67,12 +68,12 @@ use std::collections::VecDeque;
 use log::{Level, debug, info, warn};
 use ring::hmac;
 
+use self::answers::Refusal;
 use self::drain::Draining;
 use self::ending::TunnelEnd;
 use self::hold::{Budget, Share};
 use self::pool::{Gone, Member, Need, Pool};
 use self::queue::{Arrival, DispatchQueue, Place};
-use super::error::Violation;
 use super::exchange::Messages;
 use super::notice::{Count, Notices};
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
@@ -323,29 +324,6 @@ impl Expectation {
     }
 }
 
-/// An error response of the hub's own.
-#[derive(Clone, Copy)]
-struct Refusal {
-    status: u16,
-    detail: &'static str,
-    /// The `error` of `Proxy-Status` (RFC 9209 section 2.3).
-    error: Option<&'static str>,
-}
-
-impl From<Violation> for Refusal {
-    fn from(violation: Violation) -> Self {
-        let Violation { status, detail } = violation;
-        let error = match status {
-            502 => Some("http_protocol_error"),
-            401 | 403 | 404 => Some("http_request_denied"),
-            503 => Some("connection_limit_reached"),
-            508 => Some("proxy_loop_detected"),
-            _ => Some("http_request_error"),
-        };
-        Self { status, detail, error }
-    }
-}
-
 /// A way through an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -353,12 +331,6 @@ enum Direction {
     Inbound,
     /// Toward the client.
     Outbound,
-}
-
-impl Refusal {
-    const fn new(status: u16, error: &'static str, detail: &'static str) -> Self {
-        Self { status, detail, error: Some(error) }
-    }
 }
 
 impl Client {

@@ -469,7 +469,7 @@ impl Hub {
                 Step::Wait
             }
             Ok(Progress::Truncated) => {
-                self.fail(exchange_key, CUT, now);
+                self.fail(exchange_key, Refusal::CutOff, now);
                 Step::Wait
             }
             Err(violation) => {
@@ -541,7 +541,7 @@ impl Hub {
         let facts = &exchange.messages.facts;
         let framing = head.framing.onward(facts.version);
         if head.framing == Framing::UntilClose && head.status >= 200 {
-            self.fail(exchange_key, UNFRAMED, now);
+            self.fail(exchange_key, Refusal::Unframed, now);
             return Step::Wait;
         }
         let (version, persistent) = (facts.version, facts.persistent && framing != Framing::UntilClose);
@@ -599,6 +599,3 @@ impl Hub {
 
 /// What every response begins with (RFC 9112 section 4).
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
-const CUT: Refusal = Refusal::new(502, "http_response_incomplete", "the response was cut off");
-const UNFRAMED: Refusal =
-    Refusal::new(502, "http_protocol_error", "the agent sent a response without a length");

@@ -2,10 +2,8 @@
 
 use core::time::Duration;
 
-use super::client::TOO_LARGE;
-use super::dispatch::GATHERING_FULL;
 use super::hold::FREE;
-use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase};
+use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal};
 use crate::proto::http1::body::Progress;
 use crate::proto::seam::{Close, Shown, Step};
 use crate::proto::tables::key::{ClientKey, ExchangeKey};
@@ -54,7 +52,7 @@ impl Hub {
             if self.exchanges.get(oldest).is_some_and(|exchange| exchange.held.body >= FREE as u64) {
                 self.admit(oldest, now);
             } else {
-                self.fail(oldest, GATHERING_FULL, now);
+                self.fail(oldest, Refusal::GatheringFull, now);
             }
         }
         let place = self.gathering.push_back(&mut self.exchange_nodes, key);
@@ -158,7 +156,7 @@ impl Hub {
             return step;
         }
         if self.config.max_body.is_some_and(|most| exchange.held.body > most) {
-            self.fail(key, TOO_LARGE.into(), now);
+            self.fail(key, Refusal::TooLarge, now);
             return Step::Wait;
         }
         if !is_held {

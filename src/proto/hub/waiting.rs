@@ -14,32 +14,6 @@ use crate::proto::seam::Command;
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now};
 
-const QUEUE_FULL: Refusal =
-    Refusal::new(503, "connection_limit_reached", "the hub's queue is full; try again later");
-const NO_AGENT: Refusal = Refusal::new(
-    503,
-    "destination_unavailable",
-    "no agent that could serve this is connected; start one, or send Slime-Block: 1 to wait for it",
-);
-pub(super) const UNREACHABLE: Refusal = Refusal::new(
-    503,
-    "destination_unavailable",
-    "agents that could serve this are connected, but their upstreams cannot be used; the hub's log says which and why",
-);
-const BARRED_PATH: Refusal = Refusal::new(
-    503,
-    "destination_unavailable",
-    "the path can be read in more than one way, so it matches no agent's scope paths; send it in its plain form",
-);
-pub(super) const WAITED: Refusal =
-    Refusal::new(503, "connection_timeout", "no worker became free in time; try again later");
-pub(super) const BUSY: Refusal =
-    Refusal::new(503, "connection_limit_reached", "no worker is free, and Slime-Block: 0 does not wait");
-pub(super) const LOST: Refusal =
-    Refusal::new(502, "connection_terminated", "the agent was lost before it answered");
-pub(super) const REFUSED: Refusal =
-    Refusal::new(502, "destination_unavailable", "every agent that could serve this refused it");
-
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
 const MAX_LOST: u8 = 2;
 /// Returns of one request that count for nothing. Each agent that cannot reach its upstream adds one, and
@@ -87,7 +61,7 @@ impl Hub {
                 self.arm_exchange(key);
                 self.makes_room(key);
             }
-            Ok(_) => self.fail(key, QUEUE_FULL, now),
+            Ok(_) => self.fail(key, Refusal::QueueFull, now),
         }
     }
 
@@ -114,7 +88,7 @@ impl Hub {
         }
         self.send_again(&again, now);
         for key in failed {
-            self.fail(key, LOST, now);
+            self.fail(key, Refusal::Lost, now);
         }
     }
 
@@ -129,7 +103,7 @@ impl Hub {
         exchange.returns = exchange.returns.saturating_add(1);
         let is_one_too_many = exchange.returns > MAX_RETURNS;
         if !exchange.may_be_sent_again() {
-            self.fail(key, REFUSED, now);
+            self.fail(key, Refusal::AllRefused, now);
         } else if is_one_too_many {
             self.retry_or_fail(&[key], true, now);
         } else {
@@ -242,7 +216,7 @@ impl Hub {
         match patience.block {
             Some(true) => Ok(patience.max_wait.map_or(Mono::NEVER, until)),
             Some(false) if is_connected && self.is_anyone_asked(class) => Ok(now.mono.after(ASKED_GRACE)),
-            Some(false) if is_connected => Err(BUSY),
+            Some(false) if is_connected => Err(Refusal::Busy),
             None if is_connected => Ok(until(patience.max_wait.unwrap_or(self.config.queue_timeout))),
             None | Some(false) => Err(self.why_nobody(exchange, class)),
         }
@@ -263,7 +237,7 @@ impl Hub {
         if in_vain > most
             && let Some((_, last, _)) = self.in_vain(now).last()
         {
-            self.fail(*last, QUEUE_FULL, now);
+            self.fail(*last, Refusal::QueueFull, now);
             return true;
         }
         false
@@ -272,15 +246,15 @@ impl Hub {
     /// What is said where no agent that could serve this is connected.
     fn why_nobody(&self, exchange: &Exchange, class: ClassId) -> Refusal {
         if exchange.lost > 0 {
-            LOST
+            Refusal::Lost
         } else if !exchange.need.refused.is_empty() {
-            REFUSED
+            Refusal::AllRefused
         } else if self.pool.is_barred_by_path(&exchange.need) {
-            BARRED_PATH
+            Refusal::BarredPath
         } else if self.pool.has_any(class) {
-            UNREACHABLE
+            Refusal::Unreachable
         } else {
-            NO_AGENT
+            Refusal::NoAgent
         }
     }
 
