@@ -60,8 +60,8 @@ impl Quirks {
             setting.agents.iter_mut().for_each(|it| it.config.websocket = true);
         }
         if self.has(Quirk::Streams) {
-            // In calm weather nothing is refused.
-            let extra = if mood == Mood::Calm { 1000 } else { rng.pick(&[1, 1, 2, 5]) };
+            // In calm weather nothing is refused: there are fewer exchanges in a run. More would make each turn slow to audit.
+            let extra = if mood == Mood::Calm { 60 } else { rng.pick(&[1, 1, 2, 5]) };
             setting.agents.iter_mut().for_each(|it| it.config.extra_streams = extra);
         }
         if self.has(Quirk::Questions) {
