@@ -254,6 +254,7 @@ impl World {
             self.abort(end);
             return Err(Errno::CONNABORTED);
         }
+        self.ends[end].history.accepted = Some(self.moment);
         self.note("accept", process, end, 0);
         Ok((end, self.ends[end ^ 1].address.unwrap()))
     }
@@ -399,6 +400,7 @@ impl World {
         let result = self.write_inner(end, &bytes);
         if let Ok(n) = result {
             self.note_markers(end, &bytes[..n]);
+            self.meet_a_front(end);
             let it = &mut self.ends[end];
             let total = it.history.written.last().map_or(0, |(total, _)| *total) + n as u64;
             it.history.written.push((total, self.moment));
@@ -407,6 +409,22 @@ impl World {
         self.ends[end].held_up = result != Ok(bytes.len());
         self.note("write", process, end, code(result));
         result
+    }
+
+    /// By chance, an agent's first word to the hub comes as far as to what stands before it, which ends the
+    /// connection.
+    fn meet_a_front(&mut self, end: usize) {
+        let name_of = |end: usize| self.hosts[self.ends[end].process].name.as_str();
+        let begins = self.weather.fronts > 0 && self.ends[end].history.written.is_empty();
+        if begins
+            && name_of(end).starts_with("agent")
+            && name_of(end ^ 1) == "hub"
+            && self.rng.chance(self.weather.fronts)
+        {
+            self.ends[end ^ 1].silent = true;
+            let at = self.clock + self.delay(end);
+            self.deliver_at(at, Delivery::Parted(end));
+        }
     }
 
     fn write_inner(&mut self, end: usize, bytes: &[u8]) -> Result<usize, Errno> {

@@ -36,6 +36,7 @@ use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, Micros, SECOND, Weather};
 
 mod change;
+mod phase;
 mod silence;
 
 use change::draw_restarts;
@@ -139,6 +140,9 @@ impl Cluster {
         let count = rng.length(1, 3);
         // Enough that a request which goes from one to the next shows.
         let count = if quirks.has(Quirk::Crashes) { 6 } else { count };
+        // So few that connections are used again, and that there are more requests than workers.
+        let is_crowded = quirks.has(Quirk::Collapses) || quirks.has(Quirk::Untimely);
+        let count = if is_crowded && !quirks.has(Quirk::Crashes) { 1 } else { count };
         let upstreams: Vec<_> = (0..count).map(|n| simulation.net(&format!("upstream{n}"))).collect();
         let mut endpoints: Vec<Endpoint> = upstreams
             .iter()
@@ -152,12 +156,14 @@ impl Cluster {
             }
         }
         let agents = rng.length(1, 3);
+        let agents = if quirks.has(Quirk::Untimely) { agents.max(2) } else { agents };
         let mut setting = Setting::draw(mood, agents, &endpoints, &mut rng);
         theme.change_setting(mood, &mut setting, &mut rng);
         quirks.change_setting(mood, &mut setting, &mut odd);
 
         let (mut exchanges, mut sessions) = (Vec::new(), Vec::new());
         let (applications, requests) = theme.crowd(&mut rng);
+        let (applications, requests) = if is_crowded { (10, 3) } else { (applications, requests) };
         for _ in 0..applications {
             let first = exchanges.len();
             let ids = first..first + rng.length(1, requests);
@@ -222,7 +228,12 @@ impl Cluster {
             // What goes there under TLS could not be told from what does not.
             let tls = (has_tls && !restarts).then(|| Arc::clone(&tls().0));
             endpoints_tls.push(tls.is_some());
-            simulation.start(net.process, Upstream::new(net, &model, tls, idle, outages, rng));
+            let process = net.process;
+            let mut upstream = Upstream::new(net, &model, tls, idle, outages, rng);
+            if quirks.has(Quirk::Loads) {
+                upstream.loads_until = simulation.now() + odd.within(0, 40 * SECOND);
+            }
+            simulation.start(process, upstream);
         }
         let revoked = Rc::default();
         let hub = start_hub(&mut simulation, &hub_net, &setting, &revoked, &model);
@@ -563,7 +574,7 @@ fn start_hub(
         of_model.borrow_mut().revocations.push((file.borrow().clone(), moment));
     }));
     let promise = if setting.hub_has_tls { TLS } else { PLAIN };
-    let is_framed = setting.agents.iter().any(|agent| agent.config.websocket);
+    let is_framed = setting.is_framed || setting.agents.iter().any(|agent| agent.config.websocket);
     let promise = if is_framed { promise.framed() } else { promise };
     let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, &promise);
     let shell = Rc::new(RefCell::new(shell));

@@ -13,6 +13,12 @@ pub(crate) struct History {
     /// When the process was told that the remote side has ended, by an event or by a call.
     pub(crate) told_end: Option<Moment>,
     pub(crate) closed: Option<Moment>,
+    /// When FIN arrived, whoever was told of it.
+    pub(crate) fin_arrived: Option<Moment>,
+    /// When the process took it from a listener.
+    pub(crate) accepted: Option<Moment>,
+    /// Bytes that have arrived.
+    pub(crate) arrived: u64,
     /// The process was killed while it had this connection.
     pub(crate) killed: bool,
     /// The process went away while it had this connection, or before it took it.
@@ -36,6 +42,19 @@ pub(crate) struct Sighting {
     /// It may have waited for room: it was decided before it was written.
     pub(crate) held_up: bool,
 }
+
+/// An agent answered on a tunnel: with a status that is no interim one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) end: usize,
+    pub(crate) at: Moment,
+    /// It said that the upstream has seen nothing of the request.
+    pub(crate) is_refusal: bool,
+}
+
+/// What a status line begins with, and the field of an agent that refuses a request.
+const STATUS: &[u8] = b"HTTP/1.1 ";
+const REFUSAL: &[u8] = b"slime-refused: ";
 
 /// The field that tells the exchange, with a number of fixed width behind it.
 pub(crate) const MARKER: &str = "x-exchange: ";
@@ -79,8 +98,28 @@ impl World {
             self.ambush(end);
             self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
         }
+        if self.hosts[self.ends[end].process].name.starts_with("agent") {
+            self.note_answers(end, &text, old);
+        }
         let keep = text.len().saturating_sub(TAIL);
         self.tails.insert(end, text.split_off(keep));
+    }
+
+    /// Notes answers in a text of which so much was written before.
+    fn note_answers(&mut self, end: usize, text: &[u8], old: usize) {
+        let new = old.saturating_sub(STATUS.len().max(REFUSAL.len()));
+        for at in new..text.len() {
+            let is_new = |length: usize| at + length > old && at + length <= text.len();
+            let rest = &text[at..];
+            if is_new(STATUS.len() + 1) && rest.starts_with(STATUS) && rest[STATUS.len()] != b'1' {
+                self.answers.push(Answer { end, at: self.moment, is_refusal: false });
+            } else if is_new(REFUSAL.len())
+                && rest[..REFUSAL.len()].eq_ignore_ascii_case(REFUSAL)
+                && let Some(answer) = self.answers.iter_mut().rfind(|it| it.end == end)
+            {
+                answer.is_refusal = true;
+            }
+        }
     }
 
     /// By chance, the connection on which a request is being sent on breaks.

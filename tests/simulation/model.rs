@@ -12,6 +12,7 @@ use crate::plan::{Exchange, Fault, Framing, Mood};
 use crate::setting::Setting;
 use crate::world::{Micros, SECOND, World};
 
+mod connections;
 mod promises;
 
 pub(crate) type Shared = Rc<RefCell<Model>>;
@@ -238,6 +239,7 @@ impl Model {
             self.check_agents_left(world, rules, hub);
             self.check_revoked(world, rules, hub);
             self.check_limits(world, rules, hub);
+            self.check_connections(world, rules, hub);
             // What goes into a TLS tunnel cannot be read on the network: a request that an agent refused
             // there would seem to have been dispatched only when another one took it.
             if rules.setting.is_none_or(|setting| setting.agents.iter().all(|agent| !agent.is_tls)) {
@@ -406,6 +408,11 @@ pub(crate) struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
+    /// Whether this process is or was an agent.
+    fn is_agent(&self, process: usize) -> bool {
+        self.agents.iter().any(|(agent, _)| *agent == process)
+    }
+
     /// The agent that made an attempt: its number, and its configuration.
     fn agent(&self, world: &World, attempt: &Attempt) -> Option<(usize, &'a AgentConfig)> {
         let process = world.ends[attempt.end ^ 1].process;

@@ -78,6 +78,8 @@ pub(crate) enum Fault {
     BreakKept(usize),
     /// Ends for a while, with all its connections, when it gets the request.
     Crash,
+    /// The same, if it gets the request on a connection that it kept. On a fresh one it serves it.
+    CrashKept,
 }
 
 /// One request, its response, and how both sides behave.
@@ -247,7 +249,8 @@ impl Exchange {
                     | Fault::Garbage
                     | Fault::Mute
                     | Fault::BreakKept(_)
-                    | Fault::Crash,
+                    | Fault::Crash
+                    | Fault::CrashKept,
                 )
                 | None => {}
             }

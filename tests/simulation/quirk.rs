@@ -55,11 +55,21 @@ pub(crate) enum Quirk {
     Streams,
     /// Some requests are small questions, which are served beside the workers.
     Questions,
+    /// Upstreams end when they get a request on a connection that they kept.
+    Collapses,
+    /// Agents are told to end in the middle of a handshake, when a request has just been given to them.
+    Untimely,
+    /// What stands before the hub ends connections in the middle of a handshake.
+    Fronts,
+    /// In each phase of an exchange a process is stopped, or a connection goes silent.
+    Freezes,
+    /// Upstreams answer, and are not ready yet.
+    Loads,
 }
 
 /// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it
 /// off.
-const CHANCES: [(Quirk, u64, u64); 22] = [
+const CHANCES: [(Quirk, u64, u64); 27] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),
     (Quirk::Stops, 100, 60),
@@ -82,6 +92,11 @@ const CHANCES: [(Quirk, u64, u64); 22] = [
     (Quirk::Frames, 100, 100),
     (Quirk::Streams, 100, 60),
     (Quirk::Questions, 100, 60),
+    (Quirk::Collapses, 0, 60),
+    (Quirk::Untimely, 80, 0),
+    (Quirk::Fronts, 80, 60),
+    (Quirk::Freezes, 0, 80),
+    (Quirk::Loads, 80, 60),
 ];
 
 /// Those of one run.
@@ -133,6 +148,16 @@ impl Quirks {
                 (it.fault, it.leave) = (Some(Fault::Crash), None);
             }
             (it.scope, it.field) = (None, "");
+        }
+        if self.has(Quirk::Collapses) && mood == Mood::Stormy {
+            if rng.chance(800) {
+                it.make_plain();
+                (it.fault, it.leave, it.halt) = (rng.chance(400).then_some(Fault::CrashKept), None, None);
+            }
+            (it.scope, it.field) = (None, "");
+        }
+        if self.has(Quirk::Untimely) {
+            it.think = rng.pick(&[SECOND, 5 * SECOND]);
         }
         if self.has(Quirk::Trickles) && is_whole && it.request != Framing::Upgrade && rng.chance(500) {
             it.read_pace =

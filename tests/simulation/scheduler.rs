@@ -98,7 +98,10 @@ impl Simulation {
     pub(crate) fn freeze(&mut self, number: usize, for_time: Micros) {
         let until = self.now() + for_time;
         self.processes.iter_mut().filter(|it| it.number == number).for_each(|it| it.frozen_until = until);
-        self.world.borrow_mut().hosts[number].interrupted = self.interrupts;
+        let mut world = self.world.borrow_mut();
+        let now = world.clock;
+        world.hosts[number].stopped.push((now, until));
+        world.hosts[number].interrupted = self.interrupts;
     }
 
     /// When a process that was stopped goes on; a time in the past if it was not.

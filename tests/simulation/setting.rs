@@ -29,6 +29,8 @@ pub(crate) struct Setting {
     pub(crate) agents: Vec<AgentSetting>,
     /// Whether anybody speaks TLS to the hub.
     pub(crate) hub_has_tls: bool,
+    /// Whether agents may join by WebSocket handshakes that nobody told them to make.
+    pub(crate) is_framed: bool,
 }
 
 /// How one agent is set up.
@@ -103,7 +105,7 @@ impl Setting {
             })
             .collect();
         let hub_has_tls = agents.iter().any(|agent| agent.is_tls);
-        Self { hub, agents, hub_has_tls }
+        Self { hub, agents, hub_has_tls, is_framed: false }
     }
 
     /// Gives the exchanges what they need here, and what some of them ask for.

@@ -37,6 +37,8 @@ pub(crate) struct Upstream {
     outages: Vec<(Micros, Micros)>,
     /// After how long it closes an idle connection.
     idle: Micros,
+    /// Until then it says to probes that it is not ready.
+    pub(crate) loads_until: Micros,
     connections: Vec<Connection>,
     wake: Option<Micros>,
     /// Connections that it has turned away, each with the time at which it is closed.
@@ -94,6 +96,7 @@ impl Upstream {
             tls,
             outages,
             idle,
+            loads_until: 0,
             connections: Vec::new(),
             wake: Some(0),
             turned_away: Vec::new(),
@@ -176,7 +179,9 @@ impl Upstream {
         // What the socket does not take at once is never said.
         let _ = self.net.write(&mut socket, &[IoSlice::new(answer.as_bytes())]);
         let _ = self.net.shutdown(&mut socket);
-        self.turned_away.push((socket, self.now() + 5 * SECOND));
+        // Whoever does not notice the end waits for as long as the socket lives.
+        let lives = self.rng.pick(&[5 * SECOND, 500 * SECOND]);
+        self.turned_away.push((socket, self.now() + lives));
     }
 
     /// Does with one connection what can be done.
@@ -379,7 +384,9 @@ impl Upstream {
         let Some(plan) = &serving.plan else {
             if serving.request_complete && !serving.decided {
                 serving.decided = true;
-                serving.answer.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                let status = if now < self.loads_until { "503 Loading" } else { "200 OK" };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok");
+                serving.answer.extend_from_slice(answer.as_bytes());
                 return true;
             }
             return false;
@@ -389,7 +396,9 @@ impl Upstream {
                 connection.over |= connection.ended;
                 return false;
             }
-            Some(Fault::Crash) => {
+            Some(fault @ (Fault::Crash | Fault::CrashKept))
+                if matches!(fault, Fault::Crash) || connection.served > 0 =>
+            {
                 let until = now + self.rng.within(5 * SECOND, 60 * SECOND);
                 self.outages.push((now, until));
                 self.wake_at(now);
@@ -406,7 +415,14 @@ impl Upstream {
                 self.wake_at(until);
                 return false;
             }
-            Some(Fault::DropRequest(..) | Fault::CutResponse(..) | Fault::Garbage | Fault::BreakKept(_))
+            Some(
+                Fault::DropRequest(..)
+                | Fault::CutResponse(..)
+                | Fault::Garbage
+                | Fault::BreakKept(_)
+                | Fault::Crash
+                | Fault::CrashKept,
+            )
             | None => {}
         }
         let early = plan.early.is_some_and(|bytes| serving.received >= bytes);

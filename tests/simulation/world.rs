@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use slime::net::Event;
 use slime::proto::tables::timer::{Mono, Now};
 
-use crate::history::{History, Moment, Sighting};
+use crate::history::{Answer, History, Moment, Sighting};
 use crate::rng::{Rng, mix};
 
 /// Microseconds of the virtual clock.
@@ -85,6 +85,9 @@ pub(crate) struct Weather {
     pub(crate) turns_away: u64,
     /// An upstream begins to read a connection only after a long time.
     pub(crate) deaf: u64,
+    /// Something before the hub ends a connection of an agent in the middle of its handshake, as a proxy does
+    /// whose hub is away.
+    pub(crate) fronts: u64,
     /// Windows close: FIN arrives only when most of what was sent before it has been read.
     pub(crate) windows: bool,
 }
@@ -112,6 +115,7 @@ impl Weather {
             slow_names: 0,
             turns_away: 0,
             deaf: 0,
+            fronts: 0,
             windows: false,
         }
     }
@@ -184,6 +188,8 @@ pub(crate) struct Host {
     pub(crate) ends: Vec<usize>,
     /// Answers of the resolver, and signals.
     pub(crate) told: Vec<Event>,
+    /// When it was stopped, and until when.
+    pub(crate) stopped: Vec<(Micros, Micros)>,
     /// It was stopped and goes on: the poll that it is in is interrupted.
     pub(crate) interrupted: bool,
     /// Grows with every call that had an effect and every event.
@@ -220,6 +226,8 @@ pub(crate) enum Delivery {
         end: usize,
         silence: bool,
     },
+    /// What stands between the two ends of this connection ends it on both sides, in good order.
+    Parted(usize),
     Told(usize, Event),
 }
 
@@ -237,6 +245,8 @@ pub(crate) struct World {
     pub(crate) moment: Moment,
     /// Where an exchange's marker was written: see [`World::note_markers`].
     pub(crate) sightings: Vec<Sighting>,
+    /// What agents answered on tunnels.
+    pub(crate) answers: Vec<Answer>,
     pub(crate) tails: BTreeMap<usize, Vec<u8>>,
     deliveries: BTreeMap<u64, Delivery>,
     due: BinaryHeap<Reverse<(Micros, u64)>>,
@@ -259,6 +269,7 @@ impl World {
             last_pipe: 0,
             moment: Moment { turn: 0, call: 0, at: 0 },
             sightings: Vec::new(),
+            answers: Vec::new(),
             tails: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             due: BinaryHeap::new(),
@@ -276,6 +287,7 @@ impl World {
             address: [10, 0, 0, number].into(),
             ends: Vec::new(),
             told: Vec::new(),
+            stopped: Vec::new(),
             interrupted: false,
             progress: 0,
             calls: 0,
@@ -389,6 +401,7 @@ impl World {
                     self.abandon(end);
                 } else if !it.dead && !it.silent {
                     (it.fin_received, it.edge) = (true, true);
+                    it.history.fin_arrived.get_or_insert(self.moment);
                     self.note("fin", self.ends[end].process, end, 0);
                 }
             }
@@ -434,6 +447,13 @@ impl World {
             Delivery::Strike { end, silence: false } => {
                 self.kill(end, Errno::CONNRESET);
                 self.kill(end ^ 1, Errno::CONNRESET);
+            }
+            Delivery::Parted(end) => {
+                for end in [end, end ^ 1] {
+                    let it = &mut self.ends[end];
+                    (it.fin_received, it.edge, it.silent) = (true, true, true);
+                    self.note("parted", self.ends[end].process, end, 0);
+                }
             }
             Delivery::Told(process, event) => self.hosts[process].told.push(event),
         }
@@ -492,6 +512,7 @@ impl World {
             return;
         }
         it.queue.extend(bytes);
+        it.history.arrived += n as u64;
         it.edge = true;
         self.note("bytes", self.ends[end].process, end, n as u64);
     }
@@ -545,6 +566,11 @@ impl World {
             || !host.told.is_empty()
             || self.listeners.iter().any(|it| it.process == process && it.open && it.edge)
             || host.ends.iter().any(|end| self.ends[*end].token.is_some() && self.ends[*end].edge)
+    }
+
+    /// Whether a process was stopped for some of this time.
+    pub(crate) fn was_stopped(&self, process: usize, since: Micros, until: Micros) -> bool {
+        self.hosts[process].stopped.iter().any(|(from, to)| *from < until && since < *to)
     }
 
     /// The processes at the other ends of this process's open sockets.

@@ -31,6 +31,11 @@ impl Quirks {
         }
         if self.has(Quirk::TurnsAway) {
             weather.turns_away = 300;
+            // An agent that runs late finds connection, answer and end in one event.
+            weather.dozing = if weather.narrow { weather.dozing } else { 200 };
+        }
+        if self.has(Quirk::Fronts) {
+            weather.fronts = 300;
         }
         if self.has(Quirk::Deaf) {
             weather.deaf = 300;
@@ -60,7 +65,8 @@ impl Quirks {
             setting.agents.iter_mut().for_each(|it| it.config.websocket = true);
         }
         if self.has(Quirk::Streams) {
-            // In calm weather nothing is refused: there are fewer exchanges in a run. More would make each turn slow to audit.
+            // In calm weather nothing is refused: there are fewer exchanges in a run. More would make each
+            // turn slow to audit.
             let extra = if mood == Mood::Calm { 60 } else { rng.pick(&[1, 1, 2, 5]) };
             setting.agents.iter_mut().for_each(|it| it.config.extra_streams = extra);
         }
@@ -68,10 +74,27 @@ impl Quirks {
             let paths: Vec<String> = QUESTIONS.iter().map(|exchange| format!("/e/{exchange}")).collect();
             setting.agents.iter_mut().for_each(|it| it.config.light_paths = paths.clone());
         }
-        if self.has(Quirk::Deserters) {
+        if self.has(Quirk::Fronts) {
+            // Agents try WebSocket then.
+            setting.is_framed = true;
+        }
+        if self.has(Quirk::Loads) {
+            setting.agents.iter_mut().for_each(|it| it.config.health_path = Some("/health".to_owned()));
+        }
+        if self.has(Quirk::Untimely) {
+            // All can serve everything, and there is always somebody who waits.
+            setting.hub.concurrent = 1024;
+            let scopes = setting.agents[0].token.scopes.clone();
+            for agent in &mut setting.agents {
+                (agent.config.workers, agent.is_tls) = (1, false);
+                (agent.token.scopes, agent.token.scope_paths) = (scopes.clone(), Vec::new());
+                agent.seal();
+            }
+        }
+        if self.has(Quirk::Deserters) || self.has(Quirk::Collapses) {
             setting.agents.iter_mut().for_each(|it| it.config.workers = 1);
         }
-        if self.has(Quirk::Drains) || self.has(Quirk::Trickles) {
+        if self.has(Quirk::Drains) || self.has(Quirk::Trickles) || self.has(Quirk::Untimely) {
             setting.hub.drain_timeout = Duration::from_secs(20_000);
             for agent in &mut setting.agents {
                 agent.config.drain_timeout = Duration::from_secs(20_000);
@@ -139,6 +162,17 @@ impl Cluster {
                 self.drain_and_restart();
             }
         }
+        if self.quirks.has(Quirk::Untimely) && self.agents.len() > 1 {
+            for _ in 0..5 {
+                self.drain_in_a_handshake();
+            }
+        }
+        if self.quirks.has(Quirk::Freezes) {
+            for _ in 0..self.odd.length(1, 3) {
+                self.wait_at_most(5 * SECOND);
+                self.freeze_in_a_phase();
+            }
+        }
         if self.quirks.has(Quirk::Exodus) {
             self.wait_at_most(20 * SECOND);
             self.leave_alone();
@@ -160,6 +194,32 @@ impl Cluster {
     /// lost.
     fn drain_and_restart(&mut self) {
         let index = self.odd.length(1, self.agents.len() - 1);
+        self.drain_agent(index);
+        self.restart(index);
+    }
+
+    /// An agent is told to end when the hub has given it a request behind its answer to the handshake, and
+    /// none of that was read.
+    fn drain_in_a_handshake(&mut self) {
+        let (hub, first) = (self.hub_net.process, self.agents[0].0.net.process);
+        let mut met = None;
+        let is_met = |it: &Simulation| {
+            let world = it.world.borrow();
+            let last = world.sightings.last().filter(|last| world.ends[last.end].process == hub);
+            met = last.map(|last| &world.ends[last.end ^ 1]).and_then(|agent| {
+                let is_joining = agent.history.read.is_empty() && agent.history.closed.is_none();
+                (is_joining && agent.process != first).then_some(agent.process)
+            });
+            met.is_some()
+        };
+        self.simulation.run_until(self.simulation.now() + 30 * SECOND, is_met);
+        let index = self.agents.iter().position(|(place, _)| Some(place.net.process) == met);
+        let index = index.unwrap_or_else(|| self.odd.length(1, self.agents.len() - 1));
+        self.drain_agent(index);
+        self.restart(index);
+    }
+
+    fn drain_agent(&mut self, index: usize) {
         let process = self.agents[index].0.net.process;
         let now = self.simulation.now();
         let told = Delivery::Told(process, Event::Terminate);
@@ -172,7 +232,6 @@ impl Cluster {
             self.model.borrow_mut().violations.push(line);
         }
         self.simulation.kill(process);
-        self.restart(index);
     }
 
     /// All agents go, and nobody waits for them for long. Then they come back.

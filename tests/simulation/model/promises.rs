@@ -78,7 +78,7 @@ impl Model {
             let is_small = is_last && self.exchanges[sighting.exchange].request_length <= most;
             let is_seen = world.ends[client ^ 1].window.is_none() || is_small;
             let has_left = record.left_at.is_some_and(|at| at + LATE < sent.at);
-            if told.is_some_and(|told| told.turn < sent.turn) {
+            if told.is_some_and(|told| told < sent) {
                 self.violate(sighting.exchange, "sent on after its client was known to have left");
             } else if has_left && is_seen && self.is_honest && !sighting.held_up && !self.is_slow {
                 self.violate(sighting.exchange, "sent on long after its client had left");
@@ -176,6 +176,6 @@ fn has_given_up_a_handshake(world: &World, rules: &Rules<'_>) -> bool {
 }
 
 /// When the beginning of a request was written.
-fn sent(world: &World, sighting: &Sighting) -> Option<Moment> {
+pub(super) fn sent(world: &World, sighting: &Sighting) -> Option<Moment> {
     reached(&world.ends[sighting.end].history.written, sighting.begins + 1)
 }
