@@ -131,14 +131,16 @@ def errors(bed):
         client(hub, api_key="wrong").models.list()
         raise Failed("served")
     except openai.AuthenticationError as error:
-        # The text of the error has only what OpenAI calls a message; all that was said is in its body.
-        check("app password" in error.body["detail"], error.body)
+        # What the client prints is the problem's detail; the member `error` of the body is what it calls the body.
+        check("app password" in str(error), error)
+        equal(error.code, "unauthorized")
     try:
         client(hub).models.list()
         raise Failed("served")
     except openai.InternalServerError as error:
         equal(error.status_code, 503)
-        check("no agent" in error.body["detail"], error.body)
+        check("no agent" in str(error), error)
+        equal(error.code, "no_agent")
     # The client's own retries obey Retry-After, and find the agent that comes meanwhile.
     got = []
     thread = threading.Thread(target=lambda: got.append(client(hub, max_retries=8).models.list().data[0].id))
