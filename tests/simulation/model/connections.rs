@@ -154,7 +154,9 @@ impl Model {
         };
         let since = told.at.max(last);
         let kept_until = end.history.closed.map_or(world.clock, |closed| closed.at);
-        if kept_until > since + limit && !world.was_stopped(end.process, since, kept_until) {
+        // A hub that is stopped takes nothing of what an upstream said before its end.
+        let was_stopped = |process| world.was_stopped(process, since, kept_until);
+        if kept_until > since + limit && !was_stopped(end.process) && !was_stopped(hub) {
             let whose = &world.hosts[world.ends[number ^ 1].process].name;
             let line = format!(
                 "an agent kept a connection to {whose} from {since} to {kept_until}, though it had ended"
