@@ -52,9 +52,10 @@ pub(crate) struct Answer {
     pub(crate) is_refusal: bool,
 }
 
-/// What a status line begins with, and the field of an agent that refuses a request.
+/// What a status line begins with, and the line that an agent refuses a request by. An upstream may say the
+/// same within a line.
 const STATUS: &[u8] = b"HTTP/1.1 ";
-const REFUSAL: &[u8] = b"slime-refused: ";
+const REFUSAL: &[u8] = b"\nslime-refused: ";
 
 /// The field that tells the exchange, with a number of fixed width behind it.
 pub(crate) const MARKER: &str = "x-exchange: ";

@@ -128,8 +128,12 @@ impl Model {
                 let written = agent.history.written.iter().map(|(_, at)| *at).find(|at| *at > over);
                 let until = [written, agent.history.closed, agent.history.told_end];
                 let until = until.into_iter().flatten().map(|at| at.at).min().unwrap_or(world.clock);
-                if agent.silent_since.is_none() && !world.was_stopped(agent.process, over.at, until) {
-                    longest = longest.max(until.saturating_sub(over.at));
+                // The connection is in use until its response has been passed on.
+                let taken = record.client.map_or(&[][..], |client| &world.ends[client].history.read);
+                let taken = taken.iter().map(|(_, at)| at.at).rfind(|at| *at < until);
+                let since = over.at.max(taken.unwrap_or(0));
+                if agent.silent_since.is_none() && !world.was_stopped(agent.process, since, until) {
+                    longest = longest.max(until.saturating_sub(since));
                 }
             }
             if longest > KEPT {
