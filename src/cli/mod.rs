@@ -1,8 +1,8 @@
 //! The command line: from words to the types of [`crate::config`], and from results to exit codes.
 //!
 //! Everything is parsed once, here, and nothing behind it looks at text again. The way of a command line is
-//! [`normalise`] (spellings, environment, [`env_file`]), [`args`] (argh), [`values`] and [`address`] (typed
-//! values), then the command: [`hub`], [`agent`] or [`demo`]. Wrong usage is one line that says what to do,
+//! `normalise` (spellings, environment, `env_file`), `args` (argh), `values` and `address` (typed
+//! values), then the command: `hub`, `agent` or `demo`. Wrong usage is one line that says what to do,
 //! and exit code 2; what was understood and cannot be used, and what fails later, is 1.
 
 mod address;

@@ -3,7 +3,7 @@
 //!
 //! An agent names them to the hub and opens a few tunnels more, which take requests for these paths and no
 //! others. So a small question needs no worker, and no job can come by a tunnel that is none. Both sides hold
-//! to that: the hub by the classes of requests ([`crate::proto::hub::classes`]), the agent by a look at each
+//! to that: the hub by the classes of requests (`hub::classes`), the agent by a look at each
 //! request.
 //!
 //! This module knows the list, how it is written, and what it covers.

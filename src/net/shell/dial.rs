@@ -24,7 +24,7 @@ const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
 /// TLS could not be established.
 const UNTRUSTED: Closed = Closed { why: Why::Unreachable(Unreachable::Untrusted), written: false };
 
-/// Where [`Command::Dial`] goes.
+/// Where `Command::Dial` goes.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     /// The hub, at an agent.
@@ -51,7 +51,7 @@ pub struct DialTls {
     pub name: ServerName<'static>,
     /// What they are called in the log.
     pub whom: String,
-    /// Whether TLS begins by [`Command::Secure`] instead of at once: when a proxy is between.
+    /// Whether TLS begins by `Command::Secure` instead of at once: when a proxy is between.
     pub is_later: bool,
 }
 

@@ -4,7 +4,7 @@
 //! their agents' turns. What an agent may serve is its *profile*: the scopes and scope paths of its token.
 //! Agents with equal ones share a profile. The tunnels that an agent has for its light paths alone
 //! ([`crate::proto::light`]) are an agent of their own here, which nobody hears of. Which profiles may serve
-//! a request, and which of them has the idle tunnel whose turn it is, is known to [`super::classes`].
+//! a request, and which of them has the idle tunnel whose turn it is, is known to `super::classes`.
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 

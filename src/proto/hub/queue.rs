@@ -1,6 +1,6 @@
 //! Exchanges that wait for a worker, in order of arrival.
 //!
-//! Waiters that the same agents can serve stand in one list, that of their class ([`super::classes`]). A
+//! Waiters that the same agents can serve stand in one list, that of their class (`super::classes`). A
 //! freed tunnel looks only at the classes that it may serve, and of those only at the one whose first waiter
 //! came first, so that a hand-off costs the same with one waiter and with a thousand.
 
