@@ -1,4 +1,7 @@
-"""The manual's configurations of nginx and HAProxy, as they are printed there; only addresses and files are this machine's."""
+"""The manual's configurations of nginx and HAProxy, as they are printed there.
+
+Only addresses and files are this machine's.
+"""
 
 import json
 from pathlib import Path
