@@ -37,6 +37,7 @@
 //! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move),
 //!   `net::buffer` (borrowed blocks). The operating system is behind the trait `net::Net`; `net::sys` is the
 //!   real one, `tests/simulation` the other.
+//! - `page` is the status page, a document that hub and agent hand out; it knows nothing of the rest.
 //! - `cli` turns words into [`config`], once; nothing behind it parses a flag.
 //!
 //! ## Invariants
@@ -89,4 +90,6 @@ pub mod logging;
 pub mod manual;
 #[cfg(feature = "net")]
 pub mod net;
+#[cfg(feature = "net")]
+pub mod page;
 pub mod proto;
