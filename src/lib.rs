@@ -15,7 +15,7 @@
 //! # Architecture
 //!
 //! ```text
-//! main -> cli -> net -> proto          one way only; tests/layering.rs holds it
+//! main -> cli -> net -> proto          one way only
 //! ```
 //!
 //! - [`proto`] is the sans-IO core: all decisions, no socket, no clock, no randomness of its own.
@@ -25,8 +25,8 @@
 //!     it.
 //!   - [`proto::exchange`]: the joint machine of a request and its responses, the same at hub and agent.
 //!   - [`proto::hub`]: clients, tunnels, admission, held bodies and dispatch, over [`proto::hub::pool`] (who
-//!     is connected, who is free, and whose turn it is), `proto::hub::classes` (which requests the same agents
-//!     serve) and [`proto::hub::queue`] (who waits).
+//!     is connected, who is free, and whose turn it is), `proto::hub::classes` (which requests the same
+//!     agents serve) and [`proto::hub::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
 //!   - [`proto::node`]: either of the two, so that the shell is compiled once.
 //!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::websocket`]: the frames in which

@@ -317,9 +317,8 @@ mod tests {
             "{upstreams:?}"
         );
         let (pinned, _) = trust(&format!("--hub https://h --upstream u --hub-pin {PIN}"));
-        assert!(
-            matches!(pinned, Some(Trust::Pins(pins)) if pins.len() == 1 && pins[0].to_string() == PIN.to_lowercase())
-        );
+        let Some(Trust::Pins(pins)) = pinned else { panic!("{pinned:?}") };
+        assert_eq!(pins.iter().map(ToString::to_string).collect::<Vec<_>>(), [PIN.to_lowercase()]);
     }
 
     #[test]

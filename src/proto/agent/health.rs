@@ -291,6 +291,8 @@ fn ill(status: u16) -> Trouble<'static> {
             }
         };
     }
-    let reason = answered!(500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599);
+    let reason = answered!(
+        500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599
+    );
     Trouble { reason, is_loading: status >= 500 }
 }

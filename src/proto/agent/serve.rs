@@ -400,7 +400,10 @@ impl Agent {
     }
 
     fn waiting(&self, index: u16) -> Vec<WorkerKey> {
-        let waits = |state: &WorkerState| matches!(state, WorkerState::Serving(serving) if matches!(serving.leg, Leg::Waiting));
+        let waits = |state: &WorkerState| {
+            let WorkerState::Serving(serving) = state else { return false };
+            matches!(serving.leg, Leg::Waiting)
+        };
         self.workers
             .iter()
             .filter(|(_, worker)| worker.upstream == index && waits(&worker.state))

@@ -476,7 +476,7 @@ fn carriage_returns(head: &[u8]) -> usize {
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    matches!(version.strip_prefix(b"HTTP/"), Some([b'0'..=b'9', b'.', b'0'..=b'9']))
 }
 
 /// The reason phrase of a status line as it was sent. httparse gives none if it holds obs-text (RFC 9112

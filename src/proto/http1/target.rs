@@ -91,8 +91,9 @@ const IN_REG_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128u8 {
-        table[byte as usize] = matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$'
-            | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+        let is_mark =
+            matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*');
+        table[byte as usize] = byte.is_ascii_alphanumeric() || is_mark || matches!(byte, b'+' | b';' | b'=');
         byte += 1;
     }
     table

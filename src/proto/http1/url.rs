@@ -69,10 +69,11 @@ impl<'a> Url<'a> {
     fn below(&self, upstream: &At<'_>, application: Scheme) -> Option<&'a [u8]> {
         let own = port(self.authority);
         let scheme = self.scheme.unwrap_or(application);
-        let is_same_port = own.unwrap_or(scheme.port()) == port(upstream.authority).unwrap_or(upstream.scheme.port())
+        let theirs = port(upstream.authority);
+        let is_same_port = own.unwrap_or(scheme.port()) == theirs.unwrap_or(upstream.scheme.port())
             // Services that are told by X-Forwarded-Proto how they are reached write its scheme, and do not
             // know of another port.
-            || own.is_none() && port(upstream.authority).is_none() && scheme == application;
+            || own.is_none() && theirs.is_none() && scheme == application;
         let rest = self.rest.strip_prefix(upstream.base_path.as_bytes())?;
         (is_same_port
             && is_same_host(self.authority, upstream.authority)

@@ -132,8 +132,9 @@ impl Hub {
     /// is serving goes on.
     pub(super) fn expire_agent(&mut self, agent: AgentSlot, now: Now) {
         self.pool.spend(agent, now.mono);
-        let is_meant = |tunnel: &Tunnel| matches!(tunnel.state, TunnelState::Free { member, .. } if member.agent == agent);
-        let keys = self.tunnels_that(is_meant);
+        let keys = self.tunnels_that(
+            |tunnel| matches!(tunnel.state, TunnelState::Free { member, .. } if member.agent == agent),
+        );
         self.end_tunnels(&keys, CloseReason::Expired, now);
         self.review(now);
     }
