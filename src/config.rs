@@ -2,6 +2,8 @@
 //!
 //! All limits have their default and their reason here, and nowhere else.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 

@@ -82,6 +82,12 @@
 //! | class | the requests that the same profiles serve |
 //! | connected | an agent that has a ready or busy tunnel, or left or withdrew so lately that it is expected back (`--agent-grace`) |
 
+// The core has no I/O because it has no library for it: the compiler holds that when it is built alone.
+#![cfg_attr(not(any(feature = "net", feature = "fuzzing", test)), no_std)]
+
+#[macro_use]
+extern crate alloc;
+
 #[cfg(feature = "net")]
 pub mod cli;
 pub mod config;

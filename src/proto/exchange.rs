@@ -10,6 +10,8 @@
 //! asked here. Who waits for whom, what is retried and which deadline holds is decided by
 //! [`crate::proto::hub`] and [`crate::proto::agent`].
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::proto::error::Violation;

@@ -8,6 +8,10 @@
 //!
 //! This module knows the list, how it is written, and what it covers.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::proto::http1::path;
 use crate::proto::trust::agent_token::check_scope_path;
 

@@ -3,6 +3,7 @@
 //!
 //! It decides nothing.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use crate::proto::agent::Agent;

@@ -8,6 +8,8 @@
 //! one that does not say it. What makes two lines of one kind is for the caller to say: the place, and, where
 //! it matters, whom it is about.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 

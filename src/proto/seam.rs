@@ -23,6 +23,7 @@
 //! nothing left to be sent (and all released held bytes are sent), and is read only while
 //! [`Core::wants_input`] says so.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use crate::proto::tables::key::Key;

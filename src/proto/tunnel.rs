@@ -8,6 +8,9 @@
 //! ([`crate::proto::websocket`]). This module owns their names and forms; when to say what is decided in
 //! [`crate::proto::hub`] and [`crate::proto::agent`].
 
+use alloc::string::String;
+use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::proto::error::Violation;

@@ -6,6 +6,7 @@
 //! answered. This module owns the frames and what the handshake proves; [`crate::proto::tunnel`] has the
 //! words of the handshake, and the shell moves the bytes.
 
+use alloc::string::String;
 use core::num::NonZeroU64;
 
 use base64::Engine as _;

@@ -1,6 +1,9 @@
 //! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after
 //! every turn.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::{Agent, Said, TunnelOf, UpstreamOf, Worker, WorkerState};
 use crate::proto::tables::key::{TunnelKey, UpstreamKey};
 use crate::proto::tables::timer::Mono;

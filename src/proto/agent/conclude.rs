@@ -1,5 +1,8 @@
 //! How an exchange ends that does not come to its regular end, and what a worker does next.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use log::debug;
 
 use super::endings::{Failure, describe};

@@ -10,6 +10,7 @@
 //! that would be one too many waits for it. Connections that are kept between two requests are closed before
 //! it, because some servers serve only one connection at a time.
 
+use alloc::borrow::ToOwned;
 use core::time::Duration;
 
 use log::Level;

@@ -1,5 +1,8 @@
 //! How a tunnel comes to be: dialling, the proxy on the way, and the handshake.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use log::{Level, debug};
 
 use super::endings::LinkEnd;

@@ -1,5 +1,7 @@
 //! What is left of an exchange that is over for one side: it is read to its end, and dropped.
 
+use alloc::boxed::Box;
+
 use log::Level;
 
 use super::{Agent, WorkerState};

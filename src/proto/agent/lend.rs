@@ -8,6 +8,7 @@
 //! `--max-workers`), and no other one be left, the newest of them is ended: a page that says that it lost its
 //! stream is better than one that stands still.
 
+use alloc::borrow::ToOwned;
 use core::time::Duration;
 
 use log::Level;

@@ -1,5 +1,7 @@
 //! A worker's link to the hub: dialling, the handshake, the idle tunnel, withdrawing, and when to try again.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::{Level, debug};

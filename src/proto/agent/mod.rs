@@ -58,6 +58,8 @@ mod respond;
 mod sending;
 mod serve;
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What the upstream sends: its response, on its way to the hub.
 
+use alloc::borrow::ToOwned;
+
 use log::Level;
 
 use super::endings::Failure;

@@ -6,6 +6,9 @@
 //!                 kept connection            +-> Dialling, once, if a kept connection turned out to be dead
 //! ```
 
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::debug;

@@ -5,6 +5,8 @@
 //! chunk lines and trailers that it writes anew, and of pieces of close-delimited bodies too small to be
 //! worth more steps.
 
+use alloc::vec::Vec;
+
 use super::chunked::{CHUNK_EXCESS_LIMIT, ChunkLine, Ending, LastChunk, LineScan, write_ending};
 use super::framing::Framing;
 use super::put;

@@ -1,5 +1,7 @@
 //! Chunk lines and trailer sections (RFC 9112 section 7.1).
 
+use alloc::vec::Vec;
+
 use super::fields::Class;
 use super::head::HeadScan;
 use super::limits::{HEAD_LIMIT, MAX_FIELDS};

@@ -8,7 +8,8 @@
 //! httparse takes the bytes apart; it is laxer than we want to be in one respect, bare LF, which is caught
 //! here. How the body ends is decided in [`super::framing`], what a field is to us in [`super::fields`].
 
-use std::borrow::Cow;
+use alloc::borrow::Cow;
+use alloc::string::String;
 
 pub use super::scan::HeadScan;
 

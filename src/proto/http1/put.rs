@@ -1,5 +1,6 @@
 //! Small things appended to a buffer of bytes.
 
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::IpAddr;
 

@@ -8,6 +8,8 @@
 //! HTTP/1, white space before a colon, folded lines, a length that is given twice, an empty transfer coding.
 //! Where the message ends must never be in doubt.
 
+use alloc::vec::Vec;
+
 use super::fields::Field;
 use super::fields::{is_token, trim};
 use super::start_line::Version;

@@ -1,6 +1,8 @@
 //! The hub's and the agent's own answers: problem details (RFC 9457) with the reason in `Proxy-Status` (RFC
 //! 9209).
 
+use alloc::vec::Vec;
+
 use super::fields::Class;
 use super::head::RequestHead;
 use super::put;

@@ -4,6 +4,7 @@
 //! Spelling and order of the fields that go on are kept, and so are bytes beyond ASCII in their values. What
 //! we set ourselves comes last, save `Host`, which comes first (RFC 9110 section 7.2).
 
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::fields::Field;

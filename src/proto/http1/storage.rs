@@ -1,5 +1,6 @@
 //! Room for the fields of a head, on the stack.
 
+use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use super::fields::{Class, Classes, Field};

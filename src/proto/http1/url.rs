@@ -2,6 +2,8 @@
 //! `Host`, what names it elsewhere in the request, or comes back in the response, is replaced together with
 //! it.
 
+use alloc::vec::Vec;
+
 use super::fields::members;
 use super::target::is_authority;
 

@@ -1,6 +1,9 @@
 //! What holds of the hub's tables between two turns, whatever happened before. For tests, which ask after
 //! every turn.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::hold::Share;
 use super::{Client, ClientState, Exchange, Expectation, Gate, Hub, Phase, Standing, Tunnel, TunnelState};
 use crate::proto::exchange::Response;

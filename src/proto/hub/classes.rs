@@ -10,7 +10,10 @@
 //! A class comes up when a request asks for it. It is forgotten when nobody waits in it and no profile serves
 //! it, or when there are very many.
 
-use std::collections::BTreeMap;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use slab::Slab;
 

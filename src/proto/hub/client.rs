@@ -1,5 +1,7 @@
 //! The client's side: request heads, admission, request bodies, and leaving.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::{Level, debug, log_enabled};

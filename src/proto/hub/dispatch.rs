@@ -1,5 +1,7 @@
 //! Waiters meet tunnels here, and exchanges end here.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::{Level, debug, log_enabled};

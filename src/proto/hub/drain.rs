@@ -1,6 +1,7 @@
 //! The end of a hub: new requests are refused, those that are there are served, and what is left is cut off
 //! so that nobody takes it for complete.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::warn;

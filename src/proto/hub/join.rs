@@ -1,6 +1,8 @@
 //! The handshake, as the hub sees it.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use log::{Level, debug, info};
 

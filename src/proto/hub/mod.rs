@@ -61,9 +61,11 @@ mod turns;
 mod upload;
 mod waiting;
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use log::{Level, debug, info, warn};
 use ring::hmac;

@@ -8,9 +8,13 @@
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
-use std::collections::BTreeMap;
 
 use slab::Slab;
 

@@ -1,5 +1,8 @@
 //! What agents with equal rights have in common, and what a request needs of them: see [`super::pool`].
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::classes::Rights;
 use super::turns::Queue;
 use crate::proto::http1::path;

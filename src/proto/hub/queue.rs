@@ -4,7 +4,8 @@
 //! freed tunnel looks only at the classes that it may serve, and of those only at the one whose first waiter
 //! came first, so that a hand-off costs the same with one waiter and with a thousand.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::classes::ClassId;
 use super::tournament::Tournament;

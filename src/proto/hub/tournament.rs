@@ -3,6 +3,8 @@
 //! A binary tree of winners over a fixed row of places: reading the smallest key costs one look, changing a
 //! key costs one comparison for each level. Nothing is allocated but when places are added.
 
+use alloc::vec::Vec;
+
 /// The key of a place that takes no part.
 const ABSENT: u64 = u64::MAX;
 

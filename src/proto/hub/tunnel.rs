@@ -1,5 +1,8 @@
 //! The tunnel's side: responses, signs of life, and the end of a tunnel.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use log::{Level, debug};
 
 use super::dispatch::sign_limit;

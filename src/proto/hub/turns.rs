@@ -10,6 +10,7 @@
 //! so that a sign of life that is asked for costs nobody a turn. A turn of an agent that has no idle tunnel
 //! is dropped when it is the first.
 
+use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use crate::proto::tables::key::TunnelKey;

@@ -1,5 +1,6 @@
 //! The body of a request, on its way from the client: held while it waits, passed on once it has a worker.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::hold::FREE;

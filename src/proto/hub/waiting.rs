@@ -1,6 +1,7 @@
 //! Who waits for a worker, how long, and what is said where none comes; and who comes back from a tunnel to
 //! wait for another one.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::{Level, debug};

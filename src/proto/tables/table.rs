@@ -1,6 +1,7 @@
 //! A slab whose entries are found by typed keys with generations, and whose freed slots rest until the end of
 //! the batch.
 
+use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use slab::Slab;

@@ -4,9 +4,9 @@
 //! this table only remembers to look. It is lazy: moving a deadline back, which every request does, costs a
 //! store and no heap operation.
 
+use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 use core::time::Duration;
-use std::collections::BinaryHeap;
 
 use crate::proto::tables::key::Key;
 use crate::proto::tables::table::more_room;

@@ -11,6 +11,8 @@
 //! random. With 96 bits, two tokens of one secret share one with a chance of 2^-33 after four billion of
 //! them.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU32;
 use core::str::FromStr;

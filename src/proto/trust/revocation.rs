@@ -1,6 +1,9 @@
 //! Which tokens are no longer good, though they are sealed by this hub's secret and have not expired.
 
-use std::collections::BTreeSet;
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::string::ToString;
 
 use crate::proto::trust::agent_token::{AgentToken, TokenId, check_name};
 
