@@ -6,8 +6,8 @@
 //! - [`operating`]: signals, the log, machines that vanish, troubleshooting.
 //! - [`comparison`]: HAProxy, nginx, frp, rathole, cloudflared, and the original slime.
 //!
-//! The pages are Markdown files, so that they can be read without `cargo doc`, too. A link between them has its
-//! target twice: as a file at the end of its page, and as an item here, which comes first and counts in
+//! The pages are Markdown files, so that they can be read without `cargo doc`, too. A link between them has
+//! its target twice: as a file at the end of its page, and as an item here, which comes first and counts in
 //! `cargo doc`.
 
 #[doc = include_str!("requests.md")]

@@ -54,8 +54,8 @@ impl SendLimit {
     /// Nothing waits.
     pub const IDLE: Self = Self(Limit::NONE);
 
-    /// As [`Core::handle_send_progress`](crate::proto::seam::Core::handle_send_progress) tells it: bytes wait,
-    /// and one of them must be taken within `stall`; or none wait.
+    /// As [`Core::handle_send_progress`](crate::proto::seam::Core::handle_send_progress) tells it: bytes
+    /// wait, and one of them must be taken within `stall`; or none wait.
     pub fn of(waiting: bool, stall: Duration, now: Now) -> Self {
         if waiting { Self(Limit::at(now.mono.after_coarse(stall))) } else { Self::IDLE }
     }

@@ -1,5 +1,5 @@
-//! Why a link to the hub ends, and why an exchange ends without the whole of its response. Each reason is a variant, and its text stands
-//! here.
+//! Why a link to the hub ends, and why an exchange ends without the whole of its response. Each reason is a
+//! variant, and its text stands here.
 
 use core::fmt;
 

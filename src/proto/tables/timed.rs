@@ -1,7 +1,7 @@
 //! A [`Table`] whose entries have deadlines, together with the wake-ups for them.
 //!
-//! An entry is changed by [`TimedTable::change`] alone, which arms it: no deadline is ever forgotten. What moves
-//! none sooner may go through [`TimedTable::get_mut`]; a later one is noticed when the wake-up comes.
+//! An entry is changed by [`TimedTable::change`] alone, which arms it: no deadline is ever forgotten. What
+//! moves none sooner may go through [`TimedTable::get_mut`]; a later one is noticed when the wake-up comes.
 
 use super::key::{Key, TableKey};
 use super::table::Table;
