@@ -33,7 +33,7 @@ pub(super) const PARENT: &str = "SLIME_DEMO_PARENT";
 /// How long the children have to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
 /// How often, and how many times, the hub is tried until it listens.
-const PAUSE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const TRIES: u32 = 500;
 /// After this long without an answer the user is told where to look.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -237,7 +237,7 @@ impl Show {
                 Err(error) if tries == TRIES => return Err(error),
                 Err(_) => {}
             }
-            match self.events.recv_timeout(PAUSE) {
+            match self.events.recv_timeout(POLL_INTERVAL) {
                 Ok(event) => {
                     if let Some(end) = self.handle(event) {
                         return Ok(Err(end));

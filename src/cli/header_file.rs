@@ -8,7 +8,7 @@ use crate::config::SetField;
 use crate::proto::http1::fields::{can_be_set, is_value};
 
 /// The most fields: each takes a place of the hundred that a head has.
-const MOST: usize = 16;
+const MAX_FIELDS: usize = 16;
 
 /// The fields in the file of `--upstream-header-file`. No message shows anything of a line but its number: it
 /// may hold a secret.
@@ -44,7 +44,7 @@ fn parse(text: &str) -> Result<Vec<SetField>, (usize, &'static str)> {
         if fields.iter().any(|field| field.name.eq_ignore_ascii_case(name)) {
             return Err((number, "a field of this name is there already"));
         }
-        if fields.len() == MOST {
+        if fields.len() == MAX_FIELDS {
             return Err((number, "these are more than 16 fields"));
         }
         fields.push(SetField { name: name.to_owned(), value: value.to_owned() });

@@ -16,7 +16,7 @@ use crate::proto::seam::End;
 use crate::proto::websocket::{CONTROL, Decoder, Encoder, Kind, OVERHEAD, Side};
 
 /// The most that one frame carries: with its header it fits the largest block.
-const MOST: usize = Class::Large.size() - OVERHEAD;
+const MAX_FRAME_BYTES: usize = Class::Large.size() - OVERHEAD;
 
 /// A connection in frames.
 pub(super) struct FramedStream<S> {
@@ -148,7 +148,8 @@ impl<S> FramedStream<S> {
         if all == 0 {
             return Ok(0);
         }
-        let taken = self.wrap(pool, Kind::Data, slices.iter().map(|slice| &**slice), all.min(MOST));
+        let taken =
+            self.wrap(pool, Kind::Data, slices.iter().map(|slice| &**slice), all.min(MAX_FRAME_BYTES));
         match self.flush(net, pool) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             Ok(()) | Err(_) => Ok(taken),

@@ -89,11 +89,11 @@ pub struct Destination {
 
 /// Descriptors beside those of clients, tunnels and upstreams: those of 32 pipes (`pipes.rs`), the standard
 /// ones, listeners, epoll, signals, name lookup, files, and connections that are being ended.
-const RESERVE: usize = 128;
+const RESERVED_FILES: usize = 128;
 /// Sessions that are remembered of a destination: as many as rustls keeps tickets of one server.
-const SESSIONS: usize = 8;
+const MAX_SESSIONS: usize = 8;
 /// The largest file of revocations, in bytes: some 30,000 tokens, which a router still reads in no time.
-const MAX_REVOCATIONS: u64 = 1 << 20;
+const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
 
 /// Runs a hub until it is told to end. The exit code of the process.
 ///
@@ -273,7 +273,7 @@ fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Tar
         };
         // Each has its own: rustls tells sessions apart by name, and two services may have one name and two
         // ports.
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
         let config = Arc::new(config);
         let name = ServerName::try_from(endpoint.host.clone())
             .map_err(|_| io::Error::other(format!("no certificate can have the name {}", endpoint.host)))?;
@@ -286,7 +286,7 @@ fn dial_tls(hub: &Destination, upstreams: &[Destination]) -> io::Result<Vec<(Tar
 /// Lowers the caps to what the process has descriptors for. What is to be said then.
 fn fit_hub(config: &mut HubConfig, raise: impl FnOnce(u64) -> u64) -> Option<(Level, String)> {
     let HubConfig { max_clients, max_tunnels, .. } = *config;
-    let wanted = max_clients + config.newcomers() + max_tunnels + RESERVE;
+    let wanted = max_clients + config.newcomers() + max_tunnels + RESERVED_FILES;
     let (got, left) = fall_short(wanted, raise)?;
     // Who asked for more than there is should hear of it; the defaults are only meant to be enough.
     let default = HubConfig::default();
@@ -312,7 +312,7 @@ fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
     let AgentConfig { workers, extra_upgrades, extra_streams, .. } = *config;
     let upstreams = config.upstreams.len().max(1);
     let workers_each = config.tunnels() as usize;
-    let wanted = upstreams * (2 * workers_each + 1) + RESERVE;
+    let wanted = upstreams * (2 * workers_each + 1) + RESERVED_FILES;
     let Some((got, left)) = fall_short(wanted, raise) else { return };
     let most = u32::try_from((left / upstreams).saturating_sub(1) / 2).unwrap_or(u32::MAX);
     let most = most.saturating_sub(config.light_tunnels()).max(1);
@@ -334,7 +334,7 @@ fn fit_agent(config: &mut AgentConfig, raise: impl FnOnce(u64) -> u64) {
 fn fall_short(wanted: usize, raise: impl FnOnce(u64) -> u64) -> Option<(usize, usize)> {
     let got = usize::try_from(raise(wanted as u64)).unwrap_or(usize::MAX);
     // Where there are few at all, pipes do without.
-    (got < wanted).then(|| (got, got.saturating_sub(RESERVE.min(got / 4))))
+    (got < wanted).then(|| (got, got.saturating_sub(RESERVED_FILES.min(got / 4))))
 }
 
 fn how_to_raise(wanted: usize) -> String {
@@ -346,10 +346,11 @@ fn read_revocations(path: &str) -> io::Result<Revocations> {
         io::Error::other(format!("cannot read the file of --revoked, {path}: {error}"))
     };
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_REVOCATIONS + 1).read_to_string(&mut text));
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_REVOCATIONS_BYTES + 1).read_to_string(&mut text));
     read.map_err(|error| failed(&error))?;
-    if text.len() as u64 > MAX_REVOCATIONS {
-        return Err(failed(&format_args!("it has more than {MAX_REVOCATIONS} bytes")));
+    if text.len() as u64 > MAX_REVOCATIONS_BYTES {
+        return Err(failed(&format_args!("it has more than {MAX_REVOCATIONS_BYTES} bytes")));
     }
     Revocations::parse(text.trim_start_matches('\u{feff}')).map_err(|error| failed(&error))
 }
@@ -411,7 +412,7 @@ mod tests {
         assert_eq!((config.max_clients, config.max_tunnels), (16_384, 4096));
         assert!(fit_hub(&mut config, |_| 1024).is_some());
         assert_eq!((config.max_clients, config.max_tunnels), (674, 179));
-        assert!(config.max_clients + config.newcomers() + config.max_tunnels + RESERVE <= 1024);
+        assert!(config.max_clients + config.newcomers() + config.max_tunnels + RESERVED_FILES <= 1024);
         assert!(fit_hub(&mut config, |_| 10).is_some());
         assert_eq!((config.max_clients, config.max_tunnels), (3, 1));
     }

@@ -25,12 +25,12 @@ pub(super) enum Stream<S> {
 }
 
 /// The most plaintext in one record (RFC 8446 section 5.1).
-const RECORD: usize = 16 * 1024;
+const MAX_RECORD_BYTES: usize = 16 * 1024;
 /// What a record adds to its plaintext, at most: header, content type, padding of none, tag, explicit nonce
 /// (RFC 5246 section 6.2.3.3).
-const OVERHEAD: usize = 64;
+const RECORD_OVERHEAD_BYTES: usize = 64;
 /// Ciphertext that may wait for the socket before no more plaintext is taken.
-const OUTGOING: usize = 3 * (RECORD + OVERHEAD);
+const MAX_OUTGOING_BYTES: usize = 3 * (MAX_RECORD_BYTES + RECORD_OVERHEAD_BYTES);
 
 impl<S> Stream<S> {
     /// The socket itself.
@@ -98,7 +98,7 @@ impl<S> Stream<S> {
     pub(super) fn is_bulk(&self, n: usize) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(_) => n >= RECORD,
+            Self::Tls(_) => n >= MAX_RECORD_BYTES,
             Self::Framed(framed) => framed.is_bulk(),
         }
     }
@@ -554,10 +554,10 @@ impl<S> TlsStream<S> {
                     None => break,
                 }
             }
-            if self.outgoing.len() + RECORD + OVERHEAD > OUTGOING {
+            if self.outgoing.len() + MAX_RECORD_BYTES + RECORD_OVERHEAD_BYTES > MAX_OUTGOING_BYTES {
                 break;
             }
-            let (record, rest) = current.split_at(current.len().min(RECORD));
+            let (record, rest) = current.split_at(current.len().min(MAX_RECORD_BYTES));
             self.encrypt(pool, record)?;
             taken += record.len();
             current = rest;
@@ -571,7 +571,7 @@ impl<S> TlsStream<S> {
 
     fn encrypt(&mut self, pool: &mut BufferPool, record: &[u8]) -> io::Result<()> {
         self.when_writable(pool, |outgoing, traffic, pool| {
-            let room = outgoing.room(record.len() + OVERHEAD, pool);
+            let room = outgoing.room(record.len() + RECORD_OVERHEAD_BYTES, pool);
             match traffic {
                 Traffic::Client(mut traffic) => traffic.encrypt(record, room),
                 Traffic::Server(mut traffic) => traffic.encrypt(record, room),
@@ -585,7 +585,7 @@ impl<S> TlsStream<S> {
         }
         // Without it the remote side takes the end for a cut, which is all that can be said then.
         let _ = self.when_writable(pool, |outgoing, traffic, pool| {
-            let room = outgoing.room(OVERHEAD, pool);
+            let room = outgoing.room(RECORD_OVERHEAD_BYTES, pool);
             match traffic {
                 Traffic::Client(mut traffic) => traffic.queue_close_notify(room),
                 Traffic::Server(mut traffic) => traffic.queue_close_notify(room),
@@ -671,22 +671,24 @@ fn settle<D>(
                 None => break Ok(Event::More),
             }
         },
-        Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(outgoing.room(OVERHEAD, pool)) {
-            Ok(n) => {
-                outgoing.filled(n, pool);
-                Ok(Event::More)
-            }
-            Err(EncodeError::InsufficientSize(needed)) => {
-                match data.encode(outgoing.room(needed.required_size, pool)) {
-                    Ok(n) => {
-                        outgoing.filled(n, pool);
-                        Ok(Event::More)
-                    }
-                    Err(error) => Err(rustls::Error::General(error.to_string())),
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            match data.encode(outgoing.room(RECORD_OVERHEAD_BYTES, pool)) {
+                Ok(n) => {
+                    outgoing.filled(n, pool);
+                    Ok(Event::More)
                 }
+                Err(EncodeError::InsufficientSize(needed)) => {
+                    match data.encode(outgoing.room(needed.required_size, pool)) {
+                        Ok(n) => {
+                            outgoing.filled(n, pool);
+                            Ok(Event::More)
+                        }
+                        Err(error) => Err(rustls::Error::General(error.to_string())),
+                    }
+                }
+                Err(error @ EncodeError::AlreadyEncoded) => Err(rustls::Error::General(error.to_string())),
             }
-            Err(error @ EncodeError::AlreadyEncoded) => Err(rustls::Error::General(error.to_string())),
-        },
+        }
         Ok(ConnectionState::TransmitTlsData(data)) => {
             // What is in the outgoing buffer goes out in order, whatever comes after it.
             data.done();

@@ -235,33 +235,33 @@ impl Messages {
         }
     }
 
-    /// [`Transfer::unseen`] for bytes from the requester.
-    pub fn unseen_request(&self) -> u64 {
+    /// [`Transfer::opaque`] for bytes from the requester.
+    pub fn opaque_request(&self) -> u64 {
         match &self.response {
             Response::Upgraded { inbound_ended: false, .. } => u64::MAX,
             Response::Upgraded { .. } => 0,
-            Response::Head { .. } | Response::Body { .. } => self.request.unseen(),
+            Response::Head { .. } | Response::Body { .. } => self.request.opaque(),
         }
     }
 
-    /// [`Transfer::unseen`] for bytes from the responder.
-    pub fn unseen_response(&self) -> u64 {
+    /// [`Transfer::opaque`] for bytes from the responder.
+    pub fn opaque_response(&self) -> u64 {
         match &self.response {
             Response::Upgraded { outbound_ended: false, .. } => u64::MAX,
             Response::Head { .. } | Response::Upgraded { .. } => 0,
-            Response::Body { body, .. } => body.unseen(),
+            Response::Body { body, .. } => body.opaque(),
         }
     }
 
-    /// [`Transfer::pass_unseen`] for bytes from the requester.
+    /// [`Transfer::pass_opaque`] for bytes from the requester.
     pub fn pass_request(&mut self, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
-        if self.is_upgraded() { b"" } else { self.request.pass_unseen(n, before) }
+        if self.is_upgraded() { b"" } else { self.request.pass_opaque(n, before) }
     }
 
-    /// [`Transfer::pass_unseen`] for bytes from the responder.
+    /// [`Transfer::pass_opaque`] for bytes from the responder.
     pub fn pass_response(&mut self, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
         match &mut self.response {
-            Response::Body { body, .. } => body.pass_unseen(n, before),
+            Response::Body { body, .. } => body.pass_opaque(n, before),
             Response::Head { .. } | Response::Upgraded { .. } => b"",
         }
     }

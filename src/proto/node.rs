@@ -62,12 +62,12 @@ impl Core for Node {
     }
 
     #[inline]
-    fn unseen(&self, key: Key) -> u64 {
-        either!(self.unseen(key))
+    fn opaque(&self, key: Key) -> u64 {
+        either!(self.opaque(key))
     }
 
-    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
-        either!(self.handle_unseen(key, n, before, now))
+    fn handle_opaque(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+        either!(self.handle_opaque(key, n, before, now))
     }
 
     fn handle_hangup(&mut self, key: Key, now: Now) {

@@ -18,10 +18,10 @@ use log::{Level, log, log_enabled};
 use crate::proto::tables::timer::Mono;
 
 /// For this long after a line there is none of its kind.
-const PAUSE: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// The most kinds that are told apart at one time. Beyond it those of one place count as one, whomever they
 /// are about.
-const MOST: usize = 64;
+const MAX_KINDS: usize = 64;
 
 /// What makes two lines of one kind: their wording, and a number for whom they are about (0 where that does
 /// not matter).
@@ -61,7 +61,7 @@ impl Notices {
         if !log_enabled!(level) {
             return;
         }
-        let kind = if self.recent.len() < MOST { kind } else { self.crowded(kind) };
+        let kind = if self.recent.len() < MAX_KINDS { kind } else { self.crowded(kind) };
         if let Some(recent) = self.recent.iter_mut().find(|recent| recent.kind == kind) {
             recent.swallowed = recent.swallowed.saturating_add(1);
             recent.level = level;
@@ -71,7 +71,7 @@ impl Notices {
             let _ = recent.last.write_fmt(line);
         } else {
             log!(level, "{line}");
-            let until = now.after_coarse(PAUSE);
+            let until = now.after_coarse(REPEAT_AFTER);
             self.recent.push(Recent { kind, until, swallowed: 0, level, last: String::new(), last_at: now });
         }
     }
@@ -104,7 +104,7 @@ impl Notices {
             }
             let was_quiet = recent.swallowed == 0;
             recent.show(now);
-            recent.until = now.after_coarse(PAUSE);
+            recent.until = now.after_coarse(REPEAT_AFTER);
             !was_quiet
         });
     }
@@ -234,8 +234,11 @@ mod tests {
         for agent in 0..1000 {
             notices.say(Level::Info, ("joined", agent), Mono(0), format_args!("{agent} joined"));
         }
-        assert_eq!(taken().len(), MOST + 1);
+        assert_eq!(taken().len(), MAX_KINDS + 1);
         notices.handle_timeout(Mono(60_000));
-        assert_eq!(taken(), [format!("999 joined (60 s ago, and {} more like it before)", 1000 - MOST - 2)]);
+        assert_eq!(
+            taken(),
+            [format!("999 joined (60 s ago, and {} more like it before)", 1000 - MAX_KINDS - 2)]
+        );
     }
 }

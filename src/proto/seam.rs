@@ -67,13 +67,14 @@ pub trait Core {
     /// them in the kernel.
     fn wants_input(&self, key: Key) -> bool;
 
-    /// How many of the bytes that this connection sends next go to its peer as they are, whatever they are.
-    /// The shell may move them without showing them, and tells each lump by [`Core::handle_unseen`].
-    fn unseen(&self, key: Key) -> u64;
+    /// How many of the bytes that this connection sends next are opaque: they go to its peer as they are,
+    /// whatever they are. The shell may move them without showing them, and tells each lump by
+    /// [`Core::handle_opaque`].
+    fn opaque(&self, key: Key) -> u64;
 
-    /// A lump of `n` bytes goes from this connection to its peer unseen. What goes before it is appended to
+    /// A lump of `n` opaque bytes goes from this connection to its peer. What goes before it is appended to
     /// `before`; what goes after it is returned.
-    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8];
+    fn handle_opaque(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8];
 
     /// The remote side has closed its direction or reset the connection, though bytes before that may be
     /// unread. Told once, as soon as it is noticed, also while input is not wanted.

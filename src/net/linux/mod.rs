@@ -47,10 +47,10 @@ const RELOAD: u32 = u32::MAX - 2;
 const ALARM: u32 = u32::MAX - 3;
 
 /// How long the time of day, which counts in seconds, is good for.
-const UNIX_PACE: Duration = Duration::from_millis(250);
+const UNIX_LIFETIME: Duration = Duration::from_millis(250);
 
 /// Events taken from the kernel at once. More only wait for the next turn; each costs 12 bytes for good.
-const EVENTS_AT_ONCE: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
 /// Connections that the kernel holds for us while we do not accept. The kernel lowers it to
 /// `net.core.somaxconn`.
@@ -85,7 +85,7 @@ impl Sys {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), mio_token(WAKER))?);
         Ok(Self {
-            events: Events::with_capacity(EVENTS_AT_ONCE),
+            events: Events::with_capacity(MAX_EVENTS),
             alarm: Alarm::new(poll.registry(), mio_token(ALARM))?,
             start: instant(),
             last: Now { mono: Mono(0), unix: 0 },
@@ -138,7 +138,7 @@ impl Net for Sys {
         self.last.mono = Mono(mono.as_secs() * 1000 + u64::from(mono.subsec_millis()));
         if self.last.mono >= self.unix_again {
             self.last.unix = unix_seconds();
-            self.unix_again = self.last.mono.after(UNIX_PACE);
+            self.unix_again = self.last.mono.after(UNIX_LIFETIME);
         }
         self.last
     }
@@ -181,7 +181,7 @@ impl Net for Sys {
                 }),
             }
         }
-        Ok(if count < EVENTS_AT_ONCE { Polled::Whole } else { Polled::Part })
+        Ok(if count < MAX_EVENTS { Polled::Whole } else { Polled::Part })
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, SocketAddr)> {

@@ -9,7 +9,7 @@ use crate::net::Pipe;
 
 /// Pipes at once, in use or not: each takes two descriptors. Transfers beyond that are copied through a
 /// buffer.
-const MOST: usize = 32;
+const MAX_PIPES: usize = 32;
 /// What a pipe is asked to hold, in bytes. Beyond what an unprivileged user may have (`pipe-user-pages-soft`,
 /// pipe(7)) the kernel declines, and 64 KiB it is.
 const SIZE: usize = 1024 * 1024;
@@ -35,7 +35,7 @@ impl Pipes {
         }
         let place = match self.all.iter().position(Option::is_none) {
             Some(place) => place,
-            None if self.all.len() < MOST => {
+            None if self.all.len() < MAX_PIPES => {
                 self.all.push(None);
                 self.all.len() - 1
             }

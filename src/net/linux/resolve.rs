@@ -27,9 +27,9 @@ const GIVEN_UP: Duration = Duration::from_secs(60);
 const MAX_GIVEN_UP: usize = 12;
 
 /// An answer that took so long comes too late for whoever asked, as a rule. The next one who asks within
-/// [`KEPT`] gets it at once.
+/// [`LATE_ANSWER_LIFETIME`] gets it at once.
 const SLOW: Duration = Duration::from_secs(2);
-const KEPT: Duration = Duration::from_secs(60);
+const LATE_ANSWER_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Enough for getaddrinfo(3) of any libc, much less than the default of 2 MiB on a small machine.
 const STACK_SIZE: usize = 256 * 1024;
@@ -123,7 +123,7 @@ impl Resolver {
             }
             let is_slow = running.is_some_and(|(_, since)| now.since(since) >= SLOW);
             if is_slow && !addresses.is_empty() {
-                self.late.push((name, addresses, now.after(KEPT)));
+                self.late.push((name, addresses, now.after(LATE_ANSWER_LIFETIME)));
             }
             self.start_next(now);
         }

@@ -8,7 +8,7 @@ use crate::net::chain::Chain;
 use crate::net::stream::{Stream, TlsStream};
 use crate::proto::seam::{End, Target};
 use crate::proto::tables::key::{Key, Kind};
-use crate::proto::tables::table::{Thrift, more_room};
+use crate::proto::tables::table::{ShrinkPolicy, more_room};
 
 /// An entry of the shell's tables: a connection, or what is to become one.
 pub(super) enum Slot<S> {
@@ -218,7 +218,7 @@ pub(super) struct Conns<S> {
 struct Places<S> {
     places: Vec<Option<Entry<S>>>,
     taken: usize,
-    thrift: Thrift,
+    shrink: ShrinkPolicy,
 }
 
 struct Entry<S> {
@@ -250,8 +250,8 @@ impl<S> Conns<S> {
         let table = self.tables.get_mut(index(key)?)?;
         let entry = table.places.get_mut(key.slot())?.take_if(|entry| entry.key == key)?;
         table.taken -= 1;
-        if table.thrift.is_due(table.taken, table.places.len()) {
-            table.look_through();
+        if table.shrink.is_due(table.taken, table.places.len()) {
+            table.shrink_tail();
         }
         Some(entry.slot)
     }
@@ -306,11 +306,11 @@ impl<S> Conns<S> {
 
 impl<S> Places<S> {
     fn new() -> Self {
-        Self { places: Vec::new(), taken: 0, thrift: Thrift::default() }
+        Self { places: Vec::new(), taken: 0, shrink: ShrinkPolicy::default() }
     }
 
     /// Gives back what is beyond the last place that is taken, if that is the larger part.
-    fn look_through(&mut self) {
+    fn shrink_tail(&mut self) {
         let needed = self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         if 2 * needed <= self.places.len() {
             self.places.truncate(needed);

@@ -20,7 +20,7 @@ use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
 
 /// An attempt that is not answered for so long has another one beside it (RFC 8305 section 5).
-const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// TLS could not be established.
 const UNTRUSTED: Closed = Closed { why: Why::Unreachable(Unreachable::Untrusted), written: false };
 
@@ -94,7 +94,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     attempts.are_several |= !attempts.sockets.is_empty();
                     attempts.sockets.push(socket);
                     if !attempts.left.is_empty() {
-                        self.attempts.push_back((self.now.mono.after(NEXT_ATTEMPT), key));
+                        self.attempts.push_back((self.now.mono.after(ATTEMPT_DELAY), key));
                     }
                     return;
                 }

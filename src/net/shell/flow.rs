@@ -16,7 +16,7 @@ use log::debug;
 
 use super::Shell;
 use super::conn::{Conn, Ending, Peer, Role};
-use super::splice::Moved;
+use super::splice::Spliced;
 use crate::net::Net;
 use crate::net::buffer::{Buffer, Class, offset};
 use crate::net::stream::Stream;
@@ -24,26 +24,26 @@ use crate::proto::seam::{Command, Core, End, Shown, Step, Why};
 use crate::proto::tables::key::Key;
 
 /// Bytes read from one connection in one turn.
-const READ_BUDGET: usize = 256 * 1024;
+const READ_BUDGET_BYTES: usize = 256 * 1024;
 /// Times that what one connection sent may make the core say something in one turn: it does so of each head,
 /// and of hardly anything else. A client that sends thousands of small requests at once, each of which the
 /// hub answers by itself, makes nobody wait for all of them.
 const HEAD_BUDGET: usize = 16;
 /// What a step of the core costs of the bytes, beyond the first ones: chunks may be of one byte.
-const STEP_COST: usize = 256;
+const STEP_COST_BYTES: usize = 256;
 /// Steps that every look at the input takes.
-const USUAL_STEPS: usize = 4;
+const FREE_STEPS: usize = 4;
 /// Steps in one look at the input, which are some 100 microseconds.
-const MOST_STEPS: usize = READ_BUDGET / STEP_COST;
+const MAX_STEPS: usize = READ_BUDGET_BYTES / STEP_COST_BYTES;
 /// Several pieces that have no more bytes than this together are copied into one: a system call with one
 /// range of bytes costs less than one with several by more than the copying does. With TLS they share a
 /// record.
-const JOINED: usize = 2 * 1024;
+const MAX_JOINED_BYTES: usize = 2 * 1024;
 /// Pieces that go out in one write.
 const MAX_PIECES: usize = 16;
 /// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was
 /// told to stop.
-const LINGER_BYTES: u32 = 4 * 1024 * 1024;
+const MAX_LINGER_BYTES: u32 = 4 * 1024 * 1024;
 
 /// What a look at the input cost of a connection's share of the turn, beside the bytes that were read for it.
 struct Cost {
@@ -70,7 +70,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// Reads what there is and shows it to the core, for as long as it is wanted, there is room, and the
     /// budget lasts.
     pub(super) fn pump(&mut self, key: Key) {
-        let (mut budget, mut heads) = (READ_BUDGET, HEAD_BUDGET);
+        let (mut budget, mut heads) = (READ_BUDGET_BYTES, HEAD_BUDGET);
         loop {
             let Some(conn) = self.conns.get(key) else { return };
             if let Ending::Linger { .. } = conn.ending {
@@ -108,15 +108,15 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.put_off(key);
                 return;
             }
-            match if is_bulk { self.splice(key, budget) } else { Moved::Impossible } {
-                Moved::Some(n) => {
+            match if is_bulk { self.splice(key, budget) } else { Spliced::Unsupported } {
+                Spliced::Bytes(n) => {
                     budget = budget.saturating_sub(n);
                     // The core sees whether that was all.
                     self.show(key);
                     continue;
                 }
-                Moved::None => return,
-                Moved::Impossible => {}
+                Spliced::Blocked => return,
+                Spliced::Unsupported => {}
             }
             let Some(conn) = self.conns.get_mut(key) else { return };
             let class = match conn.peer {
@@ -220,7 +220,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 break;
             }
             // Two places are kept free: a step adds two pieces at most.
-            if count + 2 > MAX_PIECES || steps >= MOST_STEPS {
+            if count + 2 > MAX_PIECES || steps >= MAX_STEPS {
                 is_unsettled = true;
                 break;
             }
@@ -240,7 +240,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         if has_failed {
             self.fail(key, Why::Failed);
         }
-        let bytes = steps.saturating_sub(USUAL_STEPS) * STEP_COST;
+        let bytes = steps.saturating_sub(FREE_STEPS) * STEP_COST_BYTES;
         (at > 0 || count > 0 || has_commands).then_some(Cost { bytes, heads: has_commands.into() })
     }
 
@@ -527,8 +527,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let Ending::Linger { dropped, finished } = &mut conn.ending else { return };
-            if conn.end.is_some() || *dropped > LINGER_BYTES {
-                if *finished || *dropped > LINGER_BYTES {
+            if conn.end.is_some() || *dropped > MAX_LINGER_BYTES {
+                if *finished || *dropped > MAX_LINGER_BYTES {
                     self.fail(key, Why::Lingered);
                 }
                 return;
@@ -583,7 +583,7 @@ fn join(pieces: &[Option<Piece>], input: &[u8], out: &mut Vec<u8>) -> Option<Pie
     let count = pieces.len();
     let pieces = pieces.iter().flatten();
     let total: usize = pieces.clone().map(|piece| piece.range().len()).sum();
-    if count < 2 || total > JOINED {
+    if count < 2 || total > MAX_JOINED_BYTES {
         return None;
     }
     let begin = out.len();

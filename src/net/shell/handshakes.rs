@@ -21,14 +21,14 @@ use crate::proto::tables::timer::Mono;
 
 /// Handshakes of clients under way at once: as many as a busy hub has when all its agents come back. The
 /// oldest one makes room for another: it has stalled, as a rule. Each holds some 20 KiB.
-const MOST: usize = 1024;
+const MAX_HANDSHAKES: usize = 1024;
 /// Steps of handshakes in one turn: each costs up to a signature, a millisecond on a server and many on a
 /// router, which other connections must not wait for.
-pub(super) const STEPS: usize = 8;
+pub(super) const STEPS_PER_TURN: usize = 8;
 /// Of one peer there is one line in this time.
-const PAUSE: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// Peers that are remembered for that. What others do is counted.
-const PEERS: usize = 64;
+const MAX_PEERS: usize = 64;
 
 /// The handshakes of a shell.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Handshakes {
     /// with those that were too many.
     fn count(&mut self, peer: TlsPeer, now: Mono) -> Option<(u64, u64)> {
         let mut more = 0;
-        while let Some(told) = self.told.pop_front_if(|told| now.since(told.at) >= PAUSE) {
+        while let Some(told) = self.told.pop_front_if(|told| now.since(told.at) >= REPEAT_AFTER) {
             if told.peer == peer {
                 more = told.more;
             } else {
@@ -79,7 +79,7 @@ impl Handshakes {
         if let Some(told) = self.told.iter_mut().find(|told| told.peer == peer) {
             told.more += 1;
             None
-        } else if self.told.len() >= PEERS {
+        } else if self.told.len() >= MAX_PEERS {
             self.others += 1;
             None
         } else {
@@ -93,10 +93,10 @@ impl<C: Core, N: Net> Shell<C, N> {
     /// A handshake with a client begins. If there are too many, the oldest one ends.
     pub(super) fn handshake_begins(&mut self, key: Key) {
         let mut under_way = core::mem::take(&mut self.handshakes.under_way);
-        if under_way.len() >= MOST {
+        if under_way.len() >= MAX_HANDSHAKES {
             under_way.retain(|key| is_under_way(&self.conns, *key));
         }
-        if under_way.len() >= MOST
+        if under_way.len() >= MAX_HANDSHAKES
             && let Some(oldest) = under_way.pop_front()
         {
             self.drop_slot(oldest);
@@ -165,13 +165,13 @@ mod tests {
         let client =
             |number: usize| TlsPeer::Client(IpAddr::from(u32::try_from(number).unwrap().to_be_bytes()));
         let mut handshakes = Handshakes::default();
-        for number in 0..PEERS {
+        for number in 0..MAX_PEERS {
             assert_eq!(handshakes.count(client(number), Mono(0)), Some((0, 0)));
             assert_eq!(handshakes.count(client(number), Mono(0)), None);
         }
-        assert_eq!(handshakes.count(client(PEERS), Mono(0)), None);
+        assert_eq!(handshakes.count(client(MAX_PEERS), Mono(0)), None);
         // What was counted of those who are forgotten is not lost.
-        let others = PEERS as u64 - 1 + 1;
+        let others = MAX_PEERS as u64 - 1 + 1;
         assert_eq!(handshakes.count(client(0), Mono(60_000)), Some((1, others)));
         assert_eq!(handshakes.told.len(), 1);
     }

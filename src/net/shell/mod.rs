@@ -26,7 +26,7 @@ use rustls::ServerConfig;
 use self::accept::ListenerState;
 use self::conn::{Conn, Conns, Ending, Peer, Role, Slot};
 pub use self::dial::{DialTls, Endpoint, Targets};
-use self::handshakes::{Handshakes, STEPS};
+use self::handshakes::{Handshakes, STEPS_PER_TURN};
 use super::buffer::{Buffer, BufferPool};
 use super::framed::FramedStream;
 use super::stream::Stream;
@@ -41,11 +41,11 @@ use crate::proto::websocket::Side;
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
 /// How often the ready list is gone through in one turn. What is ready then waits until new events were
 /// looked at.
-const ROUNDS: usize = 8;
+const ROUNDS_PER_TURN: usize = 8;
 
 /// Entries that lists of what is to be done keep room for: more than a turn has but for bursts, as when all
 /// workers dial.
-const KEPT: usize = 256;
+const KEPT_ENTRIES: usize = 256;
 
 /// A core and its network.
 pub struct Shell<C: Core, N: Net> {
@@ -185,7 +185,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.has_accepted = false;
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
-        self.handshakes.steps = STEPS;
+        self.handshakes.steps = STEPS_PER_TURN;
         self.look_at(events);
         if due.is_some_and(|at| at <= self.now.mono) {
             // The process may have been stopped since it was told of these events: now come those until the
@@ -217,7 +217,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         for event in events.drain(..) {
             self.note(event);
         }
-        events.shrink_to(KEPT);
+        events.shrink_to(KEPT_ENTRIES);
         self.events = events;
         self.check_dialled();
         if self.accept_again.is_some_and(|at| at <= self.now.mono) {
@@ -348,7 +348,7 @@ impl<C: Core, N: Net> Shell<C, N> {
     }
 
     fn serve_all_ready(&mut self) {
-        for _ in 0..ROUNDS {
+        for _ in 0..ROUNDS_PER_TURN {
             if self.ready.is_empty() {
                 return;
             }
@@ -370,7 +370,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                     self.serve(key);
                 }
             }
-            batch.shrink_to(KEPT);
+            batch.shrink_to(KEPT_ENTRIES);
             self.spare = batch;
         }
     }
@@ -384,7 +384,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 self.ready.push(key);
             }
         }
-        self.later.shrink_to(KEPT);
+        self.later.shrink_to(KEPT_ENTRIES);
     }
 
     fn tell_hangup(&mut self, key: Key) {
@@ -441,7 +441,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             for command in commands.drain(..) {
                 self.carry_out(command);
             }
-            commands.shrink_to(KEPT);
+            commands.shrink_to(KEPT_ENTRIES);
             self.commands = commands;
             while let Some((key, why)) = self.failed.pop() {
                 self.fail(key, why);

@@ -9,27 +9,27 @@
 //! passing.
 
 use super::Shell;
-use super::handshakes::STEPS;
+use super::handshakes::STEPS_PER_TURN;
 use crate::net::{Net, Polled};
 use crate::proto::seam::Core;
 
 /// Turns in which all events and all connections of a backlog were told: the network tells of 1024 events at
 /// once and the shell accepts 64 connections in one turn, and first those that have waited longest.
-const QUEUES: usize = 64;
+const QUEUE_TURNS: usize = 64;
 /// Turns in which a connection that uses up its share each time was shown a megabyte: more than any deadline
 /// runs for without a break.
-const SHARES: usize = 4;
+const SHARE_TURNS: usize = 4;
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// Whether deadlines that have passed may be acted on in this turn, whose events were told as `polled`.
     pub(super) fn has_caught_up(&mut self, polled: Polled) -> bool {
         let most = if polled == Polled::Part || self.may_accept() || self.has_accepted {
-            QUEUES
+            QUEUE_TURNS
         } else if self.ready.is_empty() && self.later.is_empty() {
             0
         } else {
             // Of handshakes, some wait for their turn.
-            SHARES + self.later.len() / STEPS
+            SHARE_TURNS + self.later.len() / STEPS_PER_TURN
         };
         let may = self.turns_overdue >= most;
         self.turns_overdue = if may { 0 } else { self.turns_overdue + 1 };

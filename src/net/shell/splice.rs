@@ -1,7 +1,7 @@
 //! Large bodies on plain TCP go from socket to socket through a pipe, without passing through this process
 //! (splice(2)).
 //!
-//! It begins where the core says that what comes next goes on unseen and there is enough of it, and a read
+//! It begins where the core says that what comes next goes on unread and there is enough of it, and a read
 //! has just filled all its room, so that more is likely to be there. The pipe is taken for one lump and given
 //! back when it is empty; what the receiving socket does not take stays in it, and counts as waiting like any
 //! output.
@@ -17,64 +17,64 @@ use crate::proto::tables::key::Key;
 
 /// Less than this is not worth the two more system calls that a pipe takes. Measured: below it, copying
 /// through a buffer costs less.
-const WORTH_IT: u64 = 128 * 1024;
+const MIN_SPLICE_BYTES: u64 = 128 * 1024;
 
-/// How many times as many bytes as others may be moved unseen in one turn. The larger the lump, the less each
+/// How many times as many bytes as others may be spliced in one turn. The larger the lump, the less each
 /// byte of it costs: lumps of a megabyte, which is what a pipe holds, take a fifth less processor time than
 /// those of a quarter.
-const LARGER: usize = 4;
+const LUMP_FACTOR: usize = 4;
 
-/// What became of an attempt to move bytes unseen.
+/// What became of an attempt to splice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
+pub(super) enum Spliced {
     /// So much of the budget was used.
-    Some(usize),
+    Bytes(usize),
     /// There is nothing to move at present.
-    None,
+    Blocked,
     /// It cannot be done here; the bytes are read as usual.
-    Impossible,
+    Unsupported,
 }
 
 impl<C: Core, N: Net> Shell<C, N> {
-    /// Moves a lump of bytes from a connection to its peer unseen.
-    pub(super) fn splice(&mut self, key: Key, budget: usize) -> Moved {
-        let Some(conn) = self.conns.get(key) else { return Moved::Impossible };
+    /// Moves a lump of bytes from a connection to its peer, without showing it to the core.
+    pub(super) fn splice(&mut self, key: Key, budget: usize) -> Spliced {
+        let Some(conn) = self.conns.get(key) else { return Spliced::Unsupported };
         let Some(peer) = conn.peer.filter(|_| conn.input.is_empty()) else {
-            return Moved::Impossible;
+            return Spliced::Unsupported;
         };
-        let unseen = self.core.unseen(key);
+        let opaque = self.core.opaque(key);
         let is_plain = |stream: &Stream<N::Socket>| matches!(stream, Stream::Plain(_));
         let to =
             self.conns.get(peer.key).filter(|to| !to.write_failed && to.writable && is_plain(&to.stream));
-        if unseen < WORTH_IT || to.is_none() || !is_plain(&conn.stream) {
-            return Moved::Impossible;
+        if opaque < MIN_SPLICE_BYTES || to.is_none() || !is_plain(&conn.stream) {
+            return Spliced::Unsupported;
         }
-        let Some(pipe) = self.net.take_pipe() else { return Moved::Impossible };
-        let most = usize::try_from(unseen).unwrap_or(usize::MAX).min(budget.saturating_mul(LARGER));
-        let Some(conn) = self.conns.get_mut(key) else { return Moved::Impossible };
+        let Some(pipe) = self.net.take_pipe() else { return Spliced::Unsupported };
+        let most = usize::try_from(opaque).unwrap_or(usize::MAX).min(budget.saturating_mul(LUMP_FACTOR));
+        let Some(conn) = self.conns.get_mut(key) else { return Spliced::Unsupported };
         let n = match self.net.splice_in(conn.stream.socket_mut(), pipe, most) {
             Ok(n) if n > 0 => n,
             result => {
                 self.net.give_pipe(pipe, true);
                 match result {
                     // The end: reading tells it once more, and in the usual way.
-                    Ok(_) => return Moved::Impossible,
+                    Ok(_) => return Spliced::Unsupported,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         conn.readable = false;
                         // The next bytes may be the last ones, or few.
-                        conn.is_bulk = unseen > WORTH_IT;
-                        return Moved::None;
+                        conn.is_bulk = opaque > MIN_SPLICE_BYTES;
+                        return Spliced::Blocked;
                     }
                     // The error is told once, and this was the time.
                     Err(_) => {
                         self.fail(key, Why::Failed);
-                        return Moved::None;
+                        return Spliced::Blocked;
                     }
                 }
             }
         };
         let mut before = core::mem::take(&mut self.scratch);
-        let after = self.core.handle_unseen(key, n as u64, &mut before, self.now);
+        let after = self.core.handle_opaque(key, n as u64, &mut before, self.now);
         let sent = self.send_lump(peer.key, &before, pipe, n, after);
         before.clear();
         self.scratch = before;
@@ -83,7 +83,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         self.tell_waiting(peer.key);
         self.obey();
-        Moved::Some(n.div_ceil(LARGER))
+        Spliced::Bytes(n.div_ceil(LUMP_FACTOR))
     }
 
     /// Sends a lump, and puts down what the socket does not take at once.

@@ -15,7 +15,7 @@ use crate::proto::seam::{Core, Why};
 
 /// How often is looked. A peer that vanished is noticed within about a minute, most of which the silence
 /// itself has to last.
-const PACE: Duration = Duration::from_secs(10);
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl<C: Core, N: Net> Shell<C, N> {
     /// Looks after those that have vanished, if it is time and there is any connection.
@@ -34,7 +34,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         if is_due {
             self.net.find_vanished();
         }
-        self.look_at = Some(self.now.mono.after_coarse(PACE));
+        self.look_at = Some(self.now.mono.after_coarse(LOOK_INTERVAL));
     }
 
     /// These sockets have nobody at their other end any more, if they are ours.

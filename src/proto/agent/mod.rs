@@ -487,17 +487,17 @@ impl Core for Agent {
         }
     }
 
-    fn unseen(&self, key: Key) -> u64 {
+    fn opaque(&self, key: Key) -> u64 {
         let Some((serving, is_tunnel)) = self.serving_over(key) else { return 0 };
-        if is_tunnel { serving.messages.unseen_request() } else { serving.messages.unseen_response() }
+        if is_tunnel { serving.messages.opaque_request() } else { serving.messages.opaque_response() }
     }
 
-    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+    fn handle_opaque(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         let Some(worker) = self.worker_over(key) else { return b"" };
         let is_tunnel = key.kind() == Kind::Tunnel;
         let Some(serving) = self.serving(worker) else { return b"" };
-        serving.pass_unseen(is_tunnel, n, before, stalled_by)
+        serving.pass_opaque(is_tunnel, n, before, stalled_by)
     }
 
     fn handle_hangup(&mut self, key: Key, now: Now) {

@@ -183,7 +183,7 @@ impl Serving {
 }
 
 impl Serving {
-    pub(super) fn pass_unseen(
+    pub(super) fn pass_opaque(
         &mut self,
         is_tunnel: bool,
         n: u64,

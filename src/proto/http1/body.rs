@@ -121,10 +121,10 @@ impl Transfer {
         Ok(Progress::Done)
     }
 
-    /// How many of the bytes that come next go on as they are, unseen: `u64::MAX` if all until the end, 0 if
-    /// they must be looked at. The caller may move them in lumps without showing them, and tells each by
-    /// [`Transfer::pass_unseen`].
-    pub fn unseen(&self) -> u64 {
+    /// How many of the bytes that come next are opaque: they go on as they are, whatever they are. `u64::MAX`
+    /// means all until the end, 0 that the next byte must be looked at. The caller may move opaque bytes in
+    /// lumps without showing them, and tells each lump by [`Transfer::pass_opaque`].
+    pub fn opaque(&self) -> u64 {
         match &self.0 {
             State::Length(left) => *left,
             State::Chunked(chunked) => match chunked.place {
@@ -136,9 +136,9 @@ impl Transfer {
         }
     }
 
-    /// A lump of `n` bytes goes on unseen, no more than [`Transfer::unseen`] said. What goes before it was
+    /// A lump of `n` opaque bytes goes on, no more than [`Transfer::opaque`] said. What goes before it is
     /// appended to `before`; what goes after it is returned.
-    pub fn pass_unseen(&mut self, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
+    pub fn pass_opaque(&mut self, n: u64, before: &mut Vec<u8>) -> &'static [u8] {
         match &mut self.0 {
             State::Length(left) => {
                 *left = left.saturating_sub(n);

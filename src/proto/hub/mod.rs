@@ -546,15 +546,15 @@ impl Core for Hub {
         }
     }
 
-    fn unseen(&self, key: Key) -> u64 {
+    fn opaque(&self, key: Key) -> u64 {
         if let Some(key) = ClientKey::from_key(key) {
-            self.unseen_of_client(key)
+            self.opaque_of_client(key)
         } else {
-            TunnelKey::from_key(key).map_or(0, |key| self.unseen_of_tunnel(key))
+            TunnelKey::from_key(key).map_or(0, |key| self.opaque_of_tunnel(key))
         }
     }
 
-    fn handle_unseen(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
+    fn handle_opaque(&mut self, key: Key, n: u64, before: &mut Vec<u8>, now: Now) -> &'static [u8] {
         if let Some(key) = ClientKey::from_key(key) {
             self.pass_from_client(key, n, before, now)
         } else {

@@ -43,11 +43,11 @@ impl Hub {
         }
     }
 
-    pub(super) fn unseen_of_tunnel(&self, key: TunnelKey) -> u64 {
+    pub(super) fn opaque_of_tunnel(&self, key: TunnelKey) -> u64 {
         let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key) else {
             return 0;
         };
-        self.exchanges.get(*exchange).map_or(0, |exchange| exchange.messages.unseen_response())
+        self.exchanges.get(*exchange).map_or(0, |exchange| exchange.messages.opaque_response())
     }
 
     pub(super) fn pass_from_tunnel(

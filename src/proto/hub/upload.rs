@@ -64,7 +64,7 @@ impl Hub {
         self.arm_exchange(key);
     }
 
-    pub(super) fn unseen_of_client(&self, key: ClientKey) -> u64 {
+    pub(super) fn opaque_of_client(&self, key: ClientKey) -> u64 {
         let Some(Client { state: ClientState::Exchange(exchange), .. }) = self.clients.get(key) else {
             return 0;
         };
@@ -72,7 +72,7 @@ impl Hub {
         // A limit on the body is held by looking at it.
         let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
         match exchange.phase {
-            Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.unseen_request(),
+            Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.opaque_request(),
             Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
         }
     }

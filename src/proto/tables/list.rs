@@ -7,7 +7,7 @@ use core::num::NonZeroU32;
 
 use slab::Slab;
 
-use crate::proto::tables::table::{Thrift, more_room};
+use crate::proto::tables::table::{ShrinkPolicy, more_room};
 
 /// The storage of any number of [`List`]s.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Arena<T> {
     nodes: Slab<Node<T>>,
     /// Beyond this no node has been used since memory was given back.
     high: usize,
-    thrift: Thrift,
+    shrink: ShrinkPolicy,
 }
 
 #[derive(Debug)]
@@ -50,15 +50,15 @@ pub struct List {
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Self { nodes: Slab::new(), high: 0, thrift: Thrift::default() }
+        Self { nodes: Slab::new(), high: 0, shrink: ShrinkPolicy::default() }
     }
 }
 
 impl<T> Arena<T> {
     /// Gives back what a burst has left behind.
     pub fn end_batch(&mut self) {
-        if self.thrift.is_due(self.nodes.len(), self.high) {
-            self.high = Thrift::look_through(&mut self.nodes, self.high);
+        if self.shrink.is_due(self.nodes.len(), self.high) {
+            self.high = ShrinkPolicy::shrink_tail(&mut self.nodes, self.high);
         }
     }
 

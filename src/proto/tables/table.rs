@@ -25,7 +25,7 @@ pub struct Table<K, T> {
     len: usize,
     /// Beyond this no slot has been used since memory was given back.
     high: usize,
-    thrift: Thrift,
+    shrink: ShrinkPolicy,
     key: PhantomData<K>,
 }
 
@@ -41,22 +41,21 @@ pub fn more_room<T>(entries: usize) -> usize {
     if entries * size < SMALL || entries >= enough { entries.max(4) } else { enough - entries }
 }
 
-/// When storage that a burst has left behind is worth looking through for what can be given back: once a
-/// quarter of it or less is in use, and then only after half of that is gone, too. So it costs little even
-/// where nothing can be given back because one entry stands high.
+/// When to look for storage that a burst has left behind: once a quarter of it or less is in use, and again
+/// only after half of that is gone, too. So the looks are few even where one high entry keeps all of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Thrift {
-    /// It is looked through when there are fewer entries than this.
+pub struct ShrinkPolicy {
+    /// The next look is due when there are fewer entries than this.
     below: usize,
 }
 
-impl Thrift {
-    /// What has used no more entries than this is left alone.
-    pub const KEPT: usize = 256;
+impl ShrinkPolicy {
+    /// Storage that has held no more entries than this is left alone.
+    pub const KEPT_ENTRIES: usize = 256;
 
-    /// Whether to look now, with so many entries in what so many have used.
+    /// Whether to look now: `entries` are in storage that has held `used`.
     pub fn is_due(&mut self, entries: usize, used: usize) -> bool {
-        if used <= Self::KEPT.max(4 * entries) {
+        if used <= Self::KEPT_ENTRIES.max(4 * entries) {
             self.below = usize::MAX;
             return false;
         }
@@ -67,9 +66,9 @@ impl Thrift {
         is_due
     }
 
-    /// Gives back what a slab has beyond its last entry, if that is the larger part of what was used of it.
-    /// What is used then.
-    pub(super) fn look_through<T>(slab: &mut Slab<T>, used: usize) -> usize {
+    /// Gives back what a slab has beyond its last entry, if that is the larger part of the `used` places.
+    /// Returns how many places are used afterwards.
+    pub(super) fn shrink_tail<T>(slab: &mut Slab<T>, used: usize) -> usize {
         let needed = slab.iter().next_back().map_or(0, |(last, _)| last + 1);
         if 2 * needed > used {
             return used;
@@ -79,7 +78,7 @@ impl Thrift {
     }
 }
 
-impl Default for Thrift {
+impl Default for ShrinkPolicy {
     fn default() -> Self {
         Self { below: usize::MAX }
     }
@@ -100,7 +99,7 @@ impl<K: TableKey, T> Table<K, T> {
             generations: Vec::new(),
             len: 0,
             high: 0,
-            thrift: Thrift::default(),
+            shrink: ShrinkPolicy::default(),
             key: PhantomData,
         }
     }
@@ -185,9 +184,9 @@ impl<K: TableKey, T> Table<K, T> {
             }
             self.slots.try_remove(slot);
         }
-        if self.thrift.is_due(self.len, self.high) {
-            self.high = Thrift::look_through(&mut self.slots, self.high);
-            self.resting.shrink_to(Thrift::KEPT);
+        if self.shrink.is_due(self.len, self.high) {
+            self.high = ShrinkPolicy::shrink_tail(&mut self.slots, self.high);
+            self.resting.shrink_to(ShrinkPolicy::KEPT_ENTRIES);
         }
     }
 }
@@ -253,10 +252,10 @@ mod tests {
 
     #[test]
     fn an_entry_that_stands_high_is_looked_for_seldom() {
-        let mut thrift = Thrift::default();
-        let due: Vec<_> = (0..=10_000).rev().filter(|left| thrift.is_due(*left, 10_000)).collect();
+        let mut shrink = ShrinkPolicy::default();
+        let due: Vec<_> = (0..=10_000).rev().filter(|left| shrink.is_due(*left, 10_000)).collect();
         assert_eq!(due, [2499, 1249, 624, 311, 155, 77, 38, 18, 8, 3, 1, 0]);
-        assert!(!thrift.is_due(0, Thrift::KEPT));
+        assert!(!shrink.is_due(0, ShrinkPolicy::KEPT_ENTRIES));
     }
 
     #[test]

@@ -39,9 +39,9 @@ impl Mono {
 
 const COARSE_MS: u64 = 500;
 /// Fewer wake-ups than this are not worth the looking.
-const PRUNE_FROM: usize = 256;
+const MIN_PRUNED_WAKE_UPS: usize = 256;
 /// Wake-ups that room is kept for.
-const KEPT: usize = 8192;
+const KEPT_WAKE_UPS: usize = 8192;
 
 /// The two clocks, read once in each turn of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +120,11 @@ impl TimerTable {
     /// entries: many short connections must not leave more behind than there are at once. Nor must many long
     /// ones, once they are over. `armed` is what the entry has, if it is there.
     pub fn prune(&mut self, entries: usize, mut armed: impl FnMut(Key) -> Option<Armed>) {
-        if self.heap.len() > entries + entries / 4 + PRUNE_FROM {
+        if self.heap.len() > entries + entries / 4 + MIN_PRUNED_WAKE_UPS {
             self.heap.retain(|Reverse((at, key))| armed(*key).is_some_and(|armed| armed.is_for(*at)));
         }
-        if self.heap.capacity() > 4 * self.heap.len().max(KEPT) {
-            self.heap.shrink_to(2 * self.heap.len().max(KEPT));
+        if self.heap.capacity() > 4 * self.heap.len().max(KEPT_WAKE_UPS) {
+            self.heap.shrink_to(2 * self.heap.len().max(KEPT_WAKE_UPS));
         }
     }
 

@@ -352,7 +352,7 @@ impl<C: Core> Driver<C> {
     /// Moves a lump of bytes to the peer without showing it. False if there is none, and the connection is
     /// read as usual.
     fn splice(&mut self, key: Key, wires: &mut Wires, now: Now) -> bool {
-        let most = usize::try_from(self.core.unseen(key)).unwrap_or(usize::MAX).min(BUFFER);
+        let most = usize::try_from(self.core.opaque(key)).unwrap_or(usize::MAX).min(BUFFER);
         let is_meant = |conn: &&Conn| most > 0 && conn.peer.is_some() && conn.frames.is_none();
         let Some(conn) = self.conns.get(&key).filter(is_meant) else { return false };
         let bytes = match wires.read_at_most(conn.wire, most) {
@@ -366,7 +366,7 @@ impl<C: Core> Driver<C> {
             }
         };
         let mut lump = Vec::new();
-        let after = self.core.handle_unseen(key, bytes.len() as u64, &mut lump, now);
+        let after = self.core.handle_opaque(key, bytes.len() as u64, &mut lump, now);
         lump.extend(bytes);
         lump.extend(after);
         self.deliver(key, &lump, wires, now);
