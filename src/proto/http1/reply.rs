@@ -129,8 +129,8 @@ pub fn write_last(head: &RequestHead<'_, '_>, close: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&content);
 }
 
-/// The errors that hub and agent answer with: status, reason phrase (RFC 9110 section 15), and the word for programs where
-/// the answer has none of its own.
+/// The errors that hub and agent answer with: status, reason phrase (RFC 9110 section 15), and the word for
+/// programs where the answer has none of its own.
 pub const ERRORS: [(u16, &str, &str); 16] = [
     (400, "Bad Request", "bad_request"),
     (401, "Unauthorized", "unauthorized"),

@@ -1,6 +1,7 @@
 //! Every error that the hub itself answers with: status, reason, and what it says to people and to programs.
 //!
-//! What an upstream or an agent answers passes through and is not here. [`reply`] knows how an answer is written.
+//! What an upstream or an agent answers passes through and is not here. [`reply`] knows how an answer is
+//! written.
 
 use crate::proto::error::Violation;
 use crate::proto::http1::reply::{self, Reply};
@@ -29,7 +30,8 @@ macro_rules! refusals {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Refusal {
             $($name,)+
-            /// What came is malformed, ambiguous, or beyond a limit: a request, or with status 502 a response.
+            /// What came is malformed, ambiguous, or beyond a limit: a request, or with status 502 a
+            /// response.
             Misbehaved(Violation),
         }
 
