@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::hold::Share;
-use super::{Client, ClientState, Exchange, Expectation, Gate, Hub, Phase, Standing, Tunnel, TunnelState};
+use super::{Awaited, Client, ClientState, Exchange, Gate, Hub, Phase, Standing, Tunnel, TunnelState};
 use crate::proto::exchange::Response;
 use crate::proto::tables::timer::Mono;
 
@@ -50,7 +50,7 @@ impl Hub {
             || self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
             || self.gathering.len() != self.phases(|it| matches!(it, Phase::Gathering { .. }))
             || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
-            || self.phases(|it| matches!(it, Phase::Queued { place: None, .. })) > 0
+            || self.phases(|it| matches!(it, Phase::Between)) > 0
             || self.queue.waiters().any(|(_, waiter)| {
                 let exchange = self.exchanges.get(waiter.exchange);
                 exchange.is_none_or(|it| it.need.refused.is_empty() == waiter.was_refused)
@@ -69,7 +69,7 @@ impl Hub {
                 Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).is_some_and(
                     |it| matches!(it.state, TunnelState::Busy { exchange: its, .. } if its == key),
                 ),
-                Phase::Gathering { .. } | Phase::Queued { .. } => true,
+                Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } => true,
             };
             has_client && has_tunnel
         };
@@ -164,28 +164,30 @@ impl Hub {
 
     fn has_limit(&self, exchange: &Exchange) -> bool {
         let messages = &exchange.messages;
+        let is_limited = |awaited: Awaited| awaited.deadline() != Mono::NEVER;
         match exchange.phase {
-            Phase::Gathering { until, .. } => until != Mono::NEVER,
+            Phase::Between => false,
+            Phase::Gathering { .. } => true,
             Phase::Queued { until, .. } => {
                 let is_patient =
                     exchange.patience.block == Some(true) && exchange.patience.max_wait.is_none();
-                until != Mono::NEVER || is_patient
+                until.is_set() || is_patient
             }
-            Phase::Active { gate, body_by, .. } => match messages.response {
+            Phase::Active { gate, awaited, .. } => match messages.response {
                 // The client waits for a tunnel that gives signs of life, and the hub for the rest of the
                 // request.
                 Response::Head { .. } => {
-                    messages.request.is_done() || gate == Gate::AwaitsConnect || body_by != Mono::NEVER
+                    messages.request.is_done() || gate == Gate::AwaitsConnect || is_limited(awaited)
                 }
                 // A request of which no more is expected is none that is awaited.
                 Response::Body { .. } => {
                     messages.request.is_done()
                         || gate == Gate::AwaitsConnect
-                        || exchange.held.expectation == Expectation::OfClient
-                        || body_by != Mono::NEVER
+                        || matches!(awaited, Awaited::Unmet)
+                        || is_limited(awaited)
                 }
                 Response::Upgraded { inbound_ended, outbound_ended } => {
-                    inbound_ended == outbound_ended || body_by != Mono::NEVER
+                    inbound_ended == outbound_ended || matches!(awaited, Awaited::OtherSide { .. })
                 }
             },
         }
@@ -217,6 +219,7 @@ impl Hub {
         let shares = self.exchanges.iter().map(|(_, it)| &it.held.share);
         let starved = self.exchanges.iter().filter(|(_, it)| it.held.share.is_starved());
         let is_stuck = |exchange: &Exchange| match exchange.phase {
+            Phase::Between => true,
             // It awaits more than may be held of it.
             Phase::Gathering { .. } => !exchange.wants_request(),
             Phase::Queued { .. } => {

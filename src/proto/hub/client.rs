@@ -39,7 +39,7 @@ impl Hub {
         let Some(client) = self.clients.get(key) else { return false };
         match client.state {
             // Not before it has taken its last response: answers would pile up here.
-            ClientState::Waiting { .. } => client.send_by == Mono::NEVER,
+            ClientState::Waiting { .. } => !client.sending.is_sending(),
             ClientState::Ending { .. } => false,
             ClientState::Exchange(exchange) => {
                 let Some(exchange) = self.exchanges.get(exchange) else { return false };
@@ -76,12 +76,12 @@ impl Hub {
         if !TimerTable::disarm(&mut client.armed, at) {
             return;
         }
-        if client.send_by <= now.mono {
+        if client.sending.has_passed(now) {
             debug!("{key:?} takes nothing of its response; closing");
             self.drop_client(key, Close::Reset, now);
             return;
         }
-        let sends = client.send_by != Mono::NEVER;
+        let sends = client.sending.is_sending();
         let limits = &self.config.limits;
         match &mut client.state {
             // Its last response is still being sent: until that is done, it is neither idle nor late to
@@ -125,7 +125,7 @@ impl Hub {
         close: bool,
         now: Now,
     ) {
-        self.change_client(key, |client| client.was_served &= client.send_by != Mono::NEVER);
+        self.change_client(key, |client| client.was_served &= client.sending.is_sending());
         let mut bytes = Vec::new();
         let close = close || self.draining.is_some();
         reply::write(&Reply { close, head_only, ..refusal.reply() }, &mut bytes);
@@ -222,7 +222,7 @@ impl Hub {
         let Shown { input, end, out } = shown;
         let head_limit = self.config.limits.head;
         let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
-        if client.send_by != Mono::NEVER {
+        if client.sending.is_sending() {
             return Step::Wait;
         }
         let ClientState::Waiting { scan, until, .. } = &mut client.state else { return Step::Wait };
@@ -380,8 +380,7 @@ impl Hub {
             lost: 0,
             returns: 0,
             armed: Armed::default(),
-            // It gets a place, or a worker, or an answer below, before anybody looks.
-            phase: Phase::Queued { place: None, until: Mono::NEVER },
+            phase: Phase::Between,
             label,
             began: now.mono,
             waits_since: now.mono,

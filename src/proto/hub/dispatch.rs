@@ -12,8 +12,10 @@ use super::pool::ClassId;
 use super::queue::Waiter;
 use super::upload::gathered_by;
 use super::{
-    ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState,
+    Awaited, ClientState, Direction, Exchange, Expectation, Gate, Hub, Owes, Phase, Refusal, Standing,
+    Tunnel, TunnelState,
 };
+use crate::proto::deadline::Limit;
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::start_line::Version;
 use crate::proto::seam::{Close, Command};
@@ -60,11 +62,11 @@ impl Hub {
             let Some(exchange) = self.exchanges.get_mut(waiter.exchange) else { continue };
             let Phase::Queued { place, .. } = &mut exchange.phase else { continue };
             let new = self.pool.class_of(&exchange.need);
-            if new != class
-                && let Some(old) = *place
-            {
-                self.queue.leave(old);
-                *place = self.queue.enter(waiter, new);
+            if new != class {
+                self.queue.leave(*place);
+                if let Some(new) = self.queue.enter(waiter, new) {
+                    *place = new;
+                }
             }
         }
     }
@@ -89,25 +91,28 @@ impl Hub {
         tunnel.state = TunnelState::Busy {
             member,
             exchange: key,
-            sign_by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)),
+            owes: Owes::Sign { by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)) },
         };
-        if let Phase::Queued { place: Some(place), .. } = exchange.phase {
+        if let Phase::Queued { place, .. } = exchange.phase {
             self.queue.leave(place);
         }
         let stall = self.config.limits.stall;
-        let (gate, body_by) = match exchange.held.expectation {
-            Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Mono::NEVER),
-            Expectation::None => (Gate::Open, now.mono.after_coarse(stall)),
-            Expectation::OfClient => (Gate::Open, now.mono.after_coarse(stall.min(EXPECT_WAIT))),
+        let (gate, awaited) = match exchange.held.expectation {
+            Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Awaited::Nobody),
+            Expectation::None => (Gate::Open, Awaited::Request { by: now.mono.after_coarse(stall) }),
+            Expectation::OfClient => {
+                exchange.held.expectation = Expectation::None;
+                (Gate::Open, Awaited::Continue { by: now.mono.after_coarse(stall.min(EXPECT_WAIT)) })
+            }
             // The agent is not late as long as it gives signs of life.
-            Expectation::Ours => (Gate::AwaitsConnect, Mono::NEVER),
+            Expectation::Ours => (Gate::AwaitsConnect, Awaited::Nobody),
         };
         exchange.phase = Phase::Active {
             tunnel: tunnel_key,
             since: now.mono,
             gate,
-            body_by,
-            response_by: Mono::NEVER,
+            awaited,
+            response: Limit::NONE,
             keep: false,
         };
         self.active += 1;
@@ -134,10 +139,10 @@ impl Hub {
         let Some(limit) = self.config.limits.response else { return };
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let is_awaited = exchange.messages.request.is_done() && !exchange.messages.is_answered();
-        if let Phase::Active { gate: Gate::Open, response_by, .. } = &mut exchange.phase
+        if let Phase::Active { gate: Gate::Open, response, .. } = &mut exchange.phase
             && is_awaited
         {
-            *response_by = now.mono.after(limit);
+            *response = Limit::at(now.mono.after(limit));
             self.arm_exchange(key);
         }
     }
@@ -156,42 +161,41 @@ impl Hub {
                     self.fail(key, Refusal::BodyLate, now);
                 }
             }
-            Phase::Queued { until, .. } if *until <= now.mono => {
+            Phase::Queued { until, .. } if until.has_passed(now) => {
                 let refusal =
                     if exchange.patience.block == Some(false) { Refusal::Busy } else { Refusal::Waited };
                 self.fail(key, refusal, now);
             }
-            Phase::Active { response_by, tunnel, .. } if *response_by <= now.mono => {
-                if self.tunnels.get(*tunnel).is_some_and(|it| it.send_by != Mono::NEVER) {
+            Phase::Active { response, tunnel, .. } if response.has_passed(now) => {
+                if self.tunnels.get(*tunnel).is_some_and(|it| it.sending.is_sending()) {
                     // It has not even been sent the request. Its time begins when it has.
-                    *response_by = Mono::NEVER;
+                    *response = Limit::NONE;
                 } else {
                     self.fail(key, Refusal::NoResponse, now);
                 }
             }
-            Phase::Active { body_by, .. }
-                if *body_by <= now.mono && exchange.held.expectation == Expectation::OfClient =>
+            // Many upstreams know nothing of expectations, all of HTTP/1.0 among them (RFC 9110 section
+            // 10.1.1).
+            Phase::Active { awaited: awaited @ Awaited::Continue { .. }, .. }
+                if awaited.deadline() <= now.mono =>
             {
-                // Many upstreams know nothing of expectations, all of HTTP/1.0 among them (RFC 9110 section
-                // 10.1.1).
-                exchange.held.expectation = Expectation::None;
-                *body_by = now.mono.after_coarse(self.config.limits.stall);
+                *awaited = Awaited::Request { by: now.mono.after_coarse(self.config.limits.stall) };
                 let key = exchange.client.into();
                 self.commands.push(Command::Send { key, bytes: CONTINUE.to_vec() });
             }
-            Phase::Active { body_by, tunnel, .. } if *body_by <= now.mono => {
-                let is_upgraded = exchange.messages.is_upgraded();
-                let tunnel_waits = self.tunnels.get(*tunnel).is_some_and(|it| it.send_by != Mono::NEVER);
+            Phase::Active { awaited, tunnel, .. } if awaited.deadline() <= now.mono => {
+                let is_upgraded = matches!(awaited, Awaited::OtherSide { .. });
+                let tunnel_waits = self.tunnels.get(*tunnel).is_some_and(|it| it.sending.is_sending());
                 let client_waits =
-                    self.clients.get(exchange.client).is_some_and(|it| it.send_by != Mono::NEVER);
+                    self.clients.get(exchange.client).is_some_and(|it| it.sending.is_sending());
                 if tunnel_waits || is_upgraded && client_waits {
-                    // Who takes nothing of what waits for it has a deadline of its own for that.
-                    *body_by = now.mono.after_coarse(self.config.limits.stall);
+                    // A peer that takes nothing of what waits for it has its own deadline, `sending`.
+                    awaited.put_off(now.mono.after_coarse(self.config.limits.stall));
                 } else {
                     self.fail(key, if is_upgraded { Refusal::Lost } else { Refusal::BodyLate }, now);
                 }
             }
-            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => {}
+            Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => {}
         }
         self.arm_exchange(key);
     }
@@ -205,8 +209,8 @@ impl Hub {
         self.commands.push(Command::Unpair(client.into()));
         // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken
         // for them.
-        let all_sent = gate == Gate::Open
-            && self.tunnels.get(tunnel).is_some_and(|tunnel| tunnel.send_by == Mono::NEVER);
+        let all_sent =
+            gate == Gate::Open && self.tunnels.get(tunnel).is_some_and(|tunnel| !tunnel.sending.is_sending());
         if exchange.messages.responder_is_reusable() && tunnel_is_clean && all_sent {
             self.release_tunnel(tunnel, now);
         } else {
@@ -263,7 +267,7 @@ impl Hub {
         }
         let agent = match exchange.phase {
             Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).and_then(Tunnel::member),
-            Phase::Gathering { .. } | Phase::Queued { .. } => None,
+            Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } => None,
         };
         let agent =
             agent.map_or_else(String::new, |it| format!(" of agent {}", self.pool.describe(it.agent)));
@@ -294,10 +298,10 @@ impl Hub {
     /// One side of an upgraded connection has ended: the other side is told, and when both have, all is over.
     pub(super) fn end_direction(&mut self, key: ExchangeKey, direction: Direction, now: Now) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let Phase::Active { tunnel, body_by, .. } = &mut exchange.phase else { return };
+        let Phase::Active { tunnel, awaited, .. } = &mut exchange.phase else { return };
         let tunnel = *tunnel;
         let over = exchange.messages.response_is_done();
-        *body_by = now.mono.after_coarse(self.config.limits.stall);
+        *awaited = Awaited::OtherSide { by: now.mono.after_coarse(self.config.limits.stall) };
         let other: Key = match direction {
             Direction::Inbound => tunnel.into(),
             Direction::Outbound => exchange.client.into(),
@@ -324,11 +328,8 @@ impl Hub {
             Phase::Gathering { place, .. } => {
                 self.gathering.remove(&mut self.exchange_nodes, place);
             }
-            Phase::Queued { place, .. } => {
-                if let Some(place) = place {
-                    self.queue.leave(place);
-                }
-            }
+            Phase::Between => {}
+            Phase::Queued { place, .. } => self.queue.leave(place),
             Phase::Active { .. } => self.active -= 1,
         }
         self.commands.push(Command::DropHeld(exchange.client.into()));

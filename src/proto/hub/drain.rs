@@ -7,6 +7,7 @@ use core::time::Duration;
 use log::warn;
 
 use super::{Client, ClientState, Hub};
+use crate::proto::deadline::Limit;
 use crate::proto::exchange::Response;
 use crate::proto::notice::Count;
 use crate::proto::seam::{Close, Command};
@@ -18,18 +19,18 @@ use crate::proto::tables::timer::{Mono, Now};
 pub(super) struct Draining {
     /// What is still served then is cut off.
     until: Mono,
-    /// Upgraded connections are cut off then; [`Mono::NEVER`] once they were, until there is another one.
-    upgraded_until: Mono,
+    /// Upgraded connections are cut off then; none once they were, until there is another one.
+    upgraded_until: Limit,
 }
 
 impl Draining {
     pub(super) fn next_timeout(&self) -> Mono {
-        self.until.min(self.upgraded_until)
+        self.until.min(self.upgraded_until.deadline())
     }
 
     /// An exchange was upgraded. It has as long as those that were there before.
     pub(super) fn limit_upgraded(&mut self, limit: Duration, now: Now) {
-        self.upgraded_until = self.upgraded_until.min(now.mono.after(limit));
+        self.upgraded_until.bring_forward(now.mono.after(limit));
     }
 }
 
@@ -37,7 +38,7 @@ impl Hub {
     pub(super) fn begin_drain(&mut self, now: Now) {
         self.draining = Some(Draining {
             until: now.mono.after(self.config.drain_timeout),
-            upgraded_until: now.mono.after(self.config.upgrade_drain),
+            upgraded_until: Limit::at(now.mono.after(self.config.upgrade_drain)),
         });
     }
 
@@ -45,8 +46,8 @@ impl Hub {
     pub(super) fn check_drained(&mut self, now: Now) {
         let Some(draining) = &mut self.draining else { return };
         let late = now.mono >= draining.until;
-        if draining.upgraded_until <= now.mono {
-            draining.upgraded_until = Mono::NEVER;
+        if draining.upgraded_until.has_passed(now) {
+            draining.upgraded_until = Limit::NONE;
             self.cut_off(|hub, key| hub.is_upgraded(key), now);
         }
         if !late && !self.exchanges.is_empty() {
@@ -71,7 +72,7 @@ impl Hub {
     pub(super) fn cut_off_all(&mut self, now: Now) {
         self.cut_off(|hub, key| hub.is_upgraded(key) || hub.ends_by_closing(key), now);
         let is_short = |client: &Client| {
-            matches!(client.state, ClientState::Ending { .. }) && client.send_by != Mono::NEVER
+            matches!(client.state, ClientState::Ending { .. }) && client.sending.is_sending()
         };
         let short: Vec<ClientKey> =
             self.clients.iter().filter(|(_, client)| is_short(client)).map(|(key, _)| key).collect();

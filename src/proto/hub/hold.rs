@@ -9,7 +9,6 @@ use super::{Exchange, Hub, Phase};
 use crate::proto::seam::{Command, HELD_BLOCK};
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
 use crate::proto::tables::list::{Arena, List, NodeId};
-use crate::proto::tables::timer::Mono;
 
 /// The bytes of a body that are held beside its head, so that a sender is not given a worker before it has
 /// shown them, and the request can be sent again.
@@ -149,7 +148,7 @@ impl Hub {
 
     /// A tunnel has been sent what is held of a request, or is just being sent it.
     pub(super) fn note_taken(&mut self, key: ExchangeKey, tunnel: TunnelKey) {
-        let all_sent = self.tunnels.get(tunnel).is_none_or(|tunnel| tunnel.send_by == Mono::NEVER);
+        let all_sent = self.tunnels.get(tunnel).is_none_or(|tunnel| !tunnel.sending.is_sending());
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if all_sent && !exchange.held.whole && exchange.held.share.blocks > 0 {
             let mut share = core::mem::take(&mut exchange.held.share);

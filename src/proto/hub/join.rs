@@ -9,6 +9,7 @@ use log::{Level, debug, info};
 use super::ending::TunnelEnd;
 use super::pool::{Joining, Member};
 use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
+use crate::proto::deadline::SendLimit;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::notice::Count;
 use crate::proto::seam::Command;
@@ -95,7 +96,7 @@ impl Hub {
             armed: Armed::default(),
             left,
             // A head is only read once the last response was taken.
-            send_by: Mono::NEVER,
+            sending: SendLimit::IDLE,
             // Replaced below, before anybody looks.
             state: TunnelState::Ending { until: Mono::NEVER },
         });

@@ -76,6 +76,7 @@ use self::ending::TunnelEnd;
 use self::hold::{Budget, Share};
 use self::pool::{Gone, Member, Need, Pool};
 use self::queue::{Arrival, DispatchQueue, Place};
+use super::deadline::{Limit, SendLimit};
 use super::exchange::Messages;
 use super::notice::{Count, Notices};
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
@@ -162,8 +163,7 @@ struct Client {
     armed: Armed,
     /// It has sent FIN or a reset, though not all that it sent before may have been read.
     left: bool,
-    /// It takes no bytes though some wait; by then it must have taken one.
-    send_by: Mono,
+    sending: SendLimit,
     /// What it was sent last came from an agent, however much of that it has taken.
     was_served: bool,
     state: ClientState,
@@ -173,7 +173,7 @@ impl Client {
     /// Whether it is in no exchange any more and has not taken all of what it was sent from an agent. Answers
     /// of the hub's own are small, and whoever does not take one keeps nobody from being served.
     fn takes_tail(&self) -> bool {
-        self.was_served && self.send_by != Mono::NEVER && !matches!(self.state, ClientState::Exchange(_))
+        self.was_served && self.sending.is_sending() && !matches!(self.state, ClientState::Exchange(_))
     }
 }
 
@@ -200,18 +200,42 @@ enum ClientState {
 struct Tunnel {
     armed: Armed,
     left: bool,
-    send_by: Mono,
+    sending: SendLimit,
     state: TunnelState,
 }
 
 enum TunnelState {
     /// No exchange on it.
     Free { member: Member, standing: Standing, unanswered: u8, ping_at: Mono, scan: HeadScan },
-    /// Carries an exchange. While no response head has come, the agent gives signs of life; the next one by
-    /// `sign_by`. Another tunnel may have its name meanwhile: then it ends with its exchange.
-    Busy { member: Member, exchange: ExchangeKey, sign_by: Mono },
+    /// Carries an exchange. Another tunnel may have its name meanwhile: then it ends with its exchange.
+    Busy { member: Member, exchange: ExchangeKey, owes: Owes },
     /// Our farewell is being sent, then FIN.
     Ending { until: Mono },
+}
+
+/// What the agent of a busy tunnel has to send, and by when.
+#[derive(Clone, Copy)]
+enum Owes {
+    /// A sign of life, as long as no response head has come.
+    Sign { by: Mono },
+    /// Some more of its response: another tunnel has the name of this one, and what stands still is not seen
+    /// through.
+    Bytes { by: Mono },
+    /// Nothing: a response takes as long as it takes.
+    Nothing,
+}
+
+impl Owes {
+    fn deadline(self) -> Mono {
+        match self {
+            Self::Sign { by } | Self::Bytes { by } => by,
+            Self::Nothing => Mono::NEVER,
+        }
+    }
+
+    fn is_overdue(self, now: Now) -> bool {
+        self.deadline() <= now.mono
+    }
 }
 
 /// What a tunnel without an exchange is good for.
@@ -255,21 +279,54 @@ struct Exchange {
 enum Phase {
     /// Its body is awaited, until it is complete or fills what is held of it.
     Gathering { place: NodeId, until: Mono },
+    /// It has come, or has come back, or has gathered what it needs: before the event is over it gets a worker, a
+    /// place in the queue, or an answer.
+    Between,
     /// It waits for a worker.
-    /// It has no place only for a moment, between two attempts to find it one.
-    Queued { place: Option<Place>, until: Mono },
+    Queued { place: Place, until: Limit },
     /// It has one.
     Active {
         tunnel: TunnelKey,
         since: Mono,
         gate: Gate,
-        /// While its request is incomplete: the next byte by then.
-        body_by: Mono,
-        /// The response head by then.
-        response_by: Mono,
+        awaited: Awaited,
+        /// Until the response head, once the request is on its way.
+        response: Limit,
         /// Whether the client was told that its connection stays open, once it has been told something.
         keep: bool,
     },
+}
+
+/// Who is to send the next byte of an exchange that has a worker, and by when.
+#[derive(Clone, Copy)]
+enum Awaited {
+    /// Nobody: the request is complete, or the rest of it waits until the agent's connection stands.
+    Nobody,
+    /// Nobody: the final response came in place of the 100 that the client waits for. It may send no more.
+    Unmet,
+    /// The upstream, the 100 that the client waits for. Then the hub says it.
+    Continue { by: Mono },
+    /// The client, more of its request.
+    Request { by: Mono },
+    /// The side of an upgraded connection that has not ended.
+    OtherSide { by: Mono },
+}
+
+impl Awaited {
+    fn deadline(self) -> Mono {
+        match self {
+            Self::Continue { by } | Self::Request { by } | Self::OtherSide { by } => by,
+            Self::Nobody | Self::Unmet => Mono::NEVER,
+        }
+    }
+
+    /// A byte went one way or the other: as long as there are any, an exchange does not stand still.
+    fn put_off(&mut self, deadline: Mono) {
+        match self {
+            Self::Request { by } | Self::OtherSide { by } => *by = deadline,
+            Self::Nobody | Self::Unmet | Self::Continue { .. } => {}
+        }
+    }
 }
 
 /// How long a request waits for a worker.
@@ -293,7 +350,7 @@ struct Held {
     /// Whether nothing has been sent beyond it, so that the request can be sent again. It is dropped as soon
     /// as it cannot.
     whole: bool,
-    /// Who said, if anyone, that the body is awaited before it is sent.
+    /// Who waits, if anyone, before the body is sent. With a worker it is [`Awaited`] that knows of a client.
     expectation: Expectation,
 }
 
@@ -342,7 +399,7 @@ impl Client {
             ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
             ClientState::Exchange(_) => Mono::NEVER,
         };
-        until.min(self.send_by)
+        until.min(self.sending.deadline())
     }
 }
 
@@ -367,11 +424,10 @@ impl Tunnel {
     /// As [`Client::deadline`].
     fn deadline(&self) -> Mono {
         let until = match self.state {
-            TunnelState::Free { ping_at: until, .. }
-            | TunnelState::Busy { sign_by: until, .. }
-            | TunnelState::Ending { until } => until,
+            TunnelState::Free { ping_at: until, .. } | TunnelState::Ending { until } => until,
+            TunnelState::Busy { owes, .. } => owes.deadline(),
         };
-        until.min(self.send_by)
+        until.min(self.sending.deadline())
     }
 }
 
@@ -379,8 +435,10 @@ impl Exchange {
     /// As [`Client::deadline`].
     fn deadline(&self) -> Mono {
         match self.phase {
-            Phase::Gathering { until, .. } | Phase::Queued { until, .. } => until,
-            Phase::Active { body_by, response_by, .. } => body_by.min(response_by),
+            Phase::Between => Mono::NEVER,
+            Phase::Gathering { until, .. } => until,
+            Phase::Queued { until, .. } => until.deadline(),
+            Phase::Active { awaited, response, .. } => awaited.deadline().min(response.deadline()),
         }
     }
 }
@@ -500,7 +558,7 @@ impl Core for Hub {
             transport: if is_tls { Transport::Tls } else { Transport::Plain },
             armed: Armed::default(),
             left: false,
-            send_by: Mono::NEVER,
+            sending: SendLimit::IDLE,
             was_served: false,
             state: ClientState::Ending { place: None, until: Mono::NEVER },
         })?;
@@ -572,9 +630,8 @@ impl Core for Hub {
 
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
         let stall = self.config.limits.stall;
-        let send_by = |limit| if waiting { now.mono.after_coarse(limit) } else { Mono::NEVER };
         if let Some(key) = ClientKey::from_key(key) {
-            self.change_client(key, |client| client.send_by = send_by(stall));
+            self.change_client(key, |client| client.sending = SendLimit::of(waiting, stall, now));
             if !waiting {
                 // It reads its next request now, and another exchange may have the permit.
                 self.commands.push(Command::Resume(key.into()));
@@ -583,7 +640,7 @@ impl Core for Hub {
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(tunnel) = self.tunnels.get_mut(key)
         {
-            tunnel.send_by = send_by(stall * IN_BETWEEN);
+            tunnel.sending = SendLimit::of(waiting, stall * IN_BETWEEN, now);
             let busy = match tunnel.state {
                 TunnelState::Busy { exchange, .. } => Some(exchange),
                 TunnelState::Free { .. } | TunnelState::Ending { .. } => None,
@@ -729,7 +786,7 @@ impl Hub {
     /// Closes the first client of this list that has taken all that it was sent. False if there is none.
     fn evict(&mut self, list: impl Fn(&Self) -> &List, now: Now) -> bool {
         let takes_nothing =
-            |key: &ClientKey| self.clients.get(*key).is_some_and(|client| client.send_by == Mono::NEVER);
+            |key: &ClientKey| self.clients.get(*key).is_some_and(|client| !client.sending.is_sending());
         let longest = list(self).iter(&self.client_nodes).map(|(_, key)| *key).find(takes_nothing);
         let Some(key) = longest else { return false };
         debug!("making room: closing {key:?}");

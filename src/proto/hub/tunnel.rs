@@ -8,7 +8,8 @@ use log::{Level, debug};
 use super::dispatch::sign_limit;
 use super::ending::{Outcome, TunnelEnd};
 use super::pool::{AgentSlot, Member, News};
-use super::{Direction, Expectation, Gate, Hub, Phase, Refusal, Standing, Tunnel, TunnelState};
+use super::{Awaited, Direction, Gate, Hub, Owes, Phase, Refusal, Standing, Tunnel, TunnelState};
+use crate::proto::deadline::Limit;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::framing::Framing;
@@ -72,7 +73,7 @@ impl Hub {
         if !TimerTable::disarm(&mut tunnel.armed, at) {
             return;
         }
-        if tunnel.send_by <= now.mono {
+        if tunnel.sending.has_passed(now) {
             self.end_lost_tunnel(key, TunnelEnd::StoppedReading, now);
             return;
         }
@@ -93,20 +94,24 @@ impl Hub {
                 self.leave_pool(key, Standing::Asked);
                 self.note_asked(key);
             }
-            TunnelState::Busy { sign_by, exchange, .. } if *sign_by <= now.mono => {
+            TunnelState::Busy { owes, exchange, .. } if owes.is_overdue(now) => {
                 // While its client takes what came before, nothing is read that could be a sign. (Answered,
                 // it was replaced.)
                 let client =
                     self.exchanges.get(*exchange).and_then(|exchange| self.clients.get(exchange.client));
-                if client.is_some_and(|client| client.send_by != Mono::NEVER) {
-                    *sign_by = now.mono.after(self.config.limits.linger);
+                if client.is_some_and(|client| client.sending.is_sending()) {
+                    let by = now.mono.after(self.config.limits.linger);
+                    match owes {
+                        Owes::Sign { by: it } | Owes::Bytes { by: it } => *it = by,
+                        Owes::Nothing => {}
+                    }
                 } else {
                     self.end_lost_tunnel(key, TunnelEnd::StoppedResponding, now);
                     return;
                 }
             }
             // What it is still being sent counts as long as it takes any of it.
-            TunnelState::Ending { until } if *until <= now.mono && tunnel.send_by != Mono::NEVER => {
+            TunnelState::Ending { until } if *until <= now.mono && tunnel.sending.is_sending() => {
                 *until = now.mono.after(self.config.limits.linger);
             }
             TunnelState::Ending { until } if *until <= now.mono => {
@@ -221,10 +226,10 @@ impl Hub {
         if let Some(member) = tunnel.member().filter(|_| tunnel.is_ready()) {
             self.pool.set_ready(member.agent, false, now.mono);
         }
-        if let TunnelState::Busy { sign_by, .. } = &mut tunnel.state
+        if let TunnelState::Busy { owes, .. } = &mut tunnel.state
             && is_seen_through
         {
-            *sign_by = now.mono.after(self.config.limits.linger);
+            *owes = Owes::Bytes { by: now.mono.after(self.config.limits.linger) };
             self.arm_tunnel(key);
         } else {
             self.end_tunnels(&[key], CloseReason::Replaced, now);
@@ -270,11 +275,10 @@ impl Hub {
 
     /// Bytes of a response came. Of a replaced tunnel that is all that is asked for.
     fn note_progress(&mut self, key: TunnelKey, now: Now) {
-        let until = now.mono.after(self.config.limits.linger);
-        if let Some(Tunnel { state: TunnelState::Busy { sign_by, .. }, .. }) = self.tunnels.get_mut(key)
-            && *sign_by != Mono::NEVER
+        if let Some(Tunnel { state: TunnelState::Busy { owes: Owes::Bytes { by }, .. }, .. }) =
+            self.tunnels.get_mut(key)
         {
-            *sign_by = until;
+            *by = now.mono.after(self.config.limits.linger);
         }
     }
 
@@ -492,11 +496,11 @@ impl Hub {
     ) -> Step {
         let Shown { input, end, out } = shown;
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
-        let Phase::Active { gate, body_by, response_by, keep, .. } = &mut exchange.phase else {
+        let Phase::Active { gate, awaited, response, keep, .. } = &mut exchange.phase else {
             return Step::Wait;
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
-        let TunnelState::Busy { member: Member { agent, .. }, sign_by, .. } = &mut tunnel.state else {
+        let TunnelState::Busy { member: Member { agent, .. }, owes, .. } = &mut tunnel.state else {
             return Step::Wait;
         };
         let agent = *agent;
@@ -514,12 +518,10 @@ impl Hub {
         let client = exchange.client;
         match Note::of(&head) {
             Note::Alive if head.status == 102 => {
-                *sign_by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
+                *owes = Owes::Sign { by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)) };
                 // It takes nothing because its upstream is busy with something else and has not begun to
                 // read.
-                if tunnel.send_by != Mono::NEVER {
-                    tunnel.send_by = now.mono.after_coarse(self.config.limits.stall * IN_BETWEEN);
-                }
+                tunnel.sending.put_off(self.config.limits.stall * IN_BETWEEN, now);
                 exchange.messages.await_another_head();
                 return Step::Skip(head.length);
             }
@@ -533,7 +535,7 @@ impl Hub {
         if head.status == 100 && *gate == Gate::AwaitsConnect {
             *gate = Gate::Open;
             if !exchange.messages.request.is_done() {
-                *body_by = now.mono.after_coarse(self.config.limits.stall);
+                *awaited = Awaited::Request { by: now.mono.after_coarse(self.config.limits.stall) };
             }
             exchange.messages.await_another_head();
             self.commands.push(Command::SendHeld(client.into()));
@@ -551,7 +553,7 @@ impl Hub {
         let (version, persistent) = (facts.version, facts.persistent && framing != Framing::UntilClose);
         // RFC 9110 section 10.1.1: a client whose expectation was not met will not send the body, and must
         // not take its connection, which is in the middle of a request then, for one that carries another.
-        let unmet = head.status >= 200 && exchange.held.expectation == Expectation::OfClient;
+        let unmet = head.status >= 200 && matches!(awaited, Awaited::Continue { .. });
         let persistent = persistent && self.draining.is_none() && !unmet;
         let turn = match exchange.messages.on_head(&head, framing, now.mono) {
             Ok(turn) => turn,
@@ -570,20 +572,19 @@ impl Hub {
         match turn {
             Turn::Interim => {
                 if head.status == 100 && !exchange.messages.request.is_done() {
-                    exchange.held.expectation = exchange.held.expectation.begun();
-                    *body_by = now.mono.after_coarse(self.config.limits.stall);
+                    *awaited = Awaited::Request { by: now.mono.after_coarse(self.config.limits.stall) };
                     self.arm_exchange(exchange_key);
                 }
             }
             Turn::Final | Turn::Upgraded => {
                 *keep = persistent;
-                *response_by = Mono::NEVER;
-                *sign_by = Mono::NEVER;
-                if turn == Turn::Upgraded || unmet {
-                    // The rest of the request is not awaited.
-                    *body_by = Mono::NEVER;
+                *response = Limit::NONE;
+                *owes = Owes::Nothing;
+                if unmet {
+                    *awaited = Awaited::Unmet;
                 }
                 if turn == Turn::Upgraded {
+                    *awaited = Awaited::Nobody;
                     self.commands.push(Command::Resume(client.into()));
                     if let Some(draining) = &mut self.draining {
                         draining.limit_upgraded(self.config.upgrade_drain, now);

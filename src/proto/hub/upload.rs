@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::hold::FREE;
-use super::{Client, ClientState, Direction, Exchange, Expectation, Gate, Hub, Phase, Refusal};
+use super::{Awaited, Client, ClientState, Direction, Exchange, Gate, Hub, Phase, Refusal};
 use crate::proto::http1::body::Progress;
 use crate::proto::seam::{Close, Shown, Step};
 use crate::proto::tables::key::{ClientKey, ExchangeKey};
@@ -19,6 +19,7 @@ impl Exchange {
     /// Whether bytes of its request are wanted at present.
     pub(super) fn wants_request(&self) -> bool {
         match self.phase {
+            Phase::Between => false,
             Phase::Gathering { .. } | Phase::Queued { .. } => {
                 self.room() > 0 && !self.messages.request.is_done()
             }
@@ -28,10 +29,8 @@ impl Exchange {
 
     /// A byte went one way or the other. As long as there are any the exchange does not stand still.
     pub(super) fn note_progress(&mut self, stalled_by: Mono) {
-        if let Phase::Active { body_by, .. } = &mut self.phase
-            && *body_by != Mono::NEVER
-        {
-            *body_by = stalled_by;
+        if let Phase::Active { awaited, .. } = &mut self.phase {
+            awaited.put_off(stalled_by);
         }
     }
 }
@@ -73,7 +72,7 @@ impl Hub {
         let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
         match exchange.phase {
             Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.opaque_request(),
-            Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
+            Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
         }
     }
 
@@ -98,21 +97,20 @@ impl Hub {
     fn request_passed(&mut self, key: ExchangeKey, now: Now) {
         self.let_go(key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let Phase::Active { body_by, .. } = &mut exchange.phase else { return };
+        let Phase::Active { awaited, .. } = &mut exchange.phase else { return };
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         if exchange.messages.is_upgraded() {
             exchange.note_progress(stalled_by);
             return;
         }
         if exchange.messages.request.is_done() {
-            *body_by = Mono::NEVER;
+            *awaited = Awaited::Nobody;
             self.await_response(key, now);
             return;
         }
-        let sooner = stalled_by < *body_by;
-        *body_by = stalled_by;
-        // A client that did not wait for the 100 that it asked for is awaited from now on.
-        exchange.held.expectation = Expectation::None;
+        let sooner = stalled_by < awaited.deadline();
+        // Also a client that did not wait for the 100 that it asked for is awaited from now on.
+        *awaited = Awaited::Request { by: stalled_by };
         if sooner {
             self.arm_exchange(key);
         }
@@ -121,6 +119,7 @@ impl Hub {
     pub(super) fn read_body(&mut self, key: ExchangeKey, mut shown: Shown<'_>, now: Now) -> Step {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
         let is_held = match exchange.phase {
+            Phase::Between => return Step::Wait,
             Phase::Gathering { .. } | Phase::Queued { .. } => true,
             Phase::Active { gate, .. } if gate != Gate::Open => return Step::Wait,
             Phase::Active { .. } => false,

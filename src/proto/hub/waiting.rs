@@ -8,7 +8,8 @@ use log::{Level, debug};
 
 use super::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
 use super::queue::{Arrival, Waiter};
-use super::{Exchange, Hub, Phase, Refusal, Standing, TunnelState};
+use super::{Awaited, Exchange, Expectation, Hub, Phase, Refusal, Standing, TunnelState};
+use crate::proto::deadline::Limit;
 use crate::proto::exchange::Response;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::seam::Command;
@@ -34,8 +35,7 @@ impl Hub {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if let Phase::Gathering { place, .. } = exchange.phase {
             self.gathering.remove(&mut self.exchange_nodes, place);
-            // Waiting is what it does until it is matched or refused below; nobody looks in between.
-            exchange.phase = Phase::Queued { place: None, until: Mono::NEVER };
+            exchange.phase = Phase::Between;
         }
         if !self.has_permit() {
             let line = format_args!(
@@ -119,10 +119,13 @@ impl Hub {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
             debug!("{key:?} goes to another tunnel");
             exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
+            if let Phase::Active { awaited: Awaited::Continue { .. }, .. } = exchange.phase {
+                exchange.held.expectation = Expectation::OfClient;
+            }
             self.active -= 1;
             self.commands.push(Command::Unpair(exchange.client.into()));
             let class = self.pool.class_of(&exchange.need);
-            self.enter_queue(key, class, Mono::NEVER);
+            self.enter_queue(key, class, Limit::NONE);
         }
         self.dispatch(now);
         for &key in keys {
@@ -197,12 +200,12 @@ impl Hub {
         self.sweep_at = self.sweep_at.min(at);
     }
 
-    fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Mono) {
+    fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Limit) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let was_refused = !exchange.need.refused.is_empty();
         let waiter = Waiter { exchange: key, arrival: exchange.arrival, was_refused };
         let place = self.queue.enter(waiter, class);
-        exchange.phase = Phase::Queued { place, until };
+        exchange.phase = place.map_or(Phase::Between, |place| Phase::Queued { place, until });
     }
 
     fn is_connected(&self, class: ClassId, refused: &[Refused], now: Now) -> bool {
@@ -210,13 +213,15 @@ impl Hub {
     }
 
     /// How long an exchange may wait from now on, or what is said to it at once.
-    fn wait_until(&self, exchange: &Exchange, class: ClassId, now: Now) -> Result<Mono, Refusal> {
+    fn wait_until(&self, exchange: &Exchange, class: ClassId, now: Now) -> Result<Limit, Refusal> {
         let is_connected = self.is_connected(class, &exchange.need.refused, now);
-        let until = |longest| exchange.waits_since.after(longest);
+        let until = |longest| Limit::at(exchange.waits_since.after(longest));
         let patience = exchange.patience;
         match patience.block {
-            Some(true) => Ok(patience.max_wait.map_or(Mono::NEVER, until)),
-            Some(false) if is_connected && self.is_anyone_asked(class) => Ok(now.mono.after(ASKED_GRACE)),
+            Some(true) => Ok(patience.max_wait.map_or(Limit::NONE, until)),
+            Some(false) if is_connected && self.is_anyone_asked(class) => {
+                Ok(Limit::at(now.mono.after(ASKED_GRACE)))
+            }
             Some(false) if is_connected => Err(Refusal::Busy),
             None if is_connected => Ok(until(patience.max_wait.unwrap_or(self.config.queue_timeout))),
             None | Some(false) => Err(self.why_nobody(exchange, class)),
