@@ -46,9 +46,11 @@ mod answers;
 mod audit;
 mod classes;
 mod client;
+mod clients;
 mod dispatch;
 mod drain;
 mod ending;
+mod exchanges;
 mod hold;
 mod join;
 pub mod pool;
@@ -57,38 +59,38 @@ mod profile;
 pub mod queue;
 mod tournament;
 mod tunnel;
+mod tunnels;
 mod turns;
 mod upload;
 mod waiting;
 
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
+use core::net::SocketAddr;
 
 use log::{Level, debug, info, warn};
 use ring::hmac;
 
 use self::answers::Refusal;
+use self::clients::{Client, ClientState, Transport};
 use self::drain::Draining;
 use self::ending::TunnelEnd;
-use self::hold::{Budget, Share};
-use self::pool::{Gone, Member, Need, Pool};
-use self::queue::{Arrival, DispatchQueue, Place};
-use super::deadline::{Limit, SendLimit};
-use super::exchange::Messages;
+use self::exchanges::{Awaited, Exchange, Expectation, Gate, Held, Patience, Phase};
+use self::hold::Budget;
+use self::pool::{Gone, Need, Pool};
+use self::queue::DispatchQueue;
+use self::tunnels::{Owes, Standing, Tunnel, TunnelState};
+use super::deadline::SendLimit;
 use super::notice::{Count, Notices};
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
-use super::tables::list::{Arena, List, NodeId};
+use super::tables::list::{Arena, List};
 use super::tables::table::Table;
 use super::tables::timer::{Armed, Mono, Now, TimerTable};
 use super::trust::agent_token::TokenKey;
 use super::trust::revocation::Revocations;
 use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
-use crate::proto::http1::head::HeadScan;
 
 /// Recycled [`Need`]s, so that a request allocates nothing once the hub is warm.
 const SPARE_NEEDS: usize = 64;
@@ -157,232 +159,6 @@ impl AppPassword {
     }
 }
 
-struct Client {
-    peer: IpAddr,
-    transport: Transport,
-    armed: Armed,
-    /// It has sent FIN or a reset, though not all that it sent before may have been read.
-    left: bool,
-    sending: SendLimit,
-    /// What it was sent last came from an agent, however much of that it has taken.
-    was_served: bool,
-    state: ClientState,
-}
-
-impl Client {
-    /// Whether it is in no exchange any more and has not taken all of what it was sent from an agent. Answers
-    /// of the hub's own are small, and whoever does not take one keeps nobody from being served.
-    fn takes_tail(&self) -> bool {
-        self.was_served && self.sending.is_sending() && !matches!(self.state, ClientState::Exchange(_))
-    }
-}
-
-/// What a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
-    /// HTTP, on a plain port.
-    Plain,
-    /// HTTP over TLS.
-    Tls,
-    /// Plain HTTP, on a port where TLS is spoken.
-    PlainOnTls,
-}
-
-enum ClientState {
-    /// For a request head, its first or its next.
-    Waiting { place: NodeId, scan: HeadScan, until: Mono },
-    /// In an exchange.
-    Exchange(ExchangeKey),
-    /// The last response is being sent, then FIN.
-    Ending { place: Option<NodeId>, until: Mono },
-}
-
-struct Tunnel {
-    armed: Armed,
-    left: bool,
-    sending: SendLimit,
-    state: TunnelState,
-}
-
-enum TunnelState {
-    /// No exchange on it.
-    Free { member: Member, standing: Standing, unanswered: u8, ping_at: Mono, scan: HeadScan },
-    /// Carries an exchange. Another tunnel may have its name meanwhile: then it ends with its exchange.
-    Busy { member: Member, exchange: ExchangeKey, owes: Owes },
-    /// Our farewell is being sent, then FIN.
-    Ending { until: Mono },
-}
-
-/// What the agent of a busy tunnel has to send, and by when.
-#[derive(Clone, Copy)]
-enum Owes {
-    /// A sign of life, as long as no response head has come.
-    Sign { by: Mono },
-    /// Some more of its response: another tunnel has the name of this one, and what stands still is not seen
-    /// through.
-    Bytes { by: Mono },
-    /// Nothing: a response takes as long as it takes.
-    Nothing,
-}
-
-impl Owes {
-    fn deadline(self) -> Mono {
-        match self {
-            Self::Sign { by } | Self::Bytes { by } => by,
-            Self::Nothing => Mono::NEVER,
-        }
-    }
-
-    fn is_overdue(self, now: Now) -> bool {
-        self.deadline() <= now.mono
-    }
-}
-
-/// What a tunnel without an exchange is good for.
-#[derive(Clone, Copy)]
-enum Standing {
-    /// Takes work.
-    Pooled(NodeId),
-    /// Would take work, but has been asked for a sign of life and has not answered yet.
-    Asked,
-    /// Would take work, but has begun to say something that is not read yet: it may withdraw, and nothing
-    /// else is right.
-    Speaking,
-    /// Takes work once this tunnel, which it replaced, has brought its last response: both stand for one
-    /// worker.
-    Behind(TunnelKey),
-    /// Its agent takes no work.
-    Withdrawn,
-}
-
-struct Exchange {
-    client: ClientKey,
-    messages: Messages,
-    need: Need,
-    arrival: Arrival,
-    patience: Patience,
-    held: Held,
-    /// Tunnels that were lost under it.
-    lost: u8,
-    /// How often it came back from a tunnel of which it is sure that no upstream has seen anything of it: an
-    /// agent refused it, or nothing of it could be written.
-    returns: u8,
-    armed: Armed,
-    phase: Phase,
-    /// What the log says of it; only there when the log wants it.
-    label: Option<Box<str>>,
-    began: Mono,
-    /// Since when it has waited for a worker, had it not been served in between by one that was lost.
-    waits_since: Mono,
-}
-
-enum Phase {
-    /// Its body is awaited, until it is complete or fills what is held of it.
-    Gathering { place: NodeId, until: Mono },
-    /// It has come, or has come back, or has gathered what it needs: before the event is over it gets a worker, a
-    /// place in the queue, or an answer.
-    Between,
-    /// It waits for a worker.
-    Queued { place: Place, until: Limit },
-    /// It has one.
-    Active {
-        tunnel: TunnelKey,
-        since: Mono,
-        gate: Gate,
-        awaited: Awaited,
-        /// Until the response head, once the request is on its way.
-        response: Limit,
-        /// Whether the client was told that its connection stays open, once it has been told something.
-        keep: bool,
-    },
-}
-
-/// Who is to send the next byte of an exchange that has a worker, and by when.
-#[derive(Clone, Copy)]
-enum Awaited {
-    /// Nobody: the request is complete, or the rest of it waits until the agent's connection stands.
-    Nobody,
-    /// Nobody: the final response came in place of the 100 that the client waits for. It may send no more.
-    Unmet,
-    /// The upstream, the 100 that the client waits for. Then the hub says it.
-    Continue { by: Mono },
-    /// The client, more of its request.
-    Request { by: Mono },
-    /// The side of an upgraded connection that has not ended.
-    OtherSide { by: Mono },
-}
-
-impl Awaited {
-    fn deadline(self) -> Mono {
-        match self {
-            Self::Continue { by } | Self::Request { by } | Self::OtherSide { by } => by,
-            Self::Nobody | Self::Unmet => Mono::NEVER,
-        }
-    }
-
-    /// A byte went one way or the other: as long as there are any, an exchange does not stand still.
-    fn put_off(&mut self, deadline: Mono) {
-        match self {
-            Self::Request { by } | Self::OtherSide { by } => *by = deadline,
-            Self::Nobody | Self::Unmet | Self::Continue { .. } => {}
-        }
-    }
-}
-
-/// How long a request waits for a worker.
-#[derive(Clone, Copy)]
-struct Patience {
-    /// `Slime-Block`.
-    block: Option<bool>,
-    /// `Slime-Max-Wait`.
-    max_wait: Option<Duration>,
-}
-
-/// What the shell holds of a request.
-#[derive(Clone, Copy)]
-struct Held {
-    /// The forwarded head, in bytes.
-    head: usize,
-    /// The body, in bytes: what is held of it, and what has been sent beyond that.
-    body: u64,
-    /// What it takes of the budget.
-    share: Share,
-    /// Whether nothing has been sent beyond it, so that the request can be sent again. It is dropped as soon
-    /// as it cannot.
-    whole: bool,
-    /// Who waits, if anyone, before the body is sent. With a worker it is [`Awaited`] that knows of a client.
-    expectation: Expectation,
-}
-
-/// Who waits for a `100 Continue` (RFC 9110 section 10.1.1).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expectation {
-    /// Nobody.
-    None,
-    /// The client, for the upstream's.
-    OfClient,
-    /// The hub, for the agent's.
-    Ours,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    /// The body flows.
-    Open,
-    /// The body waits until the agent's upstream connection stands.
-    AwaitsConnect,
-}
-
-impl Expectation {
-    /// What is left of it once the body has begun to come.
-    fn begun(self) -> Self {
-        match self {
-            Self::None | Self::OfClient => Self::None,
-            Self::Ours => Self::Ours,
-        }
-    }
-}
-
 /// A way through an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -390,57 +166,6 @@ enum Direction {
     Inbound,
     /// Toward the client.
     Outbound,
-}
-
-impl Client {
-    /// When something is to be done about it, though nothing happens.
-    fn deadline(&self) -> Mono {
-        let until = match self.state {
-            ClientState::Waiting { until, .. } | ClientState::Ending { until, .. } => until,
-            ClientState::Exchange(_) => Mono::NEVER,
-        };
-        until.min(self.sending.deadline())
-    }
-}
-
-impl Tunnel {
-    /// Whose it is, until it has left.
-    fn member(&self) -> Option<Member> {
-        match self.state {
-            TunnelState::Free { member, .. } | TunnelState::Busy { member, .. } => Some(member),
-            TunnelState::Ending { .. } => None,
-        }
-    }
-
-    /// Whether its agent takes work on it, or has taken some.
-    fn is_ready(&self) -> bool {
-        match self.state {
-            TunnelState::Free { standing, .. } => !matches!(standing, Standing::Withdrawn),
-            TunnelState::Busy { .. } => true,
-            TunnelState::Ending { .. } => false,
-        }
-    }
-
-    /// As [`Client::deadline`].
-    fn deadline(&self) -> Mono {
-        let until = match self.state {
-            TunnelState::Free { ping_at: until, .. } | TunnelState::Ending { until } => until,
-            TunnelState::Busy { owes, .. } => owes.deadline(),
-        };
-        until.min(self.sending.deadline())
-    }
-}
-
-impl Exchange {
-    /// As [`Client::deadline`].
-    fn deadline(&self) -> Mono {
-        match self.phase {
-            Phase::Between => Mono::NEVER,
-            Phase::Gathering { until, .. } => until,
-            Phase::Queued { until, .. } => until.deadline(),
-            Phase::Active { awaited, response, .. } => awaited.deadline().min(response.deadline()),
-        }
-    }
 }
 
 impl Hub {
