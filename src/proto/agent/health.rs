@@ -1,28 +1,26 @@
-//! Whether an upstream can be reached, and how that is found out.
+//! What is known of the upstreams, and how many requests each has.
 //!
-//! An agent joins only once it knows. While its upstream cannot be reached it stays visible at the hub,
-//! withdrawn, and tries a connection every second, so that it is back within two seconds of its upstream.
-//! Without `--health-path` a connection is all that is asked for; with it, a response below 500. A healthy
-//! upstream is probed with `--health-path`, and when a request was cancelled before any byte of its answer,
-//! since it may hang.
+//! An agent joins only once it knows whether its upstream can be reached. While it cannot, the agent stays
+//! visible at the hub, withdrawn, and a probe is made every second, so that it is back within two seconds of
+//! its upstream. What a probe is stands in `probe`.
 //!
 //! A probe takes the place of a request at the upstream: it waits until there is one to take, and a request
 //! that would be one too many waits for it. Connections that are kept between two requests are closed before
 //! it, because some servers serve only one connection at a time.
 
 use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use log::Level;
 
-use super::sending::Sending;
-use super::{Agent, Upstream, UpstreamOf, WorkerState};
-use crate::config::SetField;
-use crate::proto::http1::head::{HeadScan, ResponseHead};
-use crate::proto::http1::storage::Storage;
-use crate::proto::seam::{Command, Shown, Step, Target};
+use super::Agent;
+use super::connections::UpstreamUser;
+use super::worker::Job;
+use crate::proto::deadline::Limit;
+use crate::proto::http1::head::HeadScan;
 use crate::proto::tables::key::UpstreamKey;
-use crate::proto::tables::timer::{Armed, Mono, Now};
+use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::tunnel::Trouble;
 
 /// From one look at an upstream that is down to the next.
@@ -30,10 +28,17 @@ const PROBE_PAUSE: Duration = Duration::from_secs(1);
 /// From one look at a healthy upstream to the next, with `--health-path`.
 const CHECK_PAUSE: Duration = Duration::from_secs(15);
 
-/// What is known of an upstream.
-pub(super) struct Health {
+/// What is known of the upstreams, by the index of each.
+pub(super) struct Upstreams(Vec<Upstream>);
+
+/// What is known of one upstream, and of its workers at the hub.
+struct Upstream {
     verdict: Verdict,
     probe: Probe,
+    /// With how many workers its agent has joined, as the log has it.
+    told_joined: usize,
+    /// Until then the hub is taken to have no room for one more worker.
+    full_until: Mono,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,28 +48,52 @@ enum Verdict {
     Down(Trouble<'static>),
 }
 
-enum Probe {
-    /// The next one begins then.
-    Due(Mono),
+/// The look at an upstream that is under way, or the next one.
+pub(super) enum Probe {
+    /// The next one begins then, if there is one.
+    Due(Limit),
     /// One is under way.
     Running { connection: UpstreamKey, until: Mono, scan: HeadScan },
 }
 
-impl Health {
-    pub(super) fn unknown(now: Mono) -> Self {
-        Self { verdict: Verdict::Unknown, probe: Probe::Due(now) }
-    }
-
-    pub(super) fn deadline(&self) -> Mono {
+impl Upstream {
+    fn deadline(&self) -> Mono {
         match self.probe {
-            Probe::Due(at) => at,
+            Probe::Due(at) => at.deadline(),
             Probe::Running { until, .. } => until,
         }
     }
+}
 
-    /// Why the upstream takes no requests, if it takes none.
-    pub(super) fn trouble(&self) -> Option<Trouble<'static>> {
-        match self.verdict {
+impl Upstreams {
+    pub(super) fn unknown(count: usize, now: Mono) -> Self {
+        let unknown = || Upstream {
+            verdict: Verdict::Unknown,
+            probe: Probe::Due(Limit::at(now)),
+            told_joined: 0,
+            full_until: Mono::default(),
+        };
+        Self(core::iter::repeat_with(unknown).take(count).collect())
+    }
+
+    /// The indices of all.
+    pub(super) fn indices(&self) -> core::ops::Range<u16> {
+        0..u16::try_from(self.0.len()).unwrap_or(u16::MAX)
+    }
+
+    /// When the next probe begins, or the one that is under way ends.
+    pub(super) fn next_timeout(&self) -> Option<Mono> {
+        self.0.iter().map(Upstream::deadline).min()
+    }
+
+    /// Whether there will be a look at this one.
+    pub(super) fn is_looked_at(&self, index: u16) -> bool {
+        self.get(index).is_some_and(|it| Limit::at(it.deadline()).is_set())
+    }
+
+    /// Why an upstream takes no requests, if it takes none.
+    pub(super) fn trouble(&self, index: u16) -> Option<Trouble<'static>> {
+        match self.get(index)?.verdict {
             Verdict::Unknown => Some(Trouble::new("starting")),
             Verdict::Up => None,
             Verdict::Down(why) => Some(why),
@@ -72,228 +101,153 @@ impl Health {
     }
 
     /// Whether a probe is under way.
-    pub(super) fn is_probed(&self) -> bool {
-        matches!(self.probe, Probe::Running { .. })
+    pub(super) fn is_probed(&self, index: u16) -> bool {
+        self.get(index).is_some_and(|it| matches!(it.probe, Probe::Running { .. }))
+    }
+
+    pub(super) fn probe(&mut self, index: u16) -> Option<&mut Probe> {
+        Some(&mut self.get_mut(index)?.probe)
+    }
+
+    /// The log has it that an agent has joined with so many workers. How many it had it with before.
+    pub(super) fn tell_joined(&mut self, index: u16, joined: usize) -> usize {
+        self.get_mut(index).map_or(0, |it| core::mem::replace(&mut it.told_joined, joined))
+    }
+
+    pub(super) fn told_joined(&self, index: u16) -> usize {
+        self.get(index).map_or(0, |it| it.told_joined)
+    }
+
+    /// The hub has said that it has no room.
+    pub(super) fn note_full(&mut self, index: u16, until: Mono) {
+        if let Some(it) = self.get_mut(index) {
+            it.full_until = until;
+        }
+    }
+
+    /// Whether the hub is taken to have no room for one more worker.
+    pub(super) fn is_full(&self, index: u16, now: Mono) -> bool {
+        self.get(index).is_some_and(|it| now < it.full_until)
+    }
+
+    fn is_up(&self, index: u16) -> bool {
+        self.get(index).is_some_and(|it| it.verdict == Verdict::Up)
+    }
+
+    fn get(&self, index: u16) -> Option<&Upstream> {
+        self.0.get(usize::from(index))
+    }
+
+    fn get_mut(&mut self, index: u16) -> Option<&mut Upstream> {
+        self.0.get_mut(usize::from(index))
     }
 }
 
 impl Agent {
-    pub(super) fn health_of(&self, upstream: u16) -> Option<&Health> {
-        self.health.get(usize::from(upstream))
-    }
-
-    /// Begins the probes that are due, and ends those that take too long.
-    pub(super) fn check_health(&mut self, now: Now) {
-        for index in 0..u16::try_from(self.health.len()).unwrap_or(u16::MAX) {
-            let Some(health) = self.health.get(usize::from(index)) else { continue };
-            match health.probe {
-                Probe::Due(at) if at <= now.mono => self.begin_probe(index, now),
-                Probe::Running { connection, until, .. } if until <= now.mono => {
-                    self.drop_upstream(connection);
-                    self.probe_failed(index, Trouble::new("it does not answer"), now);
-                }
-                Probe::Due(_) | Probe::Running { .. } => {}
-            }
-        }
-    }
-
-    fn begin_probe(&mut self, index: u16, now: Now) {
-        let up = self.health_of(index).is_some_and(|health| health.verdict == Verdict::Up);
-        if up && self.draining.is_some() || self.at_upstream(index) >= self.config.workers {
-            let pause = if up { CHECK_PAUSE } else { PROBE_PAUSE };
-            self.set_probe(index, Probe::Due(now.mono.after_coarse(pause)));
+    /// Begins a probe, or puts it off if there is no place for it at the upstream.
+    pub(super) fn begin_probe(&mut self, index: u16, now: Now) {
+        let is_up = self.upstreams.is_up(index);
+        let has_place = self.at_upstream(index) < self.config.workers;
+        if is_up && self.process.is_draining() || !has_place {
+            let at = now.mono.after_coarse(if is_up { CHECK_PAUSE } else { PROBE_PAUSE });
+            self.set_probe(index, Probe::Due(Limit::at(at)));
             return;
         }
-        self.drop_kept(index);
-        let of = UpstreamOf::Probe(index);
-        let Some(key) =
-            self.upstreams.insert(Upstream { armed: Armed::default(), sending: Sending::Nothing, of })
-        else {
+        for (worker, _) in self.workers.iter().filter(|(_, it)| it.upstream() == index) {
+            self.connections.drop_kept(worker);
+        }
+        let Some(connection) = self.connections.dial_upstream(index, UpstreamUser::Probe(index)) else {
             return;
         };
         let until = now.mono.after(self.config.limits.connect);
-        self.set_probe(index, Probe::Running { connection: key, until, scan: HeadScan::of_upstream() });
-        self.commands.push(Command::Dial { key: key.into(), target: Target::Upstream(index) });
+        self.set_probe(index, Probe::Running { connection, until, scan: HeadScan::of_upstream() });
     }
 
-    /// How many of the places for requests at an upstream are taken. Who has lent a worker has a place of its
-    /// own first.
+    /// How many of the places for requests at an upstream are taken. A lent worker takes an extra place
+    /// first.
     pub(super) fn at_upstream(&self, index: u16) -> u32 {
         let (mut requests, mut lent) = (0_u32, 0_u32);
-        for (_, worker) in self.workers.iter().filter(|(_, it)| it.upstream == index && !it.is_light) {
-            match &worker.state {
-                WorkerState::Serving(serving) if serving.is_lent() => lent += 1,
-                WorkerState::Serving(serving) => requests += u32::from(serving.connection().is_some()),
-                WorkerState::Finishing(_) => requests += 1,
-                WorkerState::Resting { .. }
-                | WorkerState::Dialling { .. }
-                | WorkerState::Passing { .. }
-                | WorkerState::Joining { .. }
-                | WorkerState::Joined { .. }
-                | WorkerState::Leaving { .. }
-                | WorkerState::Discarding(_)
-                | WorkerState::Spare
-                | WorkerState::Stopped => {}
+        for (_, worker) in self.workers.iter().filter(|(_, it)| it.upstream() == index && !it.is_light()) {
+            if let Some(Job::Serving(serving)) = worker.job() {
+                if serving.is_lent() {
+                    lent += 1;
+                } else {
+                    requests += u32::from(serving.connection().is_some());
+                }
             }
+            requests += u32::from(worker.finishing().is_some());
         }
         requests + lent.saturating_sub(self.config.extras())
     }
 
     /// Whether a probe has the last place at the upstream: another request would be one too many.
     pub(super) fn is_occupied(&self, index: u16) -> bool {
-        self.health_of(index).is_some_and(Health::is_probed)
-            && self.at_upstream(index) + 1 >= self.config.workers
+        self.upstreams.is_probed(index) && self.at_upstream(index) + 1 >= self.config.workers
     }
 
     /// A request was cancelled before any byte of its answer: a probe finds out whether the upstream hangs,
     /// before the next request.
     pub(super) fn suspect(&mut self, index: u16, now: Now) {
-        let Some(health) = self.health.get(usize::from(index)) else { return };
-        if health.verdict == Verdict::Up && !health.is_probed() {
+        if self.upstreams.is_up(index) && !self.upstreams.is_probed(index) {
             self.begin_probe(index, now);
         }
     }
 
-    /// The lookup of its name is over, and connecting has until then.
-    pub(super) fn probe_connects(&mut self, index: u16, by: Mono) {
-        if let Some(Health { probe: Probe::Running { until, .. }, .. }) =
-            self.health.get_mut(usize::from(index))
-        {
-            *until = by;
-        }
-    }
-
-    pub(super) fn probe_connected(&mut self, index: u16, now: Now) {
-        let Some(Health { probe: Probe::Running { connection, .. }, .. }) =
-            self.health.get(usize::from(index))
-        else {
-            return;
-        };
-        let connection = *connection;
-        match (&self.config.health_path, self.config.upstreams.get(usize::from(index))) {
-            (Some(path), Some(upstream)) => {
-                let mut request = format!(
-                    "GET {}{path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
-                    upstream.base_path, upstream.authority
-                );
-                if let Some(authorization) = &upstream.authorization {
-                    request.push_str(&format!("Authorization: {authorization}\r\n"));
-                }
-                for SetField { name, value } in &self.config.upstream_fields {
-                    request.push_str(&format!("{name}: {value}\r\n"));
-                }
-                request.push_str("\r\n");
-                self.commands.push(Command::Send { key: connection.into(), bytes: request.into_bytes() });
-            }
-            _ => {
-                self.drop_upstream(connection);
-                self.upstream_is_up(index, now);
-            }
-        }
-    }
-
-    pub(super) fn read_probe(&mut self, index: u16, shown: Shown<'_>, now: Now) -> Step {
-        let Shown { input, end, .. } = shown;
-        let Some(Health { probe: Probe::Running { connection, scan, .. }, .. }) =
-            self.health.get_mut(usize::from(index))
-        else {
-            return Step::Wait;
-        };
-        let connection = *connection;
-        let status = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
-            Ok(None) if end.is_none() => return Step::Wait,
-            // What it says so far is no answer (RFC 9110 section 15.2).
-            Ok(Some(head)) if head.is_interim() => {
-                *scan = scan.anew();
-                return Step::Skip(head.length);
-            }
-            Ok(Some(head)) => head.status,
-            Ok(None) | Err(_) => 0,
-        };
-        self.drop_upstream(connection);
-        if (100..500).contains(&status) {
-            self.upstream_is_up(index, now);
-        } else {
-            self.probe_failed(index, ill(status), now);
-        }
-        Step::Wait
-    }
-
-    pub(super) fn probe_failed(&mut self, index: u16, why: Trouble<'static>, now: Now) {
-        self.set_probe(index, Probe::Due(now.mono.after(PROBE_PAUSE)));
-        self.upstream_is_down(index, why, now);
-        self.refuse_after_probe(index, why, now);
-    }
-
     /// A request showed that the upstream cannot be reached, or a probe did.
     pub(super) fn upstream_is_down(&mut self, index: u16, why: Trouble<'static>, now: Now) {
-        let Some(health) = self.health.get_mut(usize::from(index)) else { return };
-        let before = health.verdict;
-        health.verdict = Verdict::Down(why);
-        if let Probe::Due(at) = &mut health.probe {
-            *at = (*at).min(now.mono.after(PROBE_PAUSE));
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        if let Probe::Due(at) = &mut upstream.probe {
+            at.bring_forward(now.mono.after(PROBE_PAUSE));
         }
-        match before {
+        match core::mem::replace(&mut upstream.verdict, Verdict::Down(why)) {
             Verdict::Down(before) if before.is_loading == why.is_loading => return,
             // The log has it that the upstream cannot be used, but the hub has to hear whether it is worth
             // waiting for.
             Verdict::Down(_) => {}
             Verdict::Unknown | Verdict::Up => {
-                let authority = self.authority(index).to_owned();
+                let name = self.name_of(index).to_owned();
                 let reason = why.reason;
                 let line =
-                    format_args!("upstream {authority} cannot be used: {reason}; trying again every second");
+                    format_args!("upstream {name} cannot be used: {reason}; trying again every second");
                 self.notices.change(Level::Warn, &[], line);
             }
         }
         self.join_anew(index, now);
     }
 
-    fn upstream_is_up(&mut self, index: u16, now: Now) {
-        let pause =
-            if self.config.health_path.is_some() { now.mono.after_coarse(CHECK_PAUSE) } else { Mono::NEVER };
-        self.set_probe(index, Probe::Due(pause));
-        let Some(health) = self.health.get_mut(usize::from(index)) else { return };
-        let before = health.verdict;
-        health.verdict = Verdict::Up;
-        match before {
-            Verdict::Up => {}
-            Verdict::Unknown => self.join_anew(index, now),
+    /// A probe showed that the upstream can be used.
+    pub(super) fn upstream_is_up(&mut self, index: u16, now: Now) {
+        let next = match self.config.health_path {
+            Some(_) => Limit::at(now.mono.after_coarse(CHECK_PAUSE)),
+            None => Limit::NONE,
+        };
+        let Some(upstream) = self.upstreams.get_mut(index) else { return };
+        upstream.probe = Probe::Due(next);
+        match core::mem::replace(&mut upstream.verdict, Verdict::Up) {
+            Verdict::Up => return,
+            Verdict::Unknown => {}
             Verdict::Down(_) => {
-                let authority = self.authority(index).to_owned();
-                let line = format_args!("upstream {authority} can be used again");
+                let name = self.name_of(index).to_owned();
+                let line = format_args!("upstream {name} can be used again");
                 self.notices.change(Level::Info, &[], line);
-                self.join_anew(index, now);
             }
         }
-        self.resume_after_probe(index, now);
+        self.join_anew(index, now);
+    }
+
+    /// A probe has failed. The next one is made after a pause.
+    pub(super) fn end_probe(&mut self, index: u16, now: Now) {
+        self.set_probe(index, Probe::Due(Limit::at(now.mono.after(PROBE_PAUSE))));
     }
 
     fn set_probe(&mut self, index: u16, probe: Probe) {
-        if let Some(health) = self.health.get_mut(usize::from(index)) {
-            health.probe = probe;
+        if let Some(upstream) = self.upstreams.get_mut(index) {
+            upstream.probe = probe;
         }
     }
 
-    pub(super) fn authority(&self, index: u16) -> &str {
+    /// What an upstream is called in the log.
+    pub(super) fn name_of(&self, index: u16) -> &str {
         self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.name)
     }
-}
-
-/// What the health path answered. An upstream that answers in HTTP is not ready yet; nothing is known of any
-/// other one.
-fn ill(status: u16) -> Trouble<'static> {
-    macro_rules! answered {
-        ($($status:literal)*) => {
-            match status {
-                0 => "its health path does not answer in HTTP",
-                $($status => concat!("its health path answered ", $status),)*
-                _ => "its health path answered with a status above 500",
-            }
-        };
-    }
-    let reason = answered!(
-        500 501 502 503 504 505 506 507 508 509 510 511 520 521 522 523 524 525 526 527 529 530 598 599
-    );
-    Trouble { reason, is_loading: status >= 500 }
 }

@@ -13,9 +13,10 @@ use core::time::Duration;
 
 use log::Level;
 
+use super::Agent;
 use super::endings::Failure;
-use super::serve::Serving;
-use super::{Agent, Worker, WorkerState};
+use super::serving::Serving;
+use super::worker::{Closed, Link, Worker};
 use crate::proto::http1::head::ResponseHead;
 use crate::proto::tables::key::WorkerKey;
 use crate::proto::tables::timer::Now;
@@ -40,33 +41,14 @@ fn is_event_stream(media_type: &[u8]) -> bool {
     name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
-impl Worker {
-    /// What it is lent to.
-    fn lent(&self) -> Option<&Serving> {
-        match &self.state {
-            WorkerState::Serving(serving) if serving.is_lent() => Some(serving),
-            WorkerState::Serving(_)
-            | WorkerState::Resting { .. }
-            | WorkerState::Dialling { .. }
-            | WorkerState::Passing { .. }
-            | WorkerState::Joining { .. }
-            | WorkerState::Joined { .. }
-            | WorkerState::Leaving { .. }
-            | WorkerState::Finishing(_)
-            | WorkerState::Discarding(_)
-            | WorkerState::Spare
-            | WorkerState::Stopped => None,
-        }
-    }
-}
-
 impl Agent {
     /// Whether one more stream may take a worker of its own. Only asked with `--extra-streams`.
     pub(super) fn may_lend(&self, key: WorkerKey, is_upgrade: bool, now: Now) -> Result<(), Failure> {
-        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return Ok(()) };
+        let Some(index) = self.workers.get(key).map(Worker::upstream) else { return Ok(()) };
         let (mut streams, mut upgrades, mut is_last) = (0_u32, 0_u32, true);
-        for (other, worker) in self.workers.iter().filter(|(_, it)| it.upstream == index && !it.is_light) {
-            match worker.lent() {
+        for (other, worker) in self.workers.iter().filter(|(_, it)| it.upstream() == index && !it.is_light())
+        {
+            match lent(worker) {
                 Some(lent) if lent.messages.is_upgraded() => upgrades += 1,
                 Some(_) => streams += 1,
                 None => is_last &= other == key || !worker.counts() || !worker.is_at_hub(),
@@ -77,30 +59,29 @@ impl Agent {
         if taken >= self.config.extra_streams && !(is_upgrade && upgrades < own) {
             return Err(Failure::AllLent);
         }
-        let is_full = self.full_until.get(usize::from(index)).is_some_and(|until| now.mono < *until);
-        if is_full && is_last { Err(Failure::LastWorker) } else { Ok(()) }
+        if is_last && self.upstreams.is_full(index, now.mono) { Err(Failure::LastWorker) } else { Ok(()) }
     }
 
     /// A stream is refused: the agent's owner hears of it.
     pub(super) fn note_not_lent(&mut self, key: WorkerKey, failure: Failure, now: Now) {
-        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
-        let authority = self.authority(index).to_owned();
+        let Some(index) = self.workers.get(key).map(Worker::upstream) else { return };
+        let name = self.name_of(index).to_owned();
         let (status, detail) = (failure.status(), failure.text());
-        let line = format_args!("a stream of upstream {authority} was refused with {status}: {detail}");
+        let line = format_args!("a stream of upstream {name} was refused with {status}: {detail}");
         self.notices.say(Level::Warn, (detail, index.into()), now.mono, line);
     }
 
     /// A worker is lent: another one, if there is one to spare, takes requests in its stead.
     pub(super) fn lend_worker(&mut self, key: WorkerKey, now: Now) {
-        if self.is_light(key) {
-            return;
-        }
-        if let Some(serving) = self.serving(key) {
+        let Some(worker) = self.workers.get_mut(key).filter(|worker| !worker.is_light()) else { return };
+        let index = worker.upstream();
+        if let Some((_, serving)) = worker.serving_mut() {
             serving.lent_since = Some(now.mono);
         }
-        let Some(index) = self.workers.get(key).map(|worker| worker.upstream) else { return };
         let is_spare = |worker: &Worker| {
-            worker.upstream == index && !worker.is_light && matches!(worker.state, WorkerState::Spare)
+            worker.upstream() == index
+                && !worker.is_light()
+                && matches!(worker.link(), Link::Closed(Closed::Spare))
         };
         let spare = self.workers.iter().find(|(_, worker)| is_spare(worker)).map(|(key, _)| key);
         if let Some(spare) = spare {
@@ -114,17 +95,20 @@ impl Agent {
         if self.config.extra_streams == 0 {
             return;
         }
-        if let Some(until) = self.full_until.get_mut(usize::from(index)) {
-            *until = now.mono.after(FULL);
-        }
-        let of_it = || self.workers.iter().filter(|(_, worker)| worker.upstream == index);
+        self.upstreams.note_full(index, now.mono.after(FULL));
+        let of_it = || self.workers.iter().filter(|(_, worker)| worker.upstream() == index);
         if of_it().any(|(_, worker)| worker.counts() && worker.is_at_hub()) {
             return;
         }
-        let lent = of_it().filter_map(|(key, worker)| Some((worker.lent()?.lent_since, key)));
+        let lent = of_it().filter_map(|(key, worker)| Some((lent(worker)?.lent_since, key)));
         if let Some((_, key)) = lent.max_by_key(|(since, _)| *since) {
             self.note_not_lent(key, Failure::LastWorker, now);
             self.cut(key, Failure::LastWorker, now);
         }
     }
+}
+
+/// What a worker is lent to.
+fn lent(worker: &Worker) -> Option<&Serving> {
+    worker.serving().filter(|serving| serving.is_lent())
 }

@@ -1,316 +1,62 @@
-//! A worker's link to the hub: dialling, the handshake, the idle tunnel, withdrawing, and when to try again.
+//! What a worker does about its link to the hub next: dials, rests, stands aside, withdraws, or stops.
+//!
+//! Workers of one upstream depend on each other here: as many of them as `--num-worker` says take requests,
+//! and all of them say the same about their upstream.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use log::{Level, debug};
-
-use super::endings::LinkEnd;
-use super::health::Health;
-use super::{Agent, DRAINING, Said, Tunnel, TunnelOf, WorkerState};
+use super::worker::{Closed, Idle, Job, Link, Opening, Said, Stage, Worker};
+use super::{Agent, DRAINING};
 use crate::config::Limits;
-use crate::proto::http1::head::RequestHead;
-use crate::proto::http1::storage::Storage;
-use crate::proto::light;
-use crate::proto::seam::{Command, Shown, Step};
-use crate::proto::tables::key::{Key, TableKey, TunnelKey, WorkerKey};
-use crate::proto::tables::timer::{Mono, Now, TimerTable};
-use crate::proto::tunnel::{
-    Ask, CloseReason, IN_BETWEEN, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, Trouble, write_refusal,
-};
+use crate::proto::seam::Command;
+use crate::proto::tables::key::{TunnelKey, WorkerKey};
+use crate::proto::tables::timer::Now;
+use crate::proto::tunnel::{IN_BETWEEN, Trouble, write_refusal};
+use crate::proto::websocket::Nonce;
 
 /// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment,
 /// the hub would have to keep a place for each before the first of them has said a word.
 const AT_ONCE: usize = 16;
-/// A tunnel that lived this long was a success, though it carried nothing.
-const SETTLED: Duration = Duration::from_secs(2);
 
+/// Why a tunnel for light paths takes no other request.
+pub(super) const LIGHT_ONLY: Trouble<'_> = Trouble::new("this tunnel is for light paths");
+
+/// How a worker's last attempt went, as far as the pause before the next one depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// It succeeded.
+    Succeeded,
+    /// It failed. The next pause may be longer than the last.
+    Failed,
+    /// The hub does not want the worker: the next pause is the longest.
+    Unwanted,
+}
+
+/// Closed links.
 impl Agent {
-    pub(super) fn expire_worker(&mut self, key: Key, at: Mono, now: Now) {
-        let Some(key) = WorkerKey::from_key(key) else { return };
-        let Some(worker) = self.workers.get_mut(key) else { return };
-        if !TimerTable::disarm(&mut worker.armed, at) {
-            return;
-        }
-        if let Some(kept) = worker.kept.take_if(|kept| kept.until() <= now.mono) {
-            self.drop_upstream(kept.connection);
-        }
-        let Some(worker) = self.workers.get(key) else { return };
-        match &worker.state {
-            WorkerState::Resting { until } if *until <= now.mono => self.dial(key, now),
-            WorkerState::Dialling { tunnel, until, .. }
-            | WorkerState::Passing { tunnel, until, .. }
-            | WorkerState::Joining { tunnel, until, .. }
-                if *until <= now.mono =>
-            {
-                let tunnel = *tunnel;
-                self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, LinkEnd::NotInTime, now);
-            }
-            WorkerState::Joined { tunnel, heard_by, .. } if *heard_by <= now.mono => {
-                let tunnel = *tunnel;
-                self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, LinkEnd::Silent, now);
-            }
-            WorkerState::Leaving { tunnel, until, served } if *until <= now.mono => {
-                let (tunnel, served) = (*tunnel, *served);
-                if served {
-                    self.note_short();
-                }
-                self.drop_tunnel(tunnel);
-                self.left(key, now);
-            }
-            WorkerState::Discarding(discarding) if discarding.until <= now.mono => {
-                // The end of the response may still be on its way.
-                let tunnel = discarding.tunnel;
-                self.retire_tunnel(tunnel, now);
-                self.next(key, now);
-            }
-            WorkerState::Serving(_) => self.check_serving(key, now),
-            WorkerState::Finishing(_) => self.check_finishing(key, now),
-            WorkerState::Discarding(_) => {}
-            WorkerState::Resting { .. }
-            | WorkerState::Dialling { .. }
-            | WorkerState::Passing { .. }
-            | WorkerState::Joining { .. }
-            | WorkerState::Joined { .. }
-            | WorkerState::Leaving { .. }
-            | WorkerState::Spare
-            | WorkerState::Stopped => {}
-        }
-        self.arm_worker(key);
+    /// Dials the hub, unless the process is ending.
+    pub(super) fn dial(&mut self, key: WorkerKey, now: Now) {
+        self.dial_for(key, self.config.websocket || self.hub.passes_websocket_only, now);
     }
 
-    pub(super) fn wants_tunnel_input(&self, tunnel: TunnelKey) -> bool {
-        let Some(worker) = self.worker_of(tunnel).and_then(|key| self.workers.get(key)) else { return false };
-        match &worker.state {
-            WorkerState::Passing { .. }
-            | WorkerState::Joining { .. }
-            | WorkerState::Joined { .. }
-            | WorkerState::Leaving { .. } => true,
-            WorkerState::Serving(serving) => serving.wants_request(),
-            WorkerState::Discarding(_) => true,
-            WorkerState::Resting { .. }
-            | WorkerState::Dialling { .. }
-            | WorkerState::Finishing(_)
-            | WorkerState::Spare
-            | WorkerState::Stopped => false,
-        }
-    }
-
-    pub(super) fn handle_tunnel_input(&mut self, tunnel: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
-        let Some(key) = self.worker_of(tunnel) else { return Step::Wait };
-        let Some(worker) = self.workers.get(key) else { return Step::Wait };
-        match &worker.state {
-            WorkerState::Passing { .. } => self.read_passage(key, tunnel, shown, now),
-            WorkerState::Joining { .. } => self.read_welcome(key, tunnel, shown, now),
-            WorkerState::Joined { .. } => self.read_ask(key, tunnel, shown, now),
-            WorkerState::Serving(_) => self.read_request(key, shown, now),
-            WorkerState::Discarding(_) => self.discard(key, shown, now),
-            WorkerState::Leaving { .. } if shown.end.is_some() => {
-                self.drop_tunnel(tunnel);
-                self.left(key, now);
-                Step::Wait
-            }
-            // The worker has withdrawn: nothing is started any more, and the hub takes it for refused.
-            WorkerState::Leaving { .. } if !shown.input.is_empty() => Step::Skip(shown.input.len()),
-            WorkerState::Leaving { .. }
-            | WorkerState::Resting { .. }
-            | WorkerState::Dialling { .. }
-            | WorkerState::Finishing(_)
-            | WorkerState::Spare
-            | WorkerState::Stopped => Step::Wait,
-        }
-    }
-
-    /// A request head on an idle tunnel: the hub's own, or an application's.
-    fn read_ask(&mut self, key: WorkerKey, tunnel: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
-        let Shown { input, end, out } = shown;
-        let head_limit = self.config.limits.head;
-        let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
-        let silent_until = worker.backoff.heard_by(now.mono);
-        let is_light = worker.is_light;
-        let WorkerState::Joined { scan, heard_by, .. } = &mut worker.state else { return Step::Wait };
-        let mut storage = Storage::on_tunnel();
-        let head = match RequestHead::find(scan, input, &mut storage) {
-            Ok(Some(head)) => head,
-            Ok(None) => {
-                if end.is_some() {
-                    self.drop_tunnel(tunnel);
-                    self.tunnel_lost(key, LinkEnd::Closed, now);
-                } else if !input.is_empty() {
-                    *heard_by = (*heard_by).min(now.mono.after_coarse(head_limit));
-                    self.arm_worker(key);
-                }
-                return Step::Wait;
-            }
-            Err(violation) => {
-                self.drop_tunnel(tunnel);
-                self.tunnel_lost(key, LinkEnd::Unread(violation), now);
-                return Step::Wait;
-            }
-        };
-        *scan = scan.anew();
-        *heard_by = silent_until;
-        match Ask::of(&head) {
-            Ask::Ping => {
-                self.commands.push(Command::Send { key: tunnel.into(), bytes: PONG.to_vec() });
-                self.arm_worker(key);
-            }
-            Ask::Close(reason) => {
-                self.drop_tunnel(tunnel);
-                self.dismissed(key, reason, now);
-            }
-            // The application left before its request was looked at: nothing would tell of it again.
-            Ask::Serve if end.is_some() || self.has_left(tunnel) => {
-                debug!("{} {}: the application left", head.method.as_str(), head.path());
-                self.drop_tunnel(tunnel);
-                self.next(key, now);
-            }
-            // A hub that gives such a tunnel a job has it wrong. It gets the job back, and the worker that it
-            // counted on is none.
-            Ask::Serve if is_light && !light::cover(&self.config.light_paths, head.path()) => {
-                let refusal = write_refusal(Trouble::new("this tunnel is for light paths"), true);
-                self.commands.push(Command::Send { key: tunnel.into(), bytes: refusal });
-                self.retire_tunnel(tunnel, now);
-                self.rest(key, false, now);
-            }
-            Ask::Serve => self.serve(key, tunnel, &head, out, now),
-        }
-        Step::Skip(head.length)
-    }
-
-    pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {
-        let Some(Tunnel { of: TunnelOf::Worker { key, left }, .. }) = self.tunnels.get_mut(tunnel) else {
-            return;
-        };
-        *left = true;
-        let key = *key;
-        let Some(worker) = self.workers.get(key) else { return };
-        // Elsewhere the end of the input tells; while a request is served, the input may not be wanted.
-        if let WorkerState::Serving(serving) = &worker.state
-            && !serving.messages.is_upgraded()
-        {
-            self.drop_tunnel(tunnel);
-            self.tunnel_lost(key, LinkEnd::Closed, now);
-        }
-    }
-
-    /// A tunnel is gone, and out of the tables. What was served on it is cancelled.
-    pub(super) fn tunnel_lost(&mut self, key: WorkerKey, why: LinkEnd<'_>, now: Now) {
-        let Some(worker) = self.workers.get(key) else { return };
-        match &worker.state {
-            WorkerState::Serving(_) => self.cancel(key, now),
-            WorkerState::Discarding(_) => self.next(key, now),
-            WorkerState::Joined { since, .. } => {
-                let settled = now.mono.since(*since) >= SETTLED;
-                self.note_apart(key, Level::Warn, format_args!("lost the hub: {why}; reconnecting"));
-                self.rest(key, settled, now);
-            }
-            WorkerState::Dialling { .. } | WorkerState::Passing { .. } | WorkerState::Joining { .. } => {
-                self.cannot_join(key, why, now);
-            }
-            WorkerState::Leaving { .. } => self.left(key, now),
-            WorkerState::Resting { .. }
-            | WorkerState::Finishing(_)
-            | WorkerState::Spare
-            | WorkerState::Stopped => {}
-        }
-    }
-
-    /// The hub closed an idle tunnel, with a reason.
-    fn dismissed(&mut self, key: WorkerKey, reason: CloseReason, now: Now) {
-        let (level, what) = match reason {
-            CloseReason::Replaced => (
-                Level::Warn,
-                "another agent with the same id took over a worker; give each agent its own --agent-id, or none",
-            ),
-            CloseReason::Expired => (Level::Warn, TOKEN_EXPIRED),
-            CloseReason::Revoked => (Level::Warn, TOKEN_REVOKED),
-            CloseReason::Draining => (Level::Info, "the hub is shutting down; reconnecting until it is back"),
-        };
-        self.note_apart(key, level, format_args!("{what}"));
-        match reason {
-            CloseReason::Replaced | CloseReason::Expired | CloseReason::Revoked => self.rest_slowly(key, now),
-            CloseReason::Draining => self.rest(key, true, now),
-        }
-    }
-
-    /// Waits for the next attempt, longer after each failure.
-    pub(super) fn rest(&mut self, key: WorkerKey, was_success: bool, now: Now) {
-        if self.draining.is_some() {
+    /// As [`Agent::dial`], for this kind of handshake.
+    pub(super) fn dial_for(&mut self, key: WorkerKey, websocket: bool, now: Now) {
+        if self.process.is_draining() {
             self.stop(key);
             return;
         }
         let Some(worker) = self.workers.get_mut(key) else { return };
-        if was_success {
-            worker.backoff.succeed();
+        if worker.is_light() && !self.hub.knows_light {
+            worker.close(Closed::Spare);
+            return;
         }
-        let until = worker.backoff.fail(&mut self.random, now.mono);
-        worker.state = WorkerState::Resting { until };
-        self.arm_worker(key);
-    }
-
-    pub(super) fn rest_slowly(&mut self, key: WorkerKey, now: Now) {
-        let Some(worker) = self.workers.get_mut(key) else { return };
-        let until = worker.backoff.fail_slowly(&mut self.random, now.mono);
-        worker.state = WorkerState::Resting { until };
-        if self.draining.is_some() {
-            self.stop(key);
-        }
-        self.arm_worker(key);
-    }
-
-    /// A tunnel that carried a request ended: the next one is dialled at once.
-    pub(super) fn redial(&mut self, key: WorkerKey, now: Now) {
-        if let Some(worker) = self.workers.get_mut(key) {
-            worker.backoff.succeed();
-        }
-        self.dial(key, now);
-    }
-
-    /// The upstream's state changed: idle tunnels go, and come back saying so.
-    pub(super) fn join_anew(&mut self, upstream: u16, now: Now) {
-        let trouble = self.health_of(upstream).and_then(Health::trouble);
-        let of_it: Vec<WorkerKey> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.upstream == upstream)
-            .map(|(key, _)| key)
-            .collect();
-        let mut begun = 0;
-        for key in of_it {
-            let Some(worker) = self.workers.get(key) else { continue };
-            match &worker.state {
-                WorkerState::Resting { until: Mono::NEVER } => {
-                    self.dial_in_turn(key, begun, now);
-                    begun += 1;
-                }
-                WorkerState::Joined { said: Said::Ready, .. } => {
-                    if let Some(trouble) = trouble {
-                        self.withdraw(key, trouble, now);
-                    }
-                }
-                WorkerState::Joined { said: Said::Loading | Said::Down, tunnel, .. } => {
-                    let tunnel = *tunnel;
-                    self.drop_tunnel(tunnel);
-                    self.dial_in_turn(key, begun, now);
-                    begun += 1;
-                }
-                // These look at the upstream's health when they are through.
-                WorkerState::Resting { .. }
-                | WorkerState::Dialling { .. }
-                | WorkerState::Passing { .. }
-                | WorkerState::Joining { .. }
-                | WorkerState::Serving(_)
-                | WorkerState::Leaving { .. }
-                | WorkerState::Finishing(_)
-                | WorkerState::Discarding(_)
-                | WorkerState::Spare
-                | WorkerState::Stopped => {}
-            }
-        }
+        let Some(tunnel) = self.connections.dial_hub(key) else { return };
+        let nonce = websocket.then(|| Nonce::new(&mut self.random));
+        let until = now.mono.after(self.config.limits.connect);
+        worker.open(Opening { tunnel, until, nonce, stage: Stage::Dialling });
+        self.workers.rearm(key);
     }
 
     /// Dials as one of many: so many have done so before.
@@ -322,25 +68,153 @@ impl Agent {
             return;
         }
         let delay = Duration::from_millis(u64::try_from(before / AT_ONCE).unwrap_or(0));
-        worker.state = WorkerState::Resting { until: now.mono.after(delay) };
-        self.arm_worker(key);
+        worker.close(Closed::Resting { until: now.mono.after(delay) });
+        self.workers.rearm(key);
+    }
+
+    /// A tunnel that carried a request ended: the next one is dialled at once.
+    pub(super) fn redial(&mut self, key: WorkerKey, now: Now) {
+        if let Some(worker) = self.workers.get_mut(key) {
+            worker.backoff.succeed();
+        }
+        self.dial(key, now);
+    }
+
+    /// Waits for the next attempt, longer after each failure.
+    pub(super) fn rest(&mut self, key: WorkerKey, last: Attempt, now: Now) {
+        if self.process.is_draining() {
+            self.stop(key);
+            return;
+        }
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        let until = match last {
+            Attempt::Succeeded => {
+                worker.backoff.succeed();
+                worker.backoff.fail(&mut self.random, now.mono)
+            }
+            Attempt::Failed => worker.backoff.fail(&mut self.random, now.mono),
+            Attempt::Unwanted => worker.backoff.fail_slowly(&mut self.random, now.mono),
+        };
+        worker.close(Closed::Resting { until });
+        self.workers.rearm(key);
+    }
+
+    /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the
+    /// process is ending.
+    pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
+        let Some(worker) = self.workers.get(key) else { return };
+        if self.config.extras() == 0 || worker.is_light() {
+            self.redial(key, now);
+            return;
+        }
+        let index = worker.upstream();
+        let others: Vec<WorkerKey> = self
+            .workers
+            .iter()
+            .filter(|(other, worker)| *other != key && worker.upstream() == index && worker.counts())
+            .map(|(other, _)| other)
+            .collect();
+        if u32::try_from(others.len()).unwrap_or(u32::MAX) < self.config.workers {
+            self.redial(key, now);
+            return;
+        }
+        // One that the hub did not take, because its token is full, would try again after half a minute only.
+        // There is room now: this one takes its place.
+        let mut stands_aside = key;
+        for other in others {
+            let Some(worker) = self.workers.get_mut(other) else { continue };
+            if matches!(worker.link(), Link::Closed(Closed::Resting { .. } | Closed::Starting)) {
+                stands_aside = other;
+            } else if matches!(worker.link(), Link::Opening(_)) {
+                worker.backoff.succeed();
+            }
+        }
+        self.stand_aside(stands_aside);
+        if stands_aside != key {
+            self.redial(key, now);
+        }
+    }
+
+    fn stand_aside(&mut self, key: WorkerKey) {
+        if self.process.is_draining() {
+            self.stop(key);
+        } else {
+            self.close_for_good(key, Closed::Spare);
+        }
+    }
+
+    /// A worker does nothing more.
+    pub(super) fn stop(&mut self, key: WorkerKey) {
+        self.close_for_good(key, Closed::Stopped);
+    }
+
+    /// A worker takes no more requests, so that there is nothing to keep a connection for.
+    fn close_for_good(&mut self, key: WorkerKey, waits_for: Closed) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.close(waits_for);
+        self.connections.drop_kept(key);
+    }
+}
+
+/// Idle links.
+impl Agent {
+    /// Why a worker takes no requests, if it takes none.
+    pub(super) fn trouble_of(&self, worker: &Worker) -> Option<Trouble<'static>> {
+        self.upstreams.trouble(worker.upstream())
+    }
+
+    /// The upstream's state changed: idle tunnels go, and come back saying so.
+    pub(super) fn join_anew(&mut self, upstream: u16, now: Now) {
+        let of_it: Vec<WorkerKey> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.upstream() == upstream)
+            .map(|(key, _)| key)
+            .collect();
+        let mut begun = 0;
+        for key in of_it {
+            let Some(worker) = self.workers.get(key) else { continue };
+            match (worker.link(), self.trouble_of(worker)) {
+                (Link::Closed(Closed::Starting), _) => {}
+                (Link::Open { job: Job::Idle(Idle { said: Said::Ready, .. }), .. }, Some(trouble)) => {
+                    self.withdraw(key, trouble, now);
+                    continue;
+                }
+                (Link::Open { tunnel, job: Job::Idle(idle) }, trouble) if idle.said != Said::of(trouble) => {
+                    self.connections.drop_tunnel(*tunnel);
+                }
+                // These look at the upstream's health when they are through.
+                (Link::Closed(_) | Link::Opening(_) | Link::Open { .. }, _) => continue,
+            }
+            self.dial_in_turn(key, begun, now);
+            begun += 1;
+        }
+    }
+
+    /// The tunnel takes the next request.
+    pub(super) fn rest_on_tunnel(&mut self, key: WorkerKey, tunnel: TunnelKey, now: Now) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.backoff.succeed();
+        worker.turn_to(Job::Idle(Idle::after_response(now.mono)));
+        self.connections.tell(Command::Resume(tunnel.into()));
+        self.check_readiness(key, now);
     }
 
     /// A worker has come to rest on its tunnel. If what it told the hub of its upstream is no longer true, it
     /// joins anew.
     pub(super) fn check_readiness(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
-        let trouble = self.health_of(worker.upstream).and_then(Health::trouble);
-        let WorkerState::Joined { said, tunnel, .. } = worker.state else { return };
-        if self.draining.is_some() {
+        let Link::Open { tunnel, job: Job::Idle(idle) } = worker.link() else { return };
+        if self.process.is_draining() {
             self.withdraw(key, DRAINING, now);
-        } else if said != Said::of(trouble) {
-            match (said, trouble) {
-                (Said::Ready, Some(trouble)) => self.withdraw(key, trouble, now),
-                (Said::Ready | Said::Loading | Said::Down, _) => {
-                    self.drop_tunnel(tunnel);
-                    self.redial(key, now);
-                }
+            return;
+        }
+        match (idle.said, self.trouble_of(worker)) {
+            (said, trouble) if said == Said::of(trouble) => {}
+            (Said::Ready, Some(trouble)) => self.withdraw(key, trouble, now),
+            (Said::Ready | Said::Loading | Said::Down, _) => {
+                self.connections.drop_tunnel(*tunnel);
+                self.redial(key, now);
             }
         }
     }
@@ -350,56 +224,31 @@ impl Agent {
     pub(super) fn withdraw(&mut self, key: WorkerKey, why: Trouble<'_>, now: Now) {
         let Limits { linger, stall, .. } = self.config.limits;
         let Some(worker) = self.workers.get_mut(key) else { return };
-        match worker.state {
-            WorkerState::Joined { tunnel, said: Said::Ready, heard_by, .. } => {
+        match worker.link() {
+            Link::Open { tunnel, job: Job::Idle(Idle { said: Said::Ready, heard_by, .. }) } => {
                 // The hub has not been heard of since a response: it closes when the application has taken
                 // all of that.
-                let served = heard_by == Mono::NEVER;
+                let served = !heard_by.is_set();
                 let limit = if served { stall * IN_BETWEEN } else { linger };
-                worker.state = WorkerState::Leaving { tunnel, until: now.mono.after(limit), served };
-                self.commands.push(Command::Send { key: tunnel.into(), bytes: write_refusal(why, true) });
-                self.arm_worker(key);
+                self.connections.send(*tunnel, write_refusal(why, true));
+                worker.turn_to(Job::Leaving { until: now.mono.after(limit), served });
+                self.workers.rearm(key);
             }
             // The hub may have taken it in and sent a request already: it withdraws as soon as it has joined.
-            WorkerState::Joining { said: Said::Ready, .. } => {}
-            WorkerState::Joined { tunnel, .. }
-            | WorkerState::Joining { tunnel, .. }
-            | WorkerState::Passing { tunnel, .. }
-            | WorkerState::Dialling { tunnel, .. } => {
-                self.drop_tunnel(tunnel);
+            Link::Opening(Opening { stage: Stage::Joining { said: Said::Ready, .. }, .. }) => {}
+            Link::Open { tunnel, job: Job::Idle(_) } | Link::Opening(Opening { tunnel, .. }) => {
+                self.connections.drop_tunnel(*tunnel);
                 self.stop(key);
             }
-            WorkerState::Resting { .. } | WorkerState::Spare => self.stop(key),
+            Link::Closed(Closed::Starting | Closed::Resting { .. } | Closed::Spare) => self.stop(key),
             // These end when they are through: they ask whether the process is ending before they dial.
-            WorkerState::Serving(_)
-            | WorkerState::Leaving { .. }
-            | WorkerState::Finishing(_)
-            | WorkerState::Discarding(_)
-            | WorkerState::Stopped => {}
-        }
-    }
-
-    /// Whether the hub has closed its direction of a tunnel.
-    fn has_left(&self, tunnel: TunnelKey) -> bool {
-        self.tunnels.get(tunnel).is_none_or(|tunnel| matches!(tunnel.of, TunnelOf::Worker { left: true, .. }))
-    }
-
-    fn left(&mut self, key: WorkerKey, now: Now) {
-        self.redial(key, now);
-    }
-
-    /// A worker does nothing more.
-    pub(super) fn stop(&mut self, key: WorkerKey) {
-        let Some(worker) = self.workers.get_mut(key) else { return };
-        worker.state = WorkerState::Stopped;
-        if let Some(kept) = worker.kept.take() {
-            self.drop_upstream(kept.connection);
+            Link::Open { .. } | Link::Closed(Closed::Finishing | Closed::Stopped) => {}
         }
     }
 
     /// A worker in words, for the log.
     pub(super) fn describe(&self, key: WorkerKey) -> String {
         let Some(worker) = self.workers.get(key) else { return String::new() };
-        format!("worker {} of upstream {}", worker.number, self.authority(worker.upstream))
+        format!("worker {} of upstream {}", worker.number(), self.name_of(worker.upstream()))
     }
 }

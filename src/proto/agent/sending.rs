@@ -7,6 +7,7 @@
 
 use core::time::Duration;
 
+use crate::proto::deadline::Limit;
 use crate::proto::tables::timer::Mono;
 
 /// Kernels have taken what they have room for after this.
@@ -30,10 +31,11 @@ impl Sending {
         matches!(self, Self::Filling { waits: true, .. } | Self::Reading { .. })
     }
 
-    pub(super) fn by(self) -> Mono {
+    /// It must take some of what waits by then.
+    pub(super) fn limit(self) -> Limit {
         match self {
-            Self::Reading { by } => by,
-            Self::Nothing | Self::Filling { .. } | Self::Read => Mono::NEVER,
+            Self::Reading { by } => Limit::at(by),
+            Self::Nothing | Self::Filling { .. } | Self::Read => Limit::NONE,
         }
     }
 
