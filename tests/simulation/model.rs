@@ -59,6 +59,14 @@ pub(crate) struct Record {
     pub(crate) fins: [Option<Micros>; 2],
 }
 
+impl Record {
+    /// When its client last took some of what it is sent, before this time.
+    pub(crate) fn taken(&self, world: &World, before: Micros) -> Micros {
+        let read = self.client.map_or(&[][..], |client| &world.ends[client].history.read);
+        read.iter().map(|(_, at)| at.at).rfind(|at| *at < before).unwrap_or(0)
+    }
+}
+
 /// How an exchange ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {

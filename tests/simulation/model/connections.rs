@@ -1,7 +1,7 @@
 //! What hub and agents promise of single connections: who lets go of which, and when; and what may be said on
 //! it.
 
-use super::{Attempt, Model, Rules, flight_end, reached};
+use super::{Attempt, Model, Outcome, Record, Rules, flight_end, reached};
 use crate::history::Moment;
 use crate::model::promises::sent;
 use crate::plan::Framing;
@@ -117,7 +117,8 @@ impl Model {
         for exchange in 0..self.records.len() {
             let (record, plan) = (&self.records[exchange], &self.exchanges[exchange]);
             let is_slow = plan.read_pace.is_some_and(|pace| pace.every > SECOND);
-            if plan.request == Framing::Upgrade || is_slow {
+            // Whatever else ends an exchange may leave the agent with an answer that nobody takes.
+            if plan.request == Framing::Upgrade || is_slow || record.outcome != Some(Outcome::Complete) {
                 continue;
             }
             let ends = record.attempts.iter().filter(|it| rules.is_agent(world.ends[it.end ^ 1].process));
@@ -129,9 +130,7 @@ impl Model {
                 let until = [written, agent.history.closed, agent.history.told_end];
                 let until = until.into_iter().flatten().map(|at| at.at).min().unwrap_or(world.clock);
                 // The connection is in use until its response has been passed on.
-                let taken = record.client.map_or(&[][..], |client| &world.ends[client].history.read);
-                let taken = taken.iter().map(|(_, at)| at.at).rfind(|at| *at < until);
-                let since = over.at.max(taken.unwrap_or(0));
+                let since = over.at.max(record.taken(world, until));
                 if agent.silent_since.is_none() && !world.was_stopped(agent.process, since, until) {
                     longest = longest.max(until.saturating_sub(since));
                 }
@@ -156,8 +155,11 @@ impl Model {
             (false, read) if read >= end.history.arrived && !is_upgraded => SOON,
             (true | false, _) => return,
         };
-        let since = told.at.max(last);
         let kept_until = end.history.closed.map_or(world.clock, |closed| closed.at);
+        // What was read before the end is passed on first.
+        let of_this = |it: &&Record| it.attempts.iter().any(|it| it.end ^ 1 == number);
+        let taken = self.records.iter().filter(of_this).map(|it| it.taken(world, kept_until)).max();
+        let since = told.at.max(last).max(taken.unwrap_or(0));
         // A hub that is stopped takes nothing of what an upstream said before its end.
         let was_stopped = |process| world.was_stopped(process, since, kept_until);
         if kept_until > since + limit && !was_stopped(end.process) && !was_stopped(hub) {
