@@ -6,33 +6,25 @@ use core::time::Duration;
 
 use log::{Level, debug, log_enabled};
 
-use super::hold::{FREE, Share};
+use super::admission::{Caller, Rules, Terms, Verdict, judge};
+use super::hold::Share;
 use super::pool::Need;
 use super::queue::Arrival;
-use super::{
-    Client, ClientState, Exchange, Expectation, Held, Hub, Patience, Phase, Refusal, SPARE_NEEDS, Transport,
-};
-use crate::proto::error::Violation;
+use super::{Client, ClientState, Exchange, Held, Hub, Phase, Refusal, SPARE_NEEDS};
 use crate::proto::exchange::{Facts, Messages};
-use crate::proto::http1::fields;
-use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, Reply};
-use crate::proto::http1::rewrite::{ExpectForward, ToAgent, request_to_agent};
-use crate::proto::http1::start_line::Version;
+use crate::proto::http1::rewrite::request_to_agent;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ClientKey, Key, TableKey};
 use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};
-use crate::proto::tunnel::Hello;
 
 /// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
-/// The longest `Slime-Max-Wait`: a year.
-const MAX_WAIT: Duration = Duration::from_secs(31_536_000);
 
 impl Hub {
     pub(super) fn wants_client_input(&self, key: ClientKey) -> bool {
@@ -273,91 +265,36 @@ impl Hub {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<(), Refusal> {
-        if self.clients.get(key).is_some_and(|client| client.transport == Transport::PlainOnTls) {
-            return Err(Refusal::HttpsOnly);
-        }
-        if let Some(port) = self.config.redirect
-            && self.clients.get(key).is_some_and(|client| client.transport == Transport::Plain)
-        {
-            return self.redirect(key, head, port, now);
-        }
-        if path::is_reserved(head.path()) {
-            if Hello::is_meant(head) {
-                let hello = Hello::parse(head)?;
-                self.join(key, &hello, now);
-                return Ok(());
-            }
-            if Hello::is_stripped(head) {
-                let is_websocket = Hello::is_stripped_websocket(head);
-                return Err(if is_websocket { Refusal::NoUpgradeAtAll } else { Refusal::NoUpgrade });
-            }
-            return Err(Refusal::Reserved);
-        }
-        if self.draining.is_some() {
-            self.refuse(key, Refusal::Draining, head.method.is_head(), true, now);
-            return Ok(());
-        }
-        if !self.has_place(now) {
-            self.refuse(key, Refusal::ClientsFull, head.method.is_head(), true, now);
-            return Ok(());
-        }
-        let by_bearer = match &self.app_password {
-            None => false,
-            Some(password) => {
-                let own = head.field("Slime-App-Password").is_some_and(|given| password.is(given));
-                let bearer = head
-                    .field("Authorization")
-                    .and_then(|value| bearer(value))
-                    .is_some_and(|given| password.is(given));
-                if !own && !bearer {
-                    return Err(Refusal::Unauthorized);
-                }
-                bearer
-            }
-        };
-        if head.came_by(&self.config.name) {
-            return Err(Refusal::Loop);
-        }
-        if head.max_forwards() == Some(0) {
-            self.answer_last(key, head, now);
-            return Ok(());
-        }
-        if let (Framing::Length(length), Some(most)) = (head.framing, self.config.max_body)
-            && length > most
-        {
-            return Err(Refusal::TooLarge);
-        }
-        let patience = Patience::of(head)?;
-        // Taken for no scope, or for one of two, it would go to an agent that the application did not mean.
-        match once(head, "Slime-Scope", "Slime-Scope is given twice; a request has one scope")? {
-            Some(scope) if scope.is_empty() || core::str::from_utf8(scope).is_err() => {
-                return Err(Violation::malformed("Slime-Scope is not a scope").into());
-            }
-            Some(_) | None => {}
-        }
-        let fits = match head.framing {
-            Framing::None => true,
-            Framing::Length(length) => length <= FREE as u64,
-            Framing::Chunked | Framing::UntilClose => false,
-        };
-        let expects = head.expect_continue && head.version == Version::Http11;
-        let (expect, expectation) = match (expects, fits) {
-            (_, true) => (ExpectForward::Drop, Expectation::None),
-            (true, false) => (ExpectForward::EndToEnd, Expectation::OfClient),
-            (false, false) => (ExpectForward::Connect, Expectation::Ours),
-        };
         let Some(client) = self.clients.get(key) else { return Ok(()) };
-        let how = ToAgent {
-            name: &self.config.name,
-            client: client.peer,
-            secure: client.transport == Transport::Tls,
-            trusted: self.config.trusted_proxies.iter().any(|range| range.contains(client.peer)),
-            drop_authorization: by_bearer,
-            expect,
+        let rules = Rules {
+            config: &self.config,
+            app_password: self.app_password.as_ref(),
+            is_draining: self.draining.is_some(),
         };
+        match judge(head, Caller::of(client), &rules)? {
+            Verdict::Redirect(port) => self.redirect(key, head, port, now)?,
+            Verdict::Join(hello) => self.join(key, &hello, now),
+            Verdict::AnswerLast => self.answer_last(key, head, now),
+            Verdict::Serve(terms) => self.serve(key, head, &terms, out, now)?,
+        }
+        Ok(())
+    }
+
+    /// Makes an exchange of a request.
+    fn serve(
+        &mut self,
+        key: ClientKey,
+        head: &RequestHead<'_, '_>,
+        terms: &Terms,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        if !self.has_place(now) {
+            return Err(Refusal::ClientsFull);
+        }
+        let Some(client) = self.clients.get(key) else { return Ok(()) };
         let start = out.len();
-        request_to_agent(head, &how, out);
-        let facts = Facts::of(head);
+        request_to_agent(head, &terms.forwarding(&self.config), out);
         let label = log_enabled!(Level::Debug).then(|| {
             format!("{} {} for {}", head.method.as_str(), head.path(), client.peer).into_boxed_str()
         });
@@ -366,16 +303,16 @@ impl Hub {
         self.arrivals += 1;
         let exchange = Exchange {
             client: key,
-            messages: Messages::new(facts, head.framing, HeadScan::on_tunnel()),
+            messages: Messages::new(Facts::of(head), head.framing, HeadScan::on_tunnel()),
             need,
             arrival: Arrival(self.arrivals),
-            patience,
+            patience: terms.patience,
             held: Held {
                 head: out.len() - start,
                 body: 0,
                 share: Share::default(),
                 whole: true,
-                expectation,
+                expectation: terms.expectation,
             },
             lost: 0,
             returns: 0,
@@ -390,13 +327,11 @@ impl Hub {
         };
         self.leave_list(key);
         self.change_client(key, |client| client.state = ClientState::Exchange(exchange));
-        let awaits_body =
-            matches!(head.framing, Framing::Length(1..)) && expectation != Expectation::OfClient;
-        if !awaits_body {
+        if !terms.gathers {
             self.admit(exchange, now);
             return Ok(());
         }
-        if expects {
+        if terms.says_continue {
             self.commands.push(Command::Send { key: key.into(), bytes: CONTINUE.to_vec() });
         }
         self.gather(exchange, now);
@@ -405,6 +340,10 @@ impl Hub {
 
     /// Who is kept out, and for want of what, is for the operator to know; what a client does wrong is not.
     fn note_refusal(&mut self, key: ClientKey, refusal: Refusal, now: Now) {
+        // These say so themselves, once for all whom they keep out.
+        if matches!(refusal, Refusal::Draining | Refusal::ClientsFull) {
+            return;
+        }
         let (status @ (401 | 503 | 508), detail) = (refusal.status(), refusal.detail()) else { return };
         if let Some(Client { peer, .. }) = self.clients.get(key) {
             let line = format_args!("refused a request of {peer} with {status}: {detail}");
@@ -417,22 +356,6 @@ impl Hub {
             need.clear();
             self.spare_needs.push(need);
         }
-    }
-}
-
-impl Patience {
-    fn of(head: &RequestHead<'_, '_>) -> Result<Self, Violation> {
-        let block = match once(head, "Slime-Block", "Slime-Block is given twice")? {
-            None => None,
-            Some(b"1") => Some(true),
-            Some(b"0") => Some(false),
-            Some(_) => return Err(Violation::malformed("Slime-Block is neither 0 nor 1")),
-        };
-        let max_wait = once(head, "Slime-Max-Wait", "Slime-Max-Wait is given twice")?.map(|value| {
-            let detail = "Slime-Max-Wait is not a number of seconds";
-            fields::seconds(value).filter(|wait| *wait <= MAX_WAIT).ok_or(Violation::malformed(detail))
-        });
-        Ok(Self { block, max_wait: max_wait.transpose()? })
     }
 }
 
@@ -460,23 +383,4 @@ impl Need {
 /// section 9.3.2).
 fn is_head(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HEAD ")
-}
-
-/// The value of a field that may be given once.
-///
-/// # Errors
-/// 400 with this detail if there are several.
-fn once<'b>(
-    head: &RequestHead<'_, 'b>,
-    name: &str,
-    twice: &'static str,
-) -> Result<Option<&'b [u8]>, Violation> {
-    let mut values = head.fields_named(name);
-    let value = values.next();
-    if values.next().is_some() { Err(Violation::malformed(twice)) } else { Ok(value) }
-}
-
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii_start())
 }

@@ -42,6 +42,7 @@
 //! What the messages look like is known to [`super::http1`], who is connected to [`pool`], who waits to
 //! [`queue`].
 
+mod admission;
 mod answers;
 mod audit;
 mod classes;
@@ -75,7 +76,7 @@ use self::answers::Refusal;
 use self::clients::{Client, ClientState, Transport};
 use self::drain::Draining;
 use self::ending::TunnelEnd;
-use self::exchanges::{Awaited, Exchange, Expectation, Gate, Held, Patience, Phase};
+use self::exchanges::{Awaited, Exchange, Expectation, Gate, Held, Phase};
 use self::hold::Budget;
 use self::pool::{Gone, Need, Pool};
 use self::queue::DispatchQueue;
