@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use crate::proto::http1::cors::Origins;
 use crate::proto::http1::url::{At, Scheme};
 use crate::proto::light;
 
@@ -50,6 +51,8 @@ pub struct HubConfig {
     pub max_body: Option<u64>,
     /// What applications must present.
     pub app_password: Option<String>,
+    /// The origins whose pages may use the hub; where there are none, upstreams speak of it themselves.
+    pub cors: Option<Origins>,
     /// Whose forwarding fields are kept.
     pub trusted_proxies: Vec<Cidr>,
     /// The TLS port to which requests without TLS are sent on; they are served if `None`.
@@ -78,6 +81,7 @@ impl Default for HubConfig {
             max_tunnels: 4096,
             max_body: None,
             app_password: None,
+            cors: None,
             trusted_proxies: Vec::new(),
             redirect: None,
             agent_grace: Duration::from_secs(5),

@@ -12,6 +12,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use slime::proto::error::Violation;
 use slime::proto::http1::body::{Progress, Transfer};
+use slime::proto::http1::credentials::Credentials;
 use slime::proto::http1::framing::Framing;
 use slime::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use slime::proto::http1::reading::Reading;
@@ -371,7 +372,8 @@ const HOW_TO_AGENT: ToAgent<'_> = ToAgent {
     client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
     secure: false,
     trusted: false,
-    drop_authorization: false,
+    spent: Credentials::NONE,
+    hides_origin: false,
     expect: ExpectForward::Drop,
 };
 
@@ -390,6 +392,7 @@ fn how_to_client(framing: Framing) -> ToClient<'static> {
         version: Version::Http11,
         framing: framing.onward(Version::Http11),
         persistent: true,
+        sharing: None,
     }
 }
 

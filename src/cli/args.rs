@@ -157,14 +157,17 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) max_body: Option<u64>,
 
-    /// password that applications must send, as Slime-App-Password or bearer token (better:
-    /// --app-password-file)
+    /// password that applications must send, as their API key (better: --app-password-file)
     #[argh(option, arg_name = "text")]
     pub(super) app_password: Option<String>,
 
     /// file that holds the app password
     #[argh(option, arg_name = "file")]
     pub(super) app_password_file: Option<String>,
+
+    /// origins whose pages may use the hub from a browser, such as https://app.example, or '*' (default: none)
+    #[argh(option, arg_name = "origin")]
+    pub(super) cors: Vec<String>,
 
     /// file of revoked tokens, read again on SIGHUP: ids, names, issued-before TIME
     #[argh(option, arg_name = "file")]

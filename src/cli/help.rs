@@ -6,7 +6,10 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 /// The groups, in the order in which they are shown, and the flags of all commands in theirs.
 const GROUPS: [(&str, &[&str]); 8] = [
-    ("Addresses", &["--hub", "--proxy", "--websocket", "--upstream", "--host", "--port", "--trusted-proxy"]),
+    (
+        "Addresses",
+        &["--hub", "--proxy", "--websocket", "--upstream", "--host", "--port", "--trusted-proxy", "--cors"],
+    ),
     (
         "TLS",
         &[

@@ -7,13 +7,14 @@ use std::path::Path;
 use super::args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
 use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
-use super::values::{cidr, items, number, without_last_slash};
-use super::{Failure, print};
+use super::values::{cidr, items, number, origins, without_last_slash};
+use super::{Failure, print, values};
 use crate::config::{DEFAULT_HOLD, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
 use crate::logging::{Utc, unix_time};
 use crate::net::run::{HubOptions, Listen, TlsFiles, check_hub, host_name, run_hub};
 use crate::net::self_signed::keep;
 use crate::net::sys::memory::memory;
+use crate::proto::tables::timer::CLOCK_IS_SET;
 use crate::proto::trust::agent_token::{
     AgentToken, ClaimError, TokenError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
@@ -117,9 +118,6 @@ fn from_terminal(input: std::io::Stdin) -> std::io::Stdin {
     input
 }
 
-/// The first second of 2024. A clock before it has not been set.
-const CLOCK_IS_SET: u64 = 1_704_067_200;
-
 /// What a hub that makes its own certificate may be called.
 fn names(listen: &[Listen]) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(String::from).into();
@@ -133,9 +131,13 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
     let tls = tls_files(&args)?;
     let secret = read_hub_secret(args.secret, args.secret_file, given)?;
     let app_password = read(args.app_password, args.app_password_file, "--app-password", given)?;
+    let is_short = app_password.as_deref().map_or(Ok(()), values::app_password);
+    is_short.map_err(|error| Failure::Usage(format!("--app-password: {error}")))?;
     let origin = given.origin("--trusted-proxy");
     let trusted_proxies = items(&args.trusted_proxy).map(cidr).collect::<Result<_, _>>();
     let trusted_proxies = trusted_proxies.map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
+    let cors = origins(&args.cors)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin("--cors"))))?;
     let hosts: Result<Vec<_>, Failure> =
         items(&args.host).map(|host| plain_host(host, given).map(Some)).collect();
     let mut hosts = hosts?;
@@ -169,6 +171,7 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         max_tunnels: args.max_tunnels,
         max_body: args.max_body,
         app_password,
+        cors,
         trusted_proxies,
         redirect: args.tls_port.filter(|_| args.tls_redirect),
         agent_grace: args.agent_grace,

@@ -7,6 +7,8 @@ use core::time::Duration;
 use log::LevelFilter;
 
 use crate::config::{Cidr, OnCancel};
+use crate::proto::http1::cors::Origins;
+use crate::proto::http1::credentials::MAX_KEY;
 use crate::proto::tables::key::MAX_SLOTS;
 use crate::proto::tunnel::PACE;
 
@@ -116,6 +118,20 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
     let whole = if address.is_ipv4() { 32 } else { 128 };
     let prefix = prefix.map_or(Some(whole), number).filter(|&bits| bits <= whole).ok_or_else(wrong)?;
     Ok(Cidr { address, prefix })
+}
+
+/// The origins whose pages may use a hub.
+pub(super) fn origins(texts: &[String]) -> Result<Option<Origins>, String> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let wrong = "give origins as a browser names them, such as https://app.example,http://localhost:3000, or '*' for all";
+    Origins::parse(items(texts)).map(Some).ok_or_else(|| wrong.to_owned())
+}
+
+/// A password: not longer than a hub looks at.
+pub(super) fn app_password(text: &str) -> Result<(), String> {
+    if text.len() <= MAX_KEY { Ok(()) } else { Err(format!("a password has at most {MAX_KEY} bytes")) }
 }
 
 /// The id of an agent: 1 to 64 letters, digits, `.`, `_`, `-`.

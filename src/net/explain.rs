@@ -14,9 +14,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerInco
 use super::tls::Pin;
 use crate::logging::Utc;
 use crate::proto::seam::Target;
-
-/// The first second of 2024. A clock before it has not been set.
-const CLOCK_IS_SET: u64 = 1_704_067_200;
+use crate::proto::tables::timer::CLOCK_IS_SET;
 
 /// Whom TLS is spoken with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,8 @@
 
 pub mod body;
 mod chunked;
+pub mod cors;
+pub mod credentials;
 mod facts;
 pub mod fields;
 pub mod framing;

@@ -78,3 +78,56 @@ impl Write for Bytes<'_> {
         Ok(())
     }
 }
+
+/// `Date`, in seconds since 1970 (RFC 9110 section 5.6.7).
+pub(super) fn date(out: &mut Vec<u8>, unix: u64) {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    let (year, month, day) = civil(days);
+    let name = |names: &'static [&'static str], index: u64| {
+        usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
+    };
+    let (weekday, month) = (name(&DAYS, days % 7), name(&MONTHS, month));
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    display(
+        out,
+        format_args!("Date: {weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT\r\n"),
+    );
+}
+
+/// Year, month from 0, and day from 1 of a day since 1970. Years begin in March here, so that the day that
+/// may be missing is their last; an era is 400 of them.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = (from_march + 2) % 12;
+    (era * 400 + year + if month < 2 { 1 } else { 0 }, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (unix, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00"),
+            (1_704_067_199, "Sun, 31 Dec 2023 23:59:59"),
+            (1_709_164_800, "Thu, 29 Feb 2024 00:00:00"),
+            (1_709_251_200, "Fri, 01 Mar 2024 00:00:00"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00"),
+        ] {
+            let mut out = Vec::new();
+            date(&mut out, unix);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("Date: {expected} GMT\r\n"));
+        }
+    }
+}

@@ -3,7 +3,8 @@
 
 use alloc::vec::Vec;
 
-use super::fields::Class;
+use super::cors::Sharing;
+use super::fields::{Class, Field, begins_like, members};
 use super::head::RequestHead;
 use super::put;
 use super::start_line::Version;
@@ -34,6 +35,61 @@ pub struct Reply<'a> {
     pub head_only: bool,
     /// The version of the client.
     pub version: Version,
+    /// In which form the error is told.
+    pub form: Form,
+    /// Seconds since 1970; none by a clock that is not set.
+    pub date: Option<u64>,
+    /// Which pages may see it, where the hub speaks for its upstreams.
+    pub sharing: Option<Sharing<'a>>,
+}
+
+/// The form in which a client is told of an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As problem details, with the member `error` that OpenAI's clients print.
+    #[default]
+    Problem,
+    /// The same, where `error` is the text that Ollama's clients print.
+    Ollama,
+    /// As a page, to a person who opened an address in a browser.
+    Page,
+}
+
+impl Form {
+    /// The form for the client that sent this request.
+    pub fn of(head: &RequestHead<'_, '_>) -> Self {
+        if is_navigation(head) {
+            Self::Page
+        } else if head.path().starts_with("/api/") {
+            Self::Ollama
+        } else {
+            Self::Problem
+        }
+    }
+}
+
+/// Whether a browser asks for a page that a person opens. Browsers say so by `Sec-Fetch-*` (W3C Fetch
+/// Metadata), but only over TLS and to the machine itself; else it is their `Accept` that tells.
+fn is_navigation(head: &RequestHead<'_, '_>) -> bool {
+    if !matches!(head.method.as_str(), "GET" | "HEAD") {
+        return false;
+    }
+    let (mut says, mut navigates, mut is_document, mut takes_html) = (false, false, false, false);
+    for Field { name, value } in head.fields {
+        match name.len() {
+            6 if name.eq_ignore_ascii_case("Accept") => {
+                let kind = |member: &[u8]| member.split(|byte| *byte == b';').next() == Some(b"text/html");
+                takes_html |= members(value).any(kind);
+            }
+            14 if begins_like(name, "Sec-Fetch-") => {
+                says = true;
+                navigates |= name.eq_ignore_ascii_case("Sec-Fetch-Mode") && *value == b"navigate";
+                is_document |= name.eq_ignore_ascii_case("Sec-Fetch-Dest") && *value == b"document";
+            }
+            _ => {}
+        }
+    }
+    if says { navigates && is_document } else { takes_html }
 }
 
 impl<'a> Reply<'a> {
@@ -51,9 +107,19 @@ impl<'a> Reply<'a> {
             close: true,
             head_only: false,
             version: Version::Http11,
+            form: Form::Problem,
+            date: None,
+            sharing: None,
         }
     }
 }
+
+/// The longest `Retry-After` that SDKs heed, in seconds. They try again at once where it is longer, unless
+/// they are told not to.
+const LONGEST_RETRY: u32 = 60;
+/// What a page is, and that it loads nothing and is nothing else.
+const PAGE: &[u8] = b"\r\nContent-Type: text/html; charset=utf-8\r\n\
+    Content-Security-Policy: default-src 'none'\r\nX-Content-Type-Options: nosniff\r\n";
 
 /// Appends the whole answer, head and body.
 pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
@@ -62,9 +128,14 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     put::decimal(out, u64::from(reply.status));
     out.push(b' ');
     out.extend_from_slice(reason(reply.status).as_bytes());
-    out.extend_from_slice(
-        b"\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\nContent-Length: ",
-    );
+    out.extend_from_slice(match reply.form {
+        Form::Problem | Form::Ollama => b"\r\nContent-Type: application/problem+json\r\n".as_slice(),
+        Form::Page => PAGE,
+    });
+    if let Some(date) = reply.date {
+        put::date(out, date);
+    }
+    out.extend_from_slice(b"Cache-Control: no-store\r\nContent-Length: ");
     put::decimal(out, body.len() as u64);
     out.extend_from_slice(b"\r\nProxy-Status: slime");
     if let Some(error) = reply.error {
@@ -76,6 +147,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Retry-After: ");
         put::decimal(out, u64::from(seconds));
         out.extend_from_slice(b"\r\n");
+        if seconds > LONGEST_RETRY {
+            out.extend_from_slice(b"x-should-retry: false\r\n");
+        }
     }
     if let Some(location) = reply.location {
         put::line(out, b"Location: ", location.as_bytes());
@@ -85,6 +159,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
     if let Some(allow) = reply.allow {
         put::line(out, b"Allow: ", allow.as_bytes());
+    }
+    if let Some(sharing) = &reply.sharing {
+        sharing.write(out);
     }
     match (reply.close, reply.version) {
         (true, _) => out.extend_from_slice(b"Connection: close\r\n"),
@@ -188,13 +265,20 @@ const fn kind(status: u16) -> &'static str {
 
 fn body(reply: &Reply<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * reply.detail.len() + 160);
+    if reply.form == Form::Page {
+        page(reply, &mut out);
+        return out;
+    }
     out.extend_from_slice(b"{\"title\":\"");
     out.extend_from_slice(reason(reply.status).as_bytes());
     out.extend_from_slice(b"\",\"status\":");
     put::decimal(&mut out, u64::from(reply.status));
     out.extend_from_slice(b",\"detail\":");
     quoted(reply.detail, &mut out);
-    if reply.status >= 400 {
+    if reply.status >= 400 && reply.form == Form::Ollama {
+        out.extend_from_slice(b",\"error\":");
+        quoted(reply.detail, &mut out);
+    } else if reply.status >= 400 {
         out.extend_from_slice(b",\"error\":{\"message\":");
         quoted(reply.detail, &mut out);
         for part in [",\"type\":\"", kind(reply.status), "\",\"code\":\"", reply.code, "\"}"] {
@@ -203,6 +287,32 @@ fn body(reply: &Reply<'_>) -> Vec<u8> {
     }
     out.extend_from_slice(b"}\n");
     out
+}
+
+/// An answer that a browser shows.
+fn page(reply: &Reply<'_>, out: &mut Vec<u8>) {
+    let heading = |out: &mut Vec<u8>| {
+        put::decimal(out, u64::from(reply.status));
+        out.push(b' ');
+        out.extend_from_slice(reason(reply.status).as_bytes());
+    };
+    out.extend_from_slice(
+        b"<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+          <meta name=\"viewport\" content=\"width=device-width\">\n<title>",
+    );
+    heading(out);
+    out.extend_from_slice(b"</title>\n<h1>");
+    heading(out);
+    out.extend_from_slice(b"</h1>\n<p>");
+    for character in reply.detail.chars() {
+        match character {
+            '<' => out.extend_from_slice(b"&lt;"),
+            '>' => out.extend_from_slice(b"&gt;"),
+            '&' => out.extend_from_slice(b"&amp;"),
+            _ => put::display(out, character),
+        }
+    }
+    out.extend_from_slice(b"</p>\n</html>\n");
 }
 
 /// A string of JSON (RFC 8259 section 7).

@@ -7,6 +7,8 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use super::cors::{self, Sharing};
+use super::credentials::Credentials;
 use super::fields::Field;
 use super::fields::{Class, is_like, speaks_as_slime};
 use super::framing::Framing;
@@ -38,10 +40,19 @@ pub struct ToAgent<'a> {
     pub secure: bool,
     /// Whether it came from a trusted proxy, whose forwarding fields are kept.
     pub trusted: bool,
-    /// Whether `Authorization` was meant for the hub.
-    pub drop_authorization: bool,
+    /// The fields that held keys of the hub.
+    pub spent: Credentials,
+    /// Whether the hub speaks for its upstreams to the page that sent this: then they hear nothing of it.
+    pub hides_origin: bool,
     /// What becomes of its expectation.
     pub expect: ExpectForward,
+}
+
+impl ToAgent<'_> {
+    /// Whether a field was meant for the hub alone.
+    fn keeps(&self, name: &str, class: Class) -> bool {
+        self.spent.has(name) || self.hides_origin && (class == Class::Origin || cors::is_request_field(name))
+    }
 }
 
 /// Writes the head of an application's request for the agent: what a hub does. Always HTTP/1.1, origin-form
@@ -58,7 +69,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
             | Class::ProxyStatus
             | Class::Referer
             | Class::Via => true,
-            Class::Authorization => !how.drop_authorization,
+            Class::Authorization => true,
             Class::MaxForwards => {
                 max_forwards(head, field, out);
                 false
@@ -86,7 +97,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
             | Class::Twin
             | Class::Upgrade => false,
         };
-        if goes_on {
+        if goes_on && !how.keeps(field.name, class) {
             put::field(out, field.name, field.value);
         }
     }
@@ -258,17 +269,22 @@ pub struct ToClient<'a> {
     /// Whether the client's connection may be used again. It cannot after a body that is delimited by its
     /// end.
     pub persistent: bool,
+    /// Which pages may see it, where the hub speaks for its upstreams.
+    pub sharing: Option<Sharing<'a>>,
 }
 
 /// Writes the head of a response for the client: what a hub does. Always HTTP/1.1. Interim responses say
 /// nothing of the connection or of a body.
 pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: &mut Vec<u8>) {
     status_line(head, out);
-    response_fields(head, Speaker::Agent, out);
+    response_fields(head, Speaker::Agent { speaks_cors: how.sharing.is_none() }, out);
     put::line(out, b"Slime-Agent-Id: ", how.agent_id.as_bytes());
     via(head.version, how.name, out);
     response_hop(head, how.framing, out);
     if head.status >= 200 {
+        if let Some(sharing) = &how.sharing {
+            sharing.write(out);
+        }
         match (how.version, how.persistent && how.framing != Framing::UntilClose) {
             (Version::Http11, true) => {}
             (Version::Http10, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
@@ -343,7 +359,8 @@ fn status_line(head: &ResponseHead<'_, '_>, out: &mut Vec<u8>) {
 /// Who wrote the response that goes on.
 #[derive(Clone, Copy)]
 enum Speaker<'a> {
-    Agent,
+    /// The hub may have taken it over to speak of other origins.
+    Agent { speaks_cors: bool },
     /// It does not speak for us.
     Upstream(Option<&'a FromUpstream<'a>>),
 }
@@ -356,7 +373,6 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker<'_>, out: &mut 
         let goes_on = match class {
             Class::Authorization
             | Class::Challenge
-            | Class::EndToEnd
             | Class::Expect
             | Class::Forwarded
             | Class::Host
@@ -368,15 +384,18 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker<'_>, out: &mut 
             | Class::XForwardedFor
             | Class::XForwardedHost
             | Class::XForwardedProto => true,
+            Class::EndToEnd => {
+                !matches!(speaker, Speaker::Agent { speaks_cors: false }) || !cors::is_field(field.name)
+            }
             Class::Location => {
                 let is_moved = match speaker {
                     Speaker::Upstream(Some(from)) if !moved => location(field, from, out),
-                    Speaker::Upstream(_) | Speaker::Agent => false,
+                    Speaker::Upstream(_) | Speaker::Agent { .. } => false,
                 };
                 moved |= is_moved;
                 !is_moved
             }
-            Class::ProxyStatus => matches!(speaker, Speaker::Agent) || !speaks_as_slime(field.value),
+            Class::ProxyStatus => matches!(speaker, Speaker::Agent { .. }) || !speaks_as_slime(field.value),
             // RFC 9110 section 15.5.22: it says what to upgrade to.
             Class::Upgrade => head.names_upgrades,
             Class::Connection
@@ -471,6 +490,8 @@ fn classified<'s, 'b>(
 mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
 
+    use super::super::cors::{Grant, Origins};
+    use super::super::credentials::Credential;
     use super::super::storage::Storage;
     use super::super::url::Scheme;
     use super::*;
@@ -480,7 +501,8 @@ mod tests {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         secure: true,
         trusted: false,
-        drop_authorization: false,
+        spent: Credentials::NONE,
+        hides_origin: false,
         expect: ExpectForward::Drop,
     };
 
@@ -528,7 +550,9 @@ mod tests {
     fn credentials_for_the_hub_stop_there() {
         let head = "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nSlime-App-Password: x\r\n\r\n";
         assert!(to_agent(head, &HOW).contains("\r\nAuthorization: Bearer x\r\n"));
-        assert!(!to_agent(head, &ToAgent { drop_authorization: true, ..HOW }).contains("x\r\n"));
+        let mut spent = Credentials::NONE;
+        spent.insert(Credential::Authorization);
+        assert!(!to_agent(head, &ToAgent { spent, ..HOW }).contains("x\r\n"));
     }
 
     #[test]
@@ -607,10 +631,50 @@ mod tests {
             let mut out = Vec::new();
             response_to_client(
                 &head,
-                &ToClient { name: "slime", agent_id: "gpu-1", version, framing, persistent },
+                &ToClient { name: "slime", agent_id: "gpu-1", version, framing, persistent, sharing: None },
                 &mut out,
             );
             let expected = format!("HTTP/1.1 200 OK\r\nSlime-Agent-Id: gpu-1\r\nVia: 1.1 slime\r\n{hop}");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_hub_speaks_of_origins_for_its_upstreams() {
+        let request =
+            "GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://b\r\naccess-control-request-method: GET\r\n\r\n";
+        assert!(
+            to_agent(request, &HOW).contains("Origin: https://b\r\naccess-control-request-method: GET\r\n")
+        );
+        let hidden = to_agent(request, &ToAgent { hides_origin: true, ..HOW });
+        assert!(!hidden.contains("Origin") && !hidden.contains("access-control"), "{hidden}");
+
+        let response = b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: null\r\naccess-control-max-age: 1\r\nVary: A\r\n\r\n";
+        let origins = Origins::Listed(vec!["https://b".to_owned()]);
+        let exposed =
+            "Access-Control-Expose-Headers: X-Request-Id, Retry-After, Server-Timing, Slime-Agent-Id\r\n";
+        let granted = format!("Access-Control-Allow-Origin: https://b\r\n{exposed}Vary: Origin\r\n");
+        let all = format!("Access-Control-Allow-Origin: *\r\n{exposed}");
+        for (origins, grant, said) in [
+            (&origins, Grant::Nobody, "Vary: Origin\r\n"),
+            (&origins, Grant::Listed(0), &granted),
+            (&Origins::Any, Grant::Nobody, ""),
+            (&Origins::Any, Grant::Everybody, &all),
+        ] {
+            let mut storage = Storage::on_tunnel();
+            let head = ResponseHead::parse(response, &mut storage, false).unwrap();
+            let how = ToClient {
+                name: "slime",
+                agent_id: "a",
+                version: Version::Http11,
+                framing: Framing::None,
+                persistent: true,
+                sharing: Some(Sharing { origins, grant }),
+            };
+            let mut out = Vec::new();
+            response_to_client(&head, &how, &mut out);
+            let expected =
+                format!("HTTP/1.1 200 OK\r\nVary: A\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n{said}\r\n");
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
@@ -626,6 +690,7 @@ mod tests {
             version: Version::Http11,
             framing: Framing::None,
             persistent: false,
+            sharing: None,
         };
         let mut out = Vec::new();
         response_to_client(&head, &how, &mut out);

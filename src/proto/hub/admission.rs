@@ -4,12 +4,15 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::Refusal;
 use super::clients::{Client, Transport};
 use super::exchanges::{Expectation, Patience};
 use super::hold::FREE;
-use super::{AppPassword, Refusal};
+use super::keys::{Admitted, Keys};
 use crate::config::HubConfig;
 use crate::proto::error::Violation;
+use crate::proto::http1::cors::{self, Grant};
+use crate::proto::http1::credentials::Credentials;
 use crate::proto::http1::fields;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::RequestHead;
@@ -24,7 +27,7 @@ const MAX_WAIT: Duration = Duration::from_secs(31_536_000);
 /// What a request is judged by, beyond its head.
 pub(super) struct Rules<'a> {
     pub(super) config: &'a HubConfig,
-    pub(super) app_password: Option<&'a AppPassword>,
+    pub(super) keys: &'a Keys,
     pub(super) is_draining: bool,
 }
 
@@ -47,6 +50,8 @@ pub(super) enum Verdict<'b> {
     Redirect(u16),
     /// An agent joins.
     Join(Hello<'b>),
+    /// A browser asks whether a page may send a request.
+    Preflight,
     /// It may have no more recipients (RFC 9110 section 7.6.2).
     AnswerLast,
     /// It is served by an agent.
@@ -58,8 +63,9 @@ pub(super) enum Verdict<'b> {
 pub(super) struct Terms {
     caller: Caller,
     is_trusted: bool,
-    drop_authorization: bool,
+    spent: Credentials,
     forward: ExpectForward,
+    pub(super) grant: Grant,
     /// Who waits for a `100 Continue`.
     pub(super) expectation: Expectation,
     pub(super) patience: Patience,
@@ -77,7 +83,8 @@ impl Terms {
             client: self.caller.peer,
             secure: self.caller.transport == Transport::Tls,
             trusted: self.is_trusted,
-            drop_authorization: self.drop_authorization,
+            spent: self.spent,
+            hides_origin: self.grant != Grant::Nobody,
             expect: self.forward,
         }
     }
@@ -104,9 +111,15 @@ pub(super) fn judge<'b>(
     if rules.is_draining {
         return Err(Refusal::Draining);
     }
-    let drop_authorization = match rules.app_password {
-        None => false,
-        Some(password) => is_shown_by_bearer(head, password)?,
+    let is_trusted = config.trusted_proxies.iter().any(|range| range.contains(caller.peer));
+    let is_preflight = cors::is_preflight(head);
+    if is_preflight && config.cors.is_some() {
+        return Ok(Verdict::Preflight);
+    }
+    let spent = match let_in(head, rules, is_trusted) {
+        // It cannot show a key, and takes no worker.
+        Err(Refusal::Unauthorized) if is_preflight => return Ok(Verdict::Preflight),
+        spent => spent?,
     };
     if head.came_by(&config.name) {
         return Err(Refusal::Loop);
@@ -126,8 +139,9 @@ pub(super) fn judge<'b>(
     let gathers = awaits_body && expectation != Expectation::OfClient;
     Ok(Verdict::Serve(Terms {
         caller,
-        is_trusted: config.trusted_proxies.iter().any(|range| range.contains(caller.peer)),
-        drop_authorization,
+        is_trusted,
+        spent,
+        grant: config.cors.as_ref().map_or(Grant::Nobody, |origins| origins.grant(head)),
         forward,
         expectation,
         patience,
@@ -147,16 +161,17 @@ fn reserved<'b>(head: &'b RequestHead<'_, 'b>) -> Result<Verdict<'b>, Refusal> {
     Err(if Hello::is_stripped_websocket(head) { Refusal::NoUpgradeAtAll } else { Refusal::NoUpgrade })
 }
 
-/// Whether it was `Authorization` that showed the app password.
-fn is_shown_by_bearer(head: &RequestHead<'_, '_>, password: &AppPassword) -> Result<bool, Refusal> {
-    let own = head.field("Slime-App-Password").is_some_and(|given| password.is(given));
-    let bearer = head.field("Authorization").and_then(bearer).is_some_and(|given| password.is(given));
-    if own || bearer { Ok(bearer) } else { Err(Refusal::Unauthorized) }
-}
-
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii_start())
+/// The fields in which a request shows a key of the hub, where one is asked for.
+fn let_in(head: &RequestHead<'_, '_>, rules: &Rules<'_>, is_trusted: bool) -> Result<Credentials, Refusal> {
+    if rules.keys.is_empty() {
+        return Ok(Credentials::NONE);
+    }
+    let Admitted { spent, is_ambient } = rules.keys.admit(head)?.ok_or(Refusal::Unauthorized)?;
+    let does_something = head.upgrade.is_some() || !matches!(head.method.as_str(), "GET" | "HEAD");
+    if is_ambient && does_something && cors::is_foreign(head, rules.config.cors.as_ref(), is_trusted) {
+        return Err(Refusal::CrossSite);
+    }
+    Ok(spent)
 }
 
 /// How long a request waits for a worker.

@@ -4,13 +4,38 @@
 //! written.
 
 use crate::proto::error::Violation;
-use crate::proto::http1::reply::{self, Reply};
+use crate::proto::http1::cors::{Grant, Origins};
+use crate::proto::http1::head::RequestHead;
+use crate::proto::http1::reply::{self, Form, Reply};
 use crate::proto::tunnel::{
     BadHello, CHALLENGE, NO_UPGRADE, NO_UPGRADE_AT_ALL, TOKEN_EXPIRED, TOKEN_REVOKED,
 };
 
+/// The challenge to a person (RFC 7617 section 2): any user name will do.
+const BASIC: &str = "Basic realm=\"slime\", charset=\"UTF-8\"";
+
 /// After how many seconds a request that got 503 is worth another attempt.
 const RETRY_AFTER: u32 = 1;
+
+/// How a client is told of an error.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    pub(super) form: Form,
+    pub(super) grant: Grant,
+    /// Its request was HEAD: no body follows.
+    pub(super) head_only: bool,
+}
+
+impl Manner {
+    /// The manner for the client that sent this request.
+    pub(super) fn of(head: &RequestHead<'_, '_>, origins: Option<&Origins>) -> Self {
+        Self {
+            form: Form::of(head),
+            grant: origins.map_or(Grant::Nobody, |origins| origins.grant(head)),
+            head_only: head.method.is_head(),
+        }
+    }
+}
 
 /// What a refusal says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +89,13 @@ refusals! {
         NO_UPGRADE;
     NoUpgradeAtAll: 400 "http_request_error" "bad_request"
         NO_UPGRADE_AT_ALL;
+    DoubledCredential: 400 "http_request_error" "bad_request"
+        "a field that may hold the key is given twice";
+    TwoApplications: 400 "http_request_error" "bad_request"
+        "the request has the keys of two applications; send one of them";
     Unauthorized: 401 "http_request_denied" "unauthorized"
-        "the app password is missing or wrong: send it as Slime-App-Password or as Authorization: Bearer";
+        "the app password is missing or wrong: send it as API key (Authorization: Bearer, x-api-key, api-key, \
+         x-goog-api-key) or as Slime-App-Password";
     NoToken: 401 "http_request_denied" "unauthorized"
         "the handshake has no Slime-Agent-Token";
     BadToken: 401 "http_request_denied" "unauthorized"
@@ -74,6 +104,9 @@ refusals! {
         TOKEN_EXPIRED;
     RevokedToken: 401 "http_request_denied" "unauthorized"
         TOKEN_REVOKED;
+    CrossSite: 403 "http_request_denied" "cross_site"
+        "a page of another site sent this with the password that the browser keeps: let the page send the key as \
+         Authorization: Bearer, and start the hub with --cors and the origin of the page";
     WorkersFull: 403 "http_request_denied" "workers_full"
         "the agent token allows no more workers, counted over all its agents";
     Reserved: 404 "http_request_denied" "reserved_path"
@@ -132,14 +165,19 @@ impl Refusal {
     }
 
     /// As an answer to HTTP/1.1 that closes the connection.
-    pub(super) fn reply(self) -> Reply<'static> {
+    pub(super) fn reply(self, form: Form) -> Reply<'static> {
         let Said { status, error, code, detail } = self.said();
         Reply {
             error: Some(error),
             code,
             retry_after: (status == 503).then_some(RETRY_AFTER),
             // RFC 9110 section 11.6.1: a 401 comes with a challenge.
-            challenge: (status == 401).then_some(CHALLENGE),
+            challenge: match (self, form) {
+                // A browser asks the person for it.
+                (Self::Unauthorized, Form::Page) => Some(BASIC),
+                (_, Form::Problem | Form::Ollama | Form::Page) => (status == 401).then_some(CHALLENGE),
+            },
+            form,
             ..Reply::new(status, detail)
         }
     }

@@ -7,14 +7,16 @@ use core::time::Duration;
 use log::{Level, debug, log_enabled};
 
 use super::admission::{Caller, Rules, Terms, Verdict, judge};
+use super::answers::Manner;
 use super::hold::Share;
 use super::pool::Need;
 use super::queue::Arrival;
 use super::{Client, ClientState, Exchange, Held, Hub, Phase, Refusal, SPARE_NEEDS};
 use crate::proto::exchange::{Facts, Messages};
+use crate::proto::http1::cors::{self, Sharing};
 use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
-use crate::proto::http1::reply::{self, Reply};
+use crate::proto::http1::reply::{self, Form, Reply};
 use crate::proto::http1::rewrite::request_to_agent;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
@@ -86,7 +88,7 @@ impl Hub {
             }
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
-                    self.refuse(key, Refusal::HeadLate, false, true, now);
+                    self.refuse(key, Refusal::HeadLate, Manner::default(), true, now);
                 } else {
                     self.drop_client(key, Close::Now, now);
                 }
@@ -109,21 +111,32 @@ impl Hub {
 
     /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is
     /// read from it.
-    pub(super) fn refuse(
-        &mut self,
-        key: ClientKey,
-        refusal: Refusal,
-        head_only: bool,
-        close: bool,
-        now: Now,
-    ) {
+    pub(super) fn refuse(&mut self, key: ClientKey, refusal: Refusal, manner: Manner, close: bool, now: Now) {
         self.change_client(key, |client| client.was_served &= client.sending.is_sending());
         let mut bytes = Vec::new();
         let close = close || self.draining.is_some();
-        reply::write(&Reply { close, head_only, ..refusal.reply() }, &mut bytes);
+        let Manner { form, grant, head_only } = manner;
+        let sharing = self.config.cors.as_ref().map(|origins| Sharing { origins, grant });
+        let reply = Reply { close, head_only, sharing, date: now.date(), ..refusal.reply(form) };
+        reply::write(&reply, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
         if close {
             self.end_client(key, now);
+        }
+    }
+
+    /// Tells a browser whether a page may send a request. The request itself follows on the same connection.
+    fn answer_preflight(&mut self, key: ClientKey, head: &RequestHead<'_, '_>, now: Now) {
+        let close = !head.persistent || !self.has_place(now);
+        let mut bytes = Vec::new();
+        cors::answer_preflight(head, self.config.cors.as_ref(), close, &mut bytes);
+        self.change_client(key, |client| client.was_served &= client.sending.is_sending());
+        self.commands.push(Command::Send { key: key.into(), bytes });
+        if close {
+            self.end_client(key, now);
+        } else {
+            self.leave_list(key);
+            self.await_head(key, self.config.limits.idle, now);
         }
     }
 
@@ -232,7 +245,7 @@ impl Hub {
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(refusal) = self.begin(key, &head, out, now) {
                     self.note_refusal(key, refusal, now);
-                    self.refuse(key, refusal, head.method.is_head(), true, now);
+                    self.refuse(key, refusal, Manner::of(&head, self.config.cors.as_ref()), true, now);
                 }
                 Step::Skip(head.length)
             }
@@ -251,7 +264,8 @@ impl Hub {
                 Step::Wait
             }
             Err(violation) => {
-                self.refuse(key, violation.into(), is_head(input), true, now);
+                let manner = Manner { head_only: is_head(input), ..Manner::default() };
+                self.refuse(key, violation.into(), manner, true, now);
                 Step::Wait
             }
         }
@@ -266,14 +280,11 @@ impl Hub {
         now: Now,
     ) -> Result<(), Refusal> {
         let Some(client) = self.clients.get(key) else { return Ok(()) };
-        let rules = Rules {
-            config: &self.config,
-            app_password: self.app_password.as_ref(),
-            is_draining: self.draining.is_some(),
-        };
+        let rules = Rules { config: &self.config, keys: &self.keys, is_draining: self.draining.is_some() };
         match judge(head, Caller::of(client), &rules)? {
             Verdict::Redirect(port) => self.redirect(key, head, port, now)?,
             Verdict::Join(hello) => self.join(key, &hello, now),
+            Verdict::Preflight => self.answer_preflight(key, head, now),
             Verdict::AnswerLast => self.answer_last(key, head, now),
             Verdict::Serve(terms) => self.serve(key, head, &terms, out, now)?,
         }
@@ -318,6 +329,8 @@ impl Hub {
             returns: 0,
             armed: Armed::default(),
             phase: Phase::Between,
+            form: Form::of(head),
+            grant: terms.grant,
             label,
             began: now.mono,
             waits_since: now.mono,

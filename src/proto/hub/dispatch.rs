@@ -242,7 +242,7 @@ impl Hub {
                 let Messages { facts, request, .. } = &exchange.messages;
                 let keep = facts.persistent && request.is_done() && self.draining.is_none();
                 self.await_head(client, self.config.limits.idle, now);
-                self.refuse(client, refusal, facts.head_only, !keep, now);
+                self.refuse(client, refusal, exchange.manner(), !keep, now);
                 if keep {
                     self.commands.push(Command::Resume(client.into()));
                 }

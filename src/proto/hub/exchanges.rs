@@ -3,11 +3,14 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use super::answers::Manner;
 use super::hold::Share;
 use super::pool::Need;
 use super::queue::{Arrival, Place};
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::Messages;
+use crate::proto::http1::cors::Grant;
+use crate::proto::http1::reply::Form;
 use crate::proto::tables::key::{ClientKey, TunnelKey};
 use crate::proto::tables::list::NodeId;
 use crate::proto::tables::timer::{Armed, Mono};
@@ -26,6 +29,10 @@ pub(super) struct Exchange {
     pub(super) returns: u8,
     pub(super) armed: Armed,
     pub(super) phase: Phase,
+    /// How its client is told of an error.
+    pub(super) form: Form,
+    /// Which pages may see the answer.
+    pub(super) grant: Grant,
     /// What the log says of it; only there when the log wants it.
     pub(super) label: Option<Box<str>>,
     pub(super) began: Mono,
@@ -141,6 +148,11 @@ impl Expectation {
 }
 
 impl Exchange {
+    /// How its client is told of an error.
+    pub(super) fn manner(&self) -> Manner {
+        Manner { form: self.form, grant: self.grant, head_only: self.messages.facts.head_only }
+    }
+
     /// As [`Client::deadline`].
     pub(super) fn deadline(&self) -> Mono {
         match self.phase {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use log::{Level, debug, info};
 
+use super::answers::Manner;
 use super::ending::TunnelEnd;
 use super::pool::{Joining, Member};
 use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
@@ -31,7 +32,7 @@ impl Hub {
             let line = format_args!("refused an agent at {peer}{token}: {}", refusal.detail());
             self.notices.say(Level::Warn, (refusal.detail(), 0), now.mono, line);
         }
-        self.refuse(key, refusal, false, true, now);
+        self.refuse(key, refusal, Manner::default(), true, now);
     }
 
     /// Other tokens are taken back from now on: their tunnels are closed.

@@ -54,6 +54,7 @@ mod ending;
 mod exchanges;
 mod hold;
 mod join;
+mod keys;
 pub mod pool;
 mod presence;
 mod profile;
@@ -70,7 +71,6 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use log::{Level, debug, info, warn};
-use ring::hmac;
 
 use self::answers::Refusal;
 use self::clients::{Client, ClientState, Transport};
@@ -78,6 +78,7 @@ use self::drain::Draining;
 use self::ending::TunnelEnd;
 use self::exchanges::{Awaited, Exchange, Expectation, Gate, Held, Phase};
 use self::hold::Budget;
+use self::keys::Keys;
 use self::pool::{Gone, Need, Pool};
 use self::queue::DispatchQueue;
 use self::tunnels::{Owes, Standing, Tunnel, TunnelState};
@@ -100,7 +101,7 @@ const SPARE_NEEDS: usize = 64;
 pub struct Hub {
     config: HubConfig,
     token_key: TokenKey,
-    app_password: Option<AppPassword>,
+    keys: Keys,
     revocations: Revocations,
     clients: Table<ClientKey, Client>,
     tunnels: Table<TunnelKey, Tunnel>,
@@ -141,25 +142,6 @@ pub struct Hub {
     notices: Notices,
 }
 
-/// The application password, kept so that comparing it takes the same time whatever is wrong with the
-/// candidate.
-struct AppPassword {
-    key: hmac::Key,
-    tag: hmac::Tag,
-}
-
-impl AppPassword {
-    fn new(password: &str) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, b"slime application password");
-        let tag = hmac::sign(&key, password.as_bytes());
-        Self { key, tag }
-    }
-
-    fn is(&self, candidate: &[u8]) -> bool {
-        hmac::verify(&self.key, candidate, self.tag.as_ref()).is_ok()
-    }
-}
-
 /// A way through an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -173,7 +155,7 @@ impl Hub {
     /// A hub that begins now.
     pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
         Self {
-            app_password: config.app_password.as_deref().map(AppPassword::new),
+            keys: Keys::new(config.app_password.as_deref()),
             revocations: Revocations::default(),
             grace_ends: now.mono.after(config.startup_grace),
             budget: Budget::new(config.hold),

@@ -12,6 +12,7 @@ use super::{Awaited, Direction, Gate, Hub, Owes, Phase, Refusal, Standing, Tunne
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
+use crate::proto::http1::cors::Sharing;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead};
 use crate::proto::http1::rewrite::{ToClient, response_to_client};
@@ -566,7 +567,10 @@ impl Hub {
         if turn != Turn::Interim || version == Version::Http11 {
             let agent_id = self.pool.agent_id(agent);
             let name = &self.config.name;
-            response_to_client(&head, &ToClient { name, agent_id, version, framing, persistent }, out);
+            let origins = self.config.cors.as_ref();
+            let sharing = origins.map(|origins| Sharing { origins, grant: exchange.grant });
+            let how = ToClient { name, agent_id, version, framing, persistent, sharing };
+            response_to_client(&head, &how, out);
         }
         let may_be_repeated = turn == Turn::Interim && version == Version::Http10;
         match turn {

@@ -43,6 +43,10 @@ const MIN_PRUNED_WAKE_UPS: usize = 256;
 /// Wake-ups that room is kept for.
 const KEPT_WAKE_UPS: usize = 8192;
 
+/// A clock that shows an earlier time than this, the beginning of 2024, has not been set: routers without a
+/// battery start in 1970.
+pub const CLOCK_IS_SET: u64 = 1_704_067_200;
+
 /// The two clocks, read once in each turn of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -61,6 +65,13 @@ impl Default for Armed {
     /// None is.
     fn default() -> Self {
         Self(Mono::NEVER)
+    }
+}
+
+impl Now {
+    /// The time of day, if the clock has been set.
+    pub fn date(self) -> Option<u64> {
+        (self.unix >= CLOCK_IS_SET).then_some(self.unix)
     }
 }
 

@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use crate::proto::error::Violation;
 use crate::proto::http1::body::{Progress, Transfer};
+use crate::proto::http1::credentials::{Credential, Credentials};
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use crate::proto::http1::path;
@@ -31,13 +32,18 @@ pub(super) fn request_head(data: &[u8]) {
     if path::is_reserved(head.path()) {
         return;
     }
-    for (expect, trusted, drop_authorization) in [
+    for (expect, trusted, drops) in [
         (ExpectForward::Drop, false, true),
         (ExpectForward::EndToEnd, true, false),
         (ExpectForward::Connect, false, false),
     ] {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let how = ToAgent { name: "slime", client, secure: false, trusted, drop_authorization, expect };
+        let mut spent = Credentials::NONE;
+        if drops {
+            spent.insert(Credential::Authorization);
+        }
+        let how =
+            ToAgent { name: "slime", client, secure: false, trusted, spent, hides_origin: drops, expect };
         let mut to_agent = Vec::new();
         request_to_agent(&head, &how, &mut to_agent);
         assert_eq!(
@@ -100,7 +106,8 @@ pub(super) fn response_head(data: &[u8]) {
         assert!(!at_hub.fields.iter().any(|field| starts_with_slime(field.name)));
         for version in [Version::Http10, Version::Http11] {
             let framing = onward.onward(version);
-            let how = ToClient { name: "slime", agent_id: "a", version, framing, persistent: true };
+            let how =
+                ToClient { name: "slime", agent_id: "a", version, framing, persistent: true, sharing: None };
             let mut to_client = Vec::new();
             response_to_client(&at_hub, &how, &mut to_client);
             let mut storage = Storage::on_tunnel();

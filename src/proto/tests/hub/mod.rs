@@ -2,6 +2,7 @@
 
 mod admission;
 mod dispatch;
+mod doors;
 mod drain;
 mod hold;
 mod light;
