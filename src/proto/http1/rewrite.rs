@@ -60,6 +60,7 @@ impl ToAgent<'_> {
 pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut Vec<u8>) {
     request_line(head, "", head.authority().as_bytes(), out);
     let (mut has_proto, mut has_host) = (false, false);
+    let keeps_some = how.hides_origin || how.spent != Credentials::NONE;
     for (field, class) in classified(head.fields, head.classes) {
         let goes_on = match class {
             Class::Challenge
@@ -97,7 +98,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
             | Class::Twin
             | Class::Upgrade => false,
         };
-        if goes_on && !how.keeps(field.name, class) {
+        if goes_on && !(keeps_some && how.keeps(field.name, class)) {
             put::field(out, field.name, field.value);
         }
     }

@@ -94,6 +94,7 @@ impl Terms {
 ///
 /// # Errors
 /// What the client is answered in place of being served.
+#[inline]
 pub(super) fn judge<'b>(
     head: &'b RequestHead<'_, 'b>,
     caller: Caller,
