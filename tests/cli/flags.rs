@@ -28,6 +28,7 @@ const HUB_RUN: &Table = &[
     ("--host", "192.0.2.1", 1, "cannot listen on 192.0.2.1:0"),
     ("--port", "65536", 2, "a port is a number up to 65535"),
     ("--trusted-proxy", "10.0.0.0/33", 2, "is not an address or a range of addresses"),
+    ("--cors", "app.example", 2, "give origins as a browser names them"),
     ("--tls-cert", "/nonexistent", 2, "--tls-cert needs --tls-key: the file of the private key"),
     ("--tls-key", "/nonexistent", 2, "--tls-key needs --tls-cert: the file of the certificate"),
     ("--tls-self-signed", "/dev/null/x", 1, "cannot make a certificate in /dev/null/x: Not a directory"),
@@ -371,10 +372,11 @@ fn a_log_that_no_syslog_takes_goes_to_the_standard_error() {
 }
 
 /// Every flag with a value that is not its default.
-const HUB_FLAGS: [(&str, &str); 21] = [
+const HUB_FLAGS: [(&str, &str); 22] = [
     ("--host", "127.0.0.1"),
     ("--port", "0"),
     ("--trusted-proxy", "127.0.0.0/8,::1"),
+    ("--cors", "https://app.example,http://localhost:3000"),
     ("--concurrent", "10"),
     ("--queue-depth", "11"),
     ("--hold", "12m"),

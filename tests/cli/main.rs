@@ -206,7 +206,7 @@ fn app_password() {
         "",
         "Slime-App-Password: x\r\n",
         "Authorization: Bearer x\r\n",
-        "Authorization: Basic aDpodXNoLTkxYzI=\r\n",
+        "Authorization: Basic aHVzaC05MWMyOmg=\r\n",
     ] {
         let refused = get(&hub.address, wrong);
         assert!(
@@ -215,9 +215,12 @@ fn app_password() {
         );
         assert!(!refused.contains(PASSWORD));
     }
-    for right in
-        [format!("Slime-App-Password: {PASSWORD}\r\n"), format!("Authorization: Bearer {PASSWORD}\r\n")]
-    {
+    for right in [
+        format!("x-api-key: {PASSWORD}\r\n"),
+        "Authorization: Basic aDpodXNoLTkxYzI=\r\n".to_owned(),
+        format!("Slime-App-Password: {PASSWORD}\r\n"),
+        format!("Authorization: Bearer {PASSWORD}\r\n"),
+    ] {
         let served = get(&hub.address, &right);
         assert!(served.starts_with("HTTP/1.1 200"), "{served}");
         assert!(!served.contains(PASSWORD), "the upstream saw it: {served}");
