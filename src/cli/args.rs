@@ -165,7 +165,7 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "file")]
     pub(super) app_password_file: Option<String>,
 
-    /// origins whose pages may use the hub from a browser, such as https://app.example, or '*' (default: none)
+    /// origins whose pages may use the hub from a browser, scheme://host[:port], or '*' (default: none)
     #[argh(option, arg_name = "origin")]
     pub(super) cors: Vec<String>,
 
