@@ -1,7 +1,10 @@
 // The page as a whole: head, what needs attention, figures, and which tables there are.
 
 const RESTART_SHOWN = 600000;
-let scheduled = false;
+// So many sentences do not push the tables out of sight.
+const FIRST_NOTICES = 8;
+let scheduled = false,
+    allNotices = false;
 
 const name = () => S?.host ?? (S?.role === 'agent' ? 'the agent' : 'the hub');
 
@@ -121,6 +124,21 @@ function drawAttention() {
         items.push({severity: 'warn', text: 'The ' + S.role + ' was restarted at ' + hm(S.started_at) + '.'});
     }
     items.push(...S.attention);
+    const more = {
+        t: 'Show all ' + count(items.length) + ' warnings',
+        f: () => {
+            allNotices = true;
+            draw();
+        },
+    };
+    const worst = lost()
+        ? '#888'
+        : items.some(item => item.severity === 'bad')
+          ? '#c22'
+          : items.length
+            ? '#c80'
+            : '#292';
+    const left = allNotices || items.length <= FIRST_NOTICES ? 0 : items.splice(FIRST_NOTICES).length;
     const list = $('notices');
     while (list.children.length > items.length) list.lastChild.remove();
     items.forEach((item, i) => {
@@ -136,13 +154,7 @@ function drawAttention() {
             item.code in PLACES && {t: 'Show', what: sentence(item), f: () => go(item)},
         ]);
     });
-    const worst = lost()
-        ? '#888'
-        : items.some(item => item.severity === 'bad')
-          ? '#c22'
-          : items.length
-            ? '#c80'
-            : '#292';
+    fill($('more'), left ? more : []);
     set(
         $('icon'),
         'href',

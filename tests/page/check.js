@@ -117,6 +117,40 @@ async function tabTo(page, name, most = 150) {
     assert.fail('Tab does not come to ' + name);
 }
 
+// Text of each colour on each ground that it may stand on (WCAG 2.2, 1.4.3), also where nothing has it now.
+async function contrast(page) {
+    const low = await page.evaluate(() => {
+        const style = getComputedStyle(document.documentElement);
+        const light = name => {
+            const [r, g, b] = [1, 3, 5]
+                .map(
+                    at =>
+                        parseInt(
+                            style
+                                .getPropertyValue('--' + name)
+                                .trim()
+                                .slice(at, at + 2),
+                            16,
+                        ) / 255,
+                )
+                .map(c => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const pairs = ['text', 'minor', 'accent', 'good', 'warn', 'bad'].flatMap(text => [
+            [text, 'page'],
+            [text, 'card'],
+        ]);
+        pairs.push(['warn', 'warn-card'], ['bad', 'bad-card'], ['text', 'warn-card'], ['text', 'bad-card']);
+        return pairs
+            .map(([text, ground]) => {
+                const [a, b] = [light(text), light(ground)].sort((x, y) => y - x);
+                return [text, ground, (a + 0.05) / (b + 0.05)];
+            })
+            .filter(([, , ratio]) => !(ratio >= 4.5));
+    });
+    assert.deepEqual(low, []);
+}
+
 async function general() {
     await check('any-desktop', 'usual', async (page, response, faults) => {
         const fields = response.headers();
@@ -142,8 +176,22 @@ async function general() {
         );
         assert.match(faults.splice(0).join(), /TrustedHTML/);
     });
-    await check('any-dark', 'usual', null, {colorScheme: 'dark'});
-    await check('any-phone', 'usual', null, PHONE);
+    await check('any-dark', 'usual', contrast, {colorScheme: 'dark'});
+    await check('any-light', 'usual', contrast, {colorScheme: 'light'});
+    await check(
+        'any-phone',
+        'usual',
+        async page => {
+            // A finger needs 44 pixels.
+            const small = await page.evaluate(() =>
+                [...document.querySelectorAll('button, input[type=search], summary, label, footer a')]
+                    .filter(node => node.checkVisibility() && node.getBoundingClientRect().height < 44)
+                    .map(node => node.outerHTML),
+            );
+            assert.deepEqual(small, []);
+        },
+        PHONE,
+    );
     await check('any-small', 'usual', null, {viewport: {width: 700, height: 900}});
 }
 
@@ -270,6 +318,9 @@ async function hostile() {
                 node.open = true;
             }),
         );
+        assert.equal(await page.locator('#notices li').count(), 8);
+        await page.getByRole('button', {name: 'Show all 10 warnings'}).click();
+        await page.waitForFunction(() => document.querySelectorAll('#notices li').length === 10);
         await says(page, '#agents tbody', '<img src=x onerror=alert(1)>');
         await says(page, '#waiting tbody', '\u2039U+202E\u203agnp.exe');
         await says(page, '#log tbody', 'x'.repeat(128));
