@@ -238,7 +238,9 @@ mod tests {
             Command::Agent(agent) => match agent.command {
                 AgentCommand::Run(args) => options(args, |_| None, &given),
             },
-            Command::Hub(_) | Command::Demo(_) | Command::Version(_) => panic!("{line}"),
+            Command::Hub(_) | Command::Demo(_) | Command::Version(_) | Command::Completions(_) => {
+                panic!("{line}")
+            }
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) enum Command {
     Agent(Agent),
     Demo(Demo),
     Version(Version),
+    Completions(Completions),
 }
 
 /// run a hub; make and read agent tokens
@@ -469,3 +470,18 @@ pub(super) struct Demo {
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "version")]
 pub(super) struct Version {}
+
+/// print a script by which a shell completes commands and flags
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "completions",
+    example = "{command_name} bash > ~/.local/share/bash-completion/completions/slime\n\
+               {command_name} zsh > ~/.zfunc/_slime\n\
+               {command_name} fish > ~/.config/fish/completions/slime.fish"
+)]
+pub(super) struct Completions {
+    /// the shell: bash, zsh or fish
+    #[argh(positional)]
+    pub(super) shell: Option<String>,
+}

@@ -335,7 +335,9 @@ mod tests {
         match parse_words(args, environment) {
             Ok((slime, given)) => match slime.command {
                 Command::Hub(hub) => (hub.command, given),
-                Command::Agent(_) | Command::Demo(_) | Command::Version(_) => panic!("{line}"),
+                Command::Agent(_) | Command::Demo(_) | Command::Version(_) | Command::Completions(_) => {
+                    panic!("{line}")
+                }
             },
             Err(failure) => panic!("{line}: {failure:?}"),
         }

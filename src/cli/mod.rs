@@ -8,6 +8,7 @@
 mod address;
 mod agent;
 mod args;
+mod completions;
 mod demo;
 mod demo_upstream;
 mod env_file;
@@ -122,7 +123,9 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
             }
         }
         // Whoever calls these reads their lines at once, and knows the time.
-        Command::Hub(_) | Command::Version(_) => logging::to_stderr_undated(LevelFilter::Info),
+        Command::Hub(_) | Command::Version(_) | Command::Completions(_) => {
+            logging::to_stderr_undated(LevelFilter::Info)
+        }
         // The only failure is that there is a logger already.
         Command::Demo(_) => {
             drop(simple_logger::SimpleLogger::new().with_level(LevelFilter::Info).init());
@@ -141,6 +144,10 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
             AgentCommand::Run(args) => agent::run(args, given),
         },
         Command::Demo(args) => demo::run(&args, given),
+        Command::Completions(args) => {
+            print(&completions::script(&args, &Slime::get_args_info())?)?;
+            Ok(0)
+        }
         Command::Version(_) => {
             print(concat!("slime ", env!("CARGO_PKG_VERSION"), "\n"))?;
             Ok(0)

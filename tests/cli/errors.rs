@@ -18,6 +18,8 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     for (args, environment, says) in [
         ("", &hub[..], "a command is missing: hub, agent, demo or version"),
         ("frob", &[], "unknown command 'frob'; commands are hub, agent, demo, version; see `slime --help`"),
+        ("completions", &[], "a shell is bash, zsh or fish"),
+        ("completions tcsh", &[], "a shell is bash, zsh or fish"),
         ("hub frob", &[], "unknown command 'frob'; commands are run, register, inspect"),
         ("hub --frob", &[], "unknown flag --frob; see `slime hub run --help`"),
         ("hub --sercet x", &[], "did you mean --secret?"),

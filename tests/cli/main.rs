@@ -9,6 +9,7 @@
 #![allow(unreachable_pub, reason = "the modules of a test are nobody's but its own")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+mod completions;
 mod documentation;
 mod errors;
 mod flags;
@@ -50,6 +51,7 @@ fn version_and_help() {
         "agent --help",
         "agent run help",
         "demo --help",
+        "completions --help",
         "version --help",
     ] {
         let (code, out, err) = run(&words(args), &[]);
