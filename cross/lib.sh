@@ -55,3 +55,28 @@ debian() {
 		DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing
 	}
 }
+
+# old_names PACKAGE FOLDER PLACE: a repository of apt in FOLDER, which is PLACE where it is used. It has the package and what stands
+# for Debian's slime. Beside them is old.deb: the package as it was until 0.1.0, when it was called slime.
+old_names() {
+	rm -rf "$2"
+	mkdir -p "$2/emacs/DEBIAN" "$2/emacs/usr/share/slime-of-emacs"
+	cp "$1" "$2/"
+	printf '%s\n' 'Package: slime' 'Version: 2:2.27+dfsg-1' 'Architecture: all' 'Maintainer: nobody <nobody@example.invalid>' \
+		'Description: stands for the mode of Emacs' >"$2/emacs/DEBIAN/control"
+	dpkg-deb --root-owner-group -b "$2/emacs" "$2/emacs.deb" >/dev/null
+	dpkg-deb -R "$1" "$2/old"
+	rm "$2/old/DEBIAN/preinst" "$2/old/DEBIAN/md5sums"
+	mv "$2/old/usr/share/doc/slime-proxy" "$2/old/usr/share/doc/slime"
+	sed -i 's/^Package: .*/Package: slime/; s/^Version: .*/Version: 0.1.0/; /^Conflicts:/d; /^Replaces:/d' "$2/old/DEBIAN/control"
+	dpkg-deb --root-owner-group -b "$2/old" "$2/old.deb" >/dev/null
+	rm -r "$2/emacs" "$2/old"
+	(
+		cd "$2" || exit
+		for file in emacs.deb slime-proxy_*.deb; do
+			dpkg-deb -f "$file"
+			printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$file" "$(stat -c %s "$file")" "$(sha256sum "$file" | cut -d ' ' -f 1)"
+		done >Packages
+		echo "deb [trusted=yes] file:$3 ./" >sources.list
+	)
+}
