@@ -279,6 +279,14 @@ pub(super) struct HubRegister {
     #[argh(option, arg_name = "n", from_str_fn(workers))]
     pub(super) max_workers: Option<u32>,
 
+    /// address of the hub, for the command that runs the agent
+    #[argh(option, arg_name = "address")]
+    pub(super) hub: Option<String>,
+
+    /// folder of the hub's own certificate, whose pin that command then has
+    #[argh(option, arg_name = "dir")]
+    pub(super) tls_self_signed: Option<String>,
+
     /// file of variables for these flags, such as SLIME_PORT=8080
     #[argh(option, arg_name = "file")]
     #[expect(dead_code, reason = "`normalise` reads it, before argh")]

@@ -2,17 +2,19 @@
 
 use core::fmt::Write as _;
 use core::net::Ipv6Addr;
+use std::borrow::Cow;
 use std::path::Path;
 
+use super::address::Address;
 use super::args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
 use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
 use super::values::{cidr, items, number, origins, without_last_slash};
 use super::{Failure, print, values};
-use crate::config::{DEFAULT_HOLD, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
+use crate::config::{DEFAULT_HOLD, DEFAULT_PORT, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
 use crate::logging::{Utc, unix_time};
 use crate::net::run::{HubOptions, Listen, TlsFiles, check_hub, host_name, run_hub};
-use crate::net::self_signed::keep;
+use crate::net::self_signed::{keep, pin};
 use crate::net::sys::memory::memory;
 use crate::proto::tables::timer::CLOCK_IS_SET;
 use crate::proto::trust::agent_token::{
@@ -42,6 +44,7 @@ pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
 /// Makes an agent token.
 pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Failure> {
     let token = claims(&args, given, unix_time(), TokenId::new(random()?), random()?)?;
+    let hub = hub_flags(&args, given)?;
     let secret = read_hub_secret(args.secret, args.secret_file, given)?;
     let key = TokenKey::derive(&secret);
     let text = token.seal(&key, random()?).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -49,7 +52,7 @@ pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Fail
         Some(file) => write_token(file, &given.origin("--out"), &text)?,
         None => print(&format!("{text}\n"))?,
     }
-    explain(&describe(&token));
+    explain(&format!("{}{}", describe(&token), agent_command(args.out.as_deref(), &text, &hub)));
     if let Some(weakness) = weakness(&secret) {
         log::warn!("{weakness}");
     }
@@ -59,6 +62,61 @@ pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Fail
         );
     }
     Ok(0)
+}
+
+/// The flags by which an agent finds this hub and knows it. What is not known is in capitals. A password in
+/// the address is not shown.
+fn hub_flags(args: &HubRegister, given: &Normalised) -> Result<String, Failure> {
+    let typed = args.hub.as_deref().unwrap_or("HOST");
+    let address = Address::parse(typed, DEFAULT_PORT)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin("--hub"))))?;
+    let own = args.tls_self_signed.as_deref().filter(|_| address.is_tls || !typed.contains("://"));
+    let scheme = match (own, address.is_tls) {
+        (Some(_), _) | (None, true) => "https://",
+        (None, false) if typed.contains("://") => "http://",
+        (None, false) => "",
+    };
+    let user = if address.authorization.is_some() { "USER:PASSWORD@" } else { "" };
+    let url = format!("{scheme}{user}{}{}", address.host_and_port(), address.base_path);
+    let mut flags = format!("--hub {}", quoted(&url));
+    if let Some(folder) = own {
+        let pin = pin(folder.as_ref()).map_err(|why| {
+            Failure::Runtime(format!("{}, {folder}: {why}", given.origin("--tls-self-signed")))
+        })?;
+        if pin.is_none() {
+            log::warn!(
+                "there is no certificate in {folder} yet; the hub makes it when it starts, and says its PIN"
+            );
+        }
+        // Writing to a string does not fail.
+        let _ = match pin {
+            Some(pin) => write!(flags, " --hub-pin {pin}"),
+            None => write!(flags, " --hub-pin PIN"),
+        };
+    }
+    Ok(flags)
+}
+
+/// A line with the command that runs an agent. It has the token itself only if the token goes to a terminal:
+/// no log is to hold what is piped away.
+fn agent_command(out: Option<&str>, token: &str, hub: &str) -> String {
+    use std::io::IsTerminal as _;
+    let token = match out {
+        Some(file) => format!("--token-file {}", quoted(file)),
+        None if std::io::stdout().is_terminal() => format!("--token {token}"),
+        None => "--token-file FILE".to_owned(),
+    };
+    format!("{:<12} slime agent {token} {hub} --upstream ADDRESS\n", "agent:")
+}
+
+/// As a shell reads it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@%+,=".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
+    }
 }
 
 /// Writes a token into a new file that nobody but its owner can read.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::run::TlsFiles;
+use super::tls::{Pin, certificates};
 
 /// The files in this folder. What is not there is made: a key, and a certificate for it and these names that
 /// has no end, because a machine that boots without a clock must not find it expired, and agents look at its
@@ -30,6 +31,19 @@ pub fn keep(folder: &Path, names: Vec<String>) -> io::Result<TlsFiles> {
     let what = if has_key { "a certificate for the key that is" } else { "a key and a certificate" };
     log::info!("made {what} in {}", folder.display());
     Ok(files)
+}
+
+/// The pin of the certificate in this folder. There is none before a hub has made it.
+///
+/// # Errors
+/// The certificate cannot be read.
+pub fn pin(folder: &Path) -> Result<Option<Pin>, String> {
+    let certificate = folder.join("cert.pem");
+    match is_there(&certificate) {
+        Ok(false) => Ok(None),
+        Ok(true) => certificates(&certificate).map(|all| all.first().map(|own| Pin::of(own))),
+        Err(error) => Err(format!("cannot read {}: {error}", certificate.display())),
+    }
 }
 
 /// Whether there is anything of this name, if only a link that leads nowhere.

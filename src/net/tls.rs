@@ -168,8 +168,8 @@ fn crypto() -> Arc<CryptoProvider> {
     Arc::new(provider::default_provider())
 }
 
-/// The certificates in a file.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates in a file, one at least.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unreadable =
         |error: &dyn core::fmt::Display| format!("cannot read certificates from {}: {error}", file.display());
     let text = read_pem(file).map_err(|error| unreadable(&error))?;

@@ -72,6 +72,8 @@ const HUB_REGISTER: &Table = &[
     ("--scopes", "a b", 2, "a scope is"),
     ("--scope-paths", "/a/../b", 2, "a scope path begins"),
     ("--max-workers", "0", 2, NUMBER),
+    ("--hub", "::1", 2, "an IPv6 address must be in brackets"),
+    ("--tls-self-signed", "/dev/null/x", 1, "cannot read /dev/null/x/cert.pem: Not a directory"),
     ("--env-file", "/nonexistent", 1, NO_FILE),
 ];
 const HUB_INSPECT: &Table = &[
