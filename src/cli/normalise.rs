@@ -425,7 +425,10 @@ mod tests {
         check("--version", "version");
         check("-V", "version");
         check("demo", "demo");
-        refused("run", "unknown command 'run'; commands are hub, agent, demo, version; see `slime --help`");
+        refused(
+            "run",
+            "unknown command 'run'; commands are hub, agent, demo, version, completions; see `slime --help`",
+        );
     }
 
     #[test]

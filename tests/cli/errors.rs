@@ -17,7 +17,11 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     let agent = [FORM, "SLIME_HUB=h", "SLIME_UPSTREAM=u"];
     for (args, environment, says) in [
         ("", &hub[..], "a command is missing: hub, agent, demo or version"),
-        ("frob", &[], "unknown command 'frob'; commands are hub, agent, demo, version; see `slime --help`"),
+        (
+            "frob",
+            &[],
+            "unknown command 'frob'; commands are hub, agent, demo, version, completions; see `slime --help`",
+        ),
         ("completions", &[], "a shell is bash, zsh or fish"),
         ("completions tcsh", &[], "a shell is bash, zsh or fish"),
         ("hub frob", &[], "unknown command 'frob'; commands are run, register, inspect"),
