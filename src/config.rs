@@ -107,6 +107,15 @@ impl HubConfig {
     }
 }
 
+/// What the admin side of a hub or an agent is told.
+#[derive(Clone, Default)]
+pub struct AdminConfig {
+    /// What whoever comes by TCP must present. Without one only this machine may ask.
+    pub password: Option<String>,
+    /// The same, for those who may only look.
+    pub view_password: Option<String>,
+}
+
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
@@ -313,4 +322,4 @@ macro_rules! debug_without_secrets {
     )*};
 }
 
-debug_without_secrets!(HubConfig, AgentConfig, Proxy, SetField, Upstream);
+debug_without_secrets!(HubConfig, AdminConfig, AgentConfig, Proxy, SetField, Upstream);

@@ -28,7 +28,8 @@
 //!     is connected, who is free, and whose turn it is), `proto::hub::classes` (which requests the same
 //!     agents serve) and [`proto::hub::queue`] (who waits).
 //!   - [`proto::agent`]: workers, links to the hub, serving, and the health of upstreams.
-//!   - [`proto::node`]: either of the two, so that the shell is compiled once.
+//!   - [`proto::admin`]: what operators, balancers and scrapers ask hub and agent about themselves.
+//!   - [`proto::node`]: either of the two, with its admin side, so that the shell is compiled once.
 //!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::websocket`]: the frames in which
 //!     they may say it.
 //!   - [`proto::trust`]: who may be an agent.

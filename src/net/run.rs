@@ -21,7 +21,7 @@ use super::tls::{self, Pin, Trust};
 use crate::config::{AgentConfig, HubConfig};
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
-use crate::proto::node::Node;
+use crate::proto::node::{Node, Role};
 use crate::proto::seam::Target;
 use crate::proto::trust::agent_token::TokenKey;
 use crate::proto::trust::revocation::Revocations;
@@ -158,12 +158,12 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let Some(revocations) = revocations {
         core.set_revocations(revocations, sys.now());
     }
-    let mut shell = Shell::new(Node::Hub(core), sys, plain, Targets::default());
+    let mut shell = Shell::new(Node::new(Role::Hub(core)), sys, plain, Targets::default());
     if let Some((offer, _)) = offer {
         shell.add_tls_listeners(secure, offer);
     }
     shell.on_reload(Box::new(move |node, offer, now| {
-        if let (Node::Hub(hub), Some(path)) = (node, &revoked) {
+        if let (Role::Hub(hub), Some(path)) = (node.role_mut(), &revoked) {
             match read_revocations(path) {
                 Ok(revocations) => {
                     info!("{path} was read again, rules: {}", revocations.count());
@@ -207,7 +207,7 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
     let has_proxy = proxy.is_some();
     let targets = Targets { hub: Some(proxy.unwrap_or(hub.endpoint)), upstreams };
-    let mut shell = Shell::new(Node::Agent(core), sys, Vec::new(), targets);
+    let mut shell = Shell::new(Node::new(Role::Agent(core)), sys, Vec::new(), targets);
     for (target, mut tls) in secured {
         tls.is_later = target == Target::Hub && has_proxy;
         shell.dial_by_tls(target, tls);

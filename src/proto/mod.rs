@@ -3,9 +3,10 @@
 //! It knows no socket and reads no clock; time and randomness are arguments. Built alone it has no standard
 //! library, so it cannot name `std::net` and `std::io`. What it owns: HTTP/1.1 heads, framing and rewriting
 //! ([`http1`]), the exchange machine, the hub with its pool of tunnels and its queue of waiters, the agent,
-//! the tunnel handshake, who is trusted, and all deadlines ([`deadline`]). How it meets the shell in `net` is
-//! [`seam`]. What tests it, and the support of that, stands in `tests/`.
+//! the tunnel handshake, who is trusted, the [`admin`] side, and all deadlines ([`deadline`]). How it meets
+//! the shell in `net` is [`seam`]. What tests it, and the support of that, stands in `tests/`.
 
+pub mod admin;
 pub mod agent;
 pub mod deadline;
 pub mod error;

@@ -24,7 +24,7 @@
 //! [`Core::wants_input`] says so.
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::{Mono, Now};
@@ -39,6 +39,11 @@ pub trait Core {
     /// A connection was accepted, and TLS is spoken on it or not. The key that it is given, or `None` to drop
     /// it at once.
     fn handle_accepted(&mut self, peer: SocketAddr, is_tls: bool, now: Now) -> Option<Key>;
+
+    /// As [`Core::handle_accepted`], at a listener of the admin side. A core without one takes nobody.
+    fn handle_admin_accepted(&mut self, _caller: Caller, _now: Now) -> Option<Key> {
+        None
+    }
 
     /// On a connection where TLS should be spoken the remote side began with plain HTTP. It will be read, and
     /// answered, in plain text.
@@ -134,6 +139,15 @@ impl Shown<'_> {
     pub fn is_news(&self) -> bool {
         !self.input.is_empty() || self.end.is_some()
     }
+}
+
+/// Who has come to the admin side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody who may open the socket's file.
+    Unix,
+    /// Whoever has this address.
+    Network(IpAddr),
 }
 
 /// How the input of a connection ended.

@@ -212,7 +212,7 @@ impl<S> Conn<S> {
 
 /// The tables, parallel to the core's: one for each kind, by slot.
 pub(super) struct Conns<S> {
-    tables: [Places<S>; 3],
+    tables: [Places<S>; 4],
 }
 
 struct Places<S> {
@@ -228,7 +228,7 @@ struct Entry<S> {
 
 impl<S> Conns<S> {
     pub(super) fn new() -> Self {
-        Self { tables: [Places::new(), Places::new(), Places::new()] }
+        Self { tables: core::array::from_fn(|_| Places::new()) }
     }
 
     pub(super) fn insert(&mut self, key: Key, slot: Slot<S>) {
@@ -321,9 +321,10 @@ impl<S> Places<S> {
 
 fn index(key: Key) -> Option<usize> {
     match key.kind() {
-        Kind::Client => Some(0),
-        Kind::Tunnel => Some(1),
-        Kind::Upstream => Some(2),
+        Kind::Admin => Some(0),
+        Kind::Client => Some(1),
+        Kind::Tunnel => Some(2),
+        Kind::Upstream => Some(3),
         Kind::Exchange | Kind::Worker => None,
     }
 }
@@ -356,7 +357,7 @@ mod tests {
         }
         core.end_batch();
         assert_eq!(conns.len(), 1);
-        assert_eq!(conns.tables[0].places.capacity(), 1);
+        assert_eq!(conns.tables[1].places.capacity(), 1);
         assert!(conns.slot_mut(keys[0]).is_some());
         // Who comes next has a slot that was given back, and another key.
         let next: Key = core.insert(()).unwrap().into();

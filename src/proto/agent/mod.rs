@@ -62,6 +62,7 @@ mod leftover;
 mod lend;
 mod link;
 mod probe;
+mod report;
 mod respond;
 mod sending;
 mod serve;
@@ -221,7 +222,7 @@ impl Agent {
                 }
                 None => {}
             },
-            Kind::Client | Kind::Exchange => {}
+            Kind::Client | Kind::Exchange | Kind::Admin => {}
         }
     }
 
@@ -323,7 +324,7 @@ impl Core for Agent {
         let Some(serving) = serving.filter(|it| matches!(it.leg, Leg::Paired { .. })) else { return 0 };
         match key.kind() {
             Kind::Tunnel => serving.messages.opaque_request(),
-            Kind::Upstream | Kind::Client | Kind::Exchange | Kind::Worker => {
+            Kind::Upstream | Kind::Client | Kind::Exchange | Kind::Worker | Kind::Admin => {
                 serving.messages.opaque_response()
             }
         }

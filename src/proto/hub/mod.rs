@@ -59,6 +59,7 @@ pub mod pool;
 mod presence;
 mod profile;
 pub mod queue;
+mod report;
 mod tournament;
 mod tunnel;
 mod tunnels;
@@ -375,7 +376,7 @@ impl Core for Hub {
                 Kind::Client => self.expire_client(key, at, now),
                 Kind::Tunnel => self.expire_tunnel(key, at, now),
                 Kind::Exchange => self.expire_exchange(key, at, now),
-                Kind::Upstream | Kind::Worker => {}
+                Kind::Upstream | Kind::Worker | Kind::Admin => {}
             }
         }
         if now.mono >= self.sweep_at {
@@ -429,7 +430,7 @@ impl Core for Hub {
             Kind::Client => Some(self.clients.get(ClientKey::from_key(key)?)?.armed),
             Kind::Tunnel => Some(self.tunnels.get(TunnelKey::from_key(key)?)?.armed),
             Kind::Exchange => Some(self.exchanges.get(ExchangeKey::from_key(key)?)?.armed),
-            Kind::Upstream | Kind::Worker => None,
+            Kind::Upstream | Kind::Worker | Kind::Admin => None,
         });
         self.clients.end_batch();
         self.client_nodes.end_batch();

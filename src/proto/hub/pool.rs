@@ -566,6 +566,19 @@ impl Pool {
         self.agents.get(slot.index()).map_or("", |agent| &agent.id)
     }
 
+    /// The agents that have tunnels for all they serve: the name of each one's token, and its workers.
+    pub fn connected(&self) -> impl Iterator<Item = (&str, &[(u32, TunnelKey)])> {
+        let agents = self.agents.iter().map(|(_, agent)| agent);
+        let connected = agents.filter(|agent| agent.light.is_empty() && !agent.workers.is_empty());
+        connected.map(|agent| (agent.token_name.as_str(), agent.workers.as_slice()))
+    }
+
+    /// How many agents take work.
+    pub fn ready_agents(&self) -> usize {
+        let takes_work = |agent: &Agent| agent.presence.ready > 0 && !agent.presence.spent;
+        self.agents.iter().filter(|(_, agent)| agent.light.is_empty() && takes_work(agent)).count()
+    }
+
     /// An agent in words, for the log.
     pub fn describe(&self, slot: AgentSlot) -> String {
         self.agents

@@ -16,20 +16,23 @@ pub(super) const GENERATION_MASK: u16 = (1 << GENERATION_BITS) - 1;
 /// The most entries that one table can hold.
 pub const MAX_SLOTS: usize = 1 << SLOT_BITS;
 
-/// What a key names.
+/// What a key names. Those that have a socket come first, without a gap: looking up a connection is then one
+/// comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Kind {
+    /// A connection of an operator, a balancer or a scraper.
+    Admin = 1,
     /// An application's connection to the hub.
-    Client = 1,
+    Client = 2,
     /// A connection between agent and hub, seen from either.
-    Tunnel = 2,
+    Tunnel = 3,
     /// An agent's connection to its upstream.
-    Upstream = 3,
+    Upstream = 4,
     /// An exchange at the hub; it has no socket of its own.
-    Exchange = 4,
+    Exchange = 5,
     /// A worker of an agent; it has no socket of its own.
-    Worker = 5,
+    Worker = 6,
 }
 
 impl Kind {
@@ -37,6 +40,7 @@ impl Kind {
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Client => "a client",
+            Self::Admin => "a client of the admin side",
             Self::Tunnel => "the hub",
             Self::Upstream => "the upstream",
             Self::Exchange | Self::Worker => "nobody",
@@ -61,10 +65,11 @@ impl Key {
     /// The kind of entry that this key names.
     pub const fn kind(self) -> Kind {
         match self.0.get() >> (SLOT_BITS + GENERATION_BITS) {
-            1 => Kind::Client,
-            2 => Kind::Tunnel,
-            3 => Kind::Upstream,
-            4 => Kind::Exchange,
+            1 => Kind::Admin,
+            2 => Kind::Client,
+            3 => Kind::Tunnel,
+            4 => Kind::Upstream,
+            5 => Kind::Exchange,
             _ => Kind::Worker,
         }
     }
@@ -147,4 +152,8 @@ table_key!(
 table_key!(
     /// A worker of an agent.
     WorkerKey, Worker
+);
+table_key!(
+    /// A connection of the admin side.
+    AdminKey, Admin
 );

@@ -1,0 +1,445 @@
+//! The admin side of hub and agent: what an operator, a balancer or a scraper asks the process itself.
+//!
+//! It is an HTTP server of its own, apart from applications and tunnels: `request` says what is asked for,
+//! `access` who may, `answer` how it is said, `metrics` what `/metrics` has. What hub and agent know they
+//! tell as a [`Subject`]. Nothing is rendered whole: a document is a cursor, of which each turn sends one
+//! slice.
+//!
+//! # Who has to act, and what ends the waiting for it
+//!
+//! | State | Who has to act | Limit |
+//! |---|---|---|
+//! | no byte of a head | the client | a minute and a quarter |
+//! | a head, or its body, has begun | the client | five seconds (408) |
+//! | bytes wait for the client | the client, by taking some | ten seconds |
+//! | a document is being sent | this process | the next turn |
+//! | ending | the client, by FIN | five seconds |
+//!
+//! At most [`MAX_CONNECTIONS`] stand at a time. Whoever comes then takes the place of one that waits for its
+//! client, so that nobody can keep the others out.
+
+mod access;
+mod answer;
+pub mod metrics;
+mod request;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use self::access::Gatekeeper;
+use self::answer::{Answer, Framing};
+use self::metrics::{METRICS, Metric, OwnMetric, RoleName, Samples};
+use self::request::{Asked, Found, Route};
+use super::deadline::SendLimit;
+use super::http1::head::HeadScan;
+use super::http1::start_line::Version;
+use super::seam::{Caller, Close, Command, Shown, Step};
+use super::tables::key::{AdminKey, Key, TableKey};
+use super::tables::table::Table;
+use super::tables::timer::{Mono, Now};
+use crate::config::AdminConfig;
+
+/// The most connections at a time.
+pub const MAX_CONNECTIONS: usize = 16;
+/// How much of a document one turn sends, in bytes.
+const SLICE_BYTES: usize = 32 * 1024;
+/// Between two requests: longer than scrapers pause, as a rule.
+const IDLE: Duration = Duration::from_secs(75);
+/// For a head and its body, from the first byte on.
+const HEAD: Duration = Duration::from_secs(5);
+/// For a client to take something of what waits for it.
+const STALL: Duration = Duration::from_secs(10);
+/// For a client to close its direction after ours.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Why a process is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// It is ending.
+    Draining,
+    /// Fewer agents than were asked for take work.
+    Agents {
+        /// So many do.
+        ready: usize,
+        /// So many were asked for.
+        asked: usize,
+    },
+    /// The agent has no tunnel.
+    NoHub,
+    /// No upstream of the agent can be used.
+    NoUpstream,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Draining => f.write_str("draining"),
+            Self::Agents { ready, asked } => write!(f, "{ready} of {asked} agents take work"),
+            Self::NoHub => f.write_str("no hub is joined"),
+            Self::NoUpstream => f.write_str("no upstream is well"),
+        }
+    }
+}
+
+/// What hub and agent tell of themselves.
+pub trait Subject {
+    /// What the process is.
+    fn role(&self) -> RoleName;
+
+    /// Whether it takes work. A hub may be asked for a number of agents that take some, too.
+    ///
+    /// # Errors
+    /// The reason, if it does not.
+    fn check_ready(&self, agents: Option<usize>) -> Result<(), NotReady>;
+
+    /// Adds the samples of a metric, those after this name if the metric is told by name. The name where to
+    /// go on, if [`Samples::is_full`] before all are told. A metric that it knows nothing of has no sample.
+    fn write_samples(
+        &self,
+        metric: Metric,
+        after: Option<&str>,
+        samples: &mut Samples<'_>,
+        now: Now,
+    ) -> Option<String>;
+}
+
+/// The admin side of a process.
+pub struct Admin {
+    gatekeeper: Gatekeeper,
+    connections: Table<AdminKey, Connection>,
+    is_draining: bool,
+    /// In seconds since 1970.
+    started: u64,
+}
+
+/// One connection of an operator, a balancer or a scraper.
+struct Connection {
+    caller: Caller,
+    /// On a port where TLS is spoken it began with plain HTTP.
+    is_insecure: bool,
+    sending: SendLimit,
+    state: State,
+}
+
+enum State {
+    /// For the next head. `until` is short once it has begun; `continued` once its body was asked for.
+    Waiting { scan: HeadScan, until: Mono, is_begun: bool, continued: bool },
+    /// A document is being sent.
+    Sending { at: Cursor, framing: Framing, is_kept: bool },
+    /// The last answer is being sent, then FIN.
+    Ending { until: Mono },
+}
+
+/// How far `/metrics` has been told.
+#[derive(Default)]
+struct Cursor {
+    metric: usize,
+    after: Option<String>,
+}
+
+impl Connection {
+    fn idle(now: Now) -> State {
+        let until = now.mono.after(IDLE);
+        State::Waiting { scan: HeadScan::default(), until, is_begun: false, continued: false }
+    }
+
+    /// When something is to be done, though nothing happens.
+    fn deadline(&self) -> Mono {
+        let until = match self.state {
+            // The next turn.
+            State::Sending { .. } if !self.sending.is_sending() => Mono(0),
+            State::Sending { .. } => Mono::NEVER,
+            State::Waiting { until, .. } | State::Ending { until } => until,
+        };
+        until.min(self.sending.deadline())
+    }
+
+    /// Whether its client is waited for, and how gladly it is given up for another one: the least first.
+    fn rank(&self) -> Option<u8> {
+        match self.state {
+            State::Ending { .. } => Some(0),
+            State::Waiting { is_begun: false, .. } if !self.sending.is_sending() => Some(1),
+            State::Waiting { .. } => Some(2),
+            State::Sending { .. } => self.sending.is_sending().then_some(3),
+        }
+    }
+}
+
+impl Admin {
+    /// The admin side of a process that begins now.
+    pub fn new(config: &AdminConfig, now: Now) -> Self {
+        Self {
+            gatekeeper: Gatekeeper::new(config),
+            connections: Table::new(),
+            is_draining: false,
+            started: now.unix,
+        }
+    }
+
+    /// The process has been told to end.
+    pub fn note_draining(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Takes a connection in, at the cost of another one if there are many.
+    pub fn handle_accepted(&mut self, caller: Caller, now: Now, commands: &mut Vec<Command>) -> Option<Key> {
+        if self.connections.len() >= MAX_CONNECTIONS {
+            let spared =
+                self.connections.iter().filter_map(|(key, it)| Some((it.rank()?, it.deadline(), key)));
+            let (_, _, key) = spared.min()?;
+            self.drop(key, Close::Now, commands);
+        }
+        let connection =
+            Connection { caller, is_insecure: false, sending: SendLimit::IDLE, state: Connection::idle(now) };
+        self.connections.insert(connection).map(Key::from)
+    }
+
+    /// Plain HTTP has come where TLS is spoken.
+    pub fn handle_insecure(&mut self, key: Key) {
+        if let Some(connection) = AdminKey::from_key(key).and_then(|key| self.connections.get_mut(key)) {
+            connection.is_insecure = true;
+        }
+    }
+
+    /// As [`Core::wants_input`](super::seam::Core::wants_input).
+    pub fn wants_input(&self, key: Key) -> bool {
+        AdminKey::from_key(key).and_then(|key| self.connections.get(key)).is_some_and(|connection| {
+            matches!(connection.state, State::Waiting { .. }) && !connection.sending.is_sending()
+        })
+    }
+
+    /// As [`Core::handle_input`](super::seam::Core::handle_input).
+    pub fn handle_input(
+        &mut self,
+        key: Key,
+        shown: &Shown<'_>,
+        subject: &impl Subject,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) -> Step {
+        if !self.wants_input(key) {
+            return Step::Wait;
+        }
+        let Some(key) = AdminKey::from_key(key) else { return Step::Wait };
+        let Some(connection) = self.connections.get_mut(key) else { return Step::Wait };
+        let State::Waiting { scan, until, is_begun, continued } = &mut connection.state else {
+            return Step::Wait;
+        };
+        let crlf = scan.leading_crlf(shown.input);
+        if crlf > 0 {
+            return Step::Skip(crlf);
+        }
+        let asked = match request::find(scan, shown.input) {
+            Found::Part { expects } => {
+                if shown.end.is_some() {
+                    self.drop(key, Close::Now, commands);
+                } else {
+                    if !*is_begun && !shown.input.is_empty() {
+                        (*is_begun, *until) = (true, now.mono.after(HEAD));
+                    }
+                    if expects && !core::mem::replace(continued, true) {
+                        let bytes = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+                        commands.push(Command::Send { key: key.into(), bytes });
+                    }
+                }
+                return Step::Wait;
+            }
+            Found::Wrong(refusal) => {
+                self.refuse(key, refusal, now, commands);
+                return Step::Skip(shown.input.len());
+            }
+            Found::Whole(asked) => asked,
+        };
+        let length = asked.length;
+        self.answer(key, asked, subject, now, commands);
+        Step::Skip(length)
+    }
+
+    /// Answers a request that has come whole.
+    fn answer(
+        &mut self,
+        key: AdminKey,
+        asked: Asked<'_>,
+        subject: &impl Subject,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Asked { head_only, version, is_kept, .. } = asked;
+        // A port of TLS takes no password in plain text.
+        let route = if connection.is_insecure {
+            Err(Answer::refusal(400, "this port speaks HTTPS: write https:// instead of http://"))
+        } else {
+            self.gatekeeper.check(connection.caller, &asked, now).and_then(|()| asked.route())
+        };
+        let mut framing = None;
+        let answer = match route {
+            Err(answer) => answer,
+            Ok(Route::Health) => Answer::text(200, "ok\n".into()),
+            Ok(Route::Ready { agents }) => match self.check_ready(subject, agents) {
+                Ok(()) => Answer::text(200, "ready\n".into()),
+                Err(reason) => Answer::text(503, format!("not ready: {reason}\n").into()),
+            },
+            Ok(Route::Metrics) => {
+                let how = Framing::of_unknown_length(version);
+                framing = Some(how);
+                Answer::document(metrics::CONTENT_TYPE, how)
+            }
+        };
+        let is_kept = is_kept && framing != Some(Framing::UntilClose);
+        let bytes = answer.write(head_only, version, is_kept);
+        commands.push(Command::Send { key: key.into(), bytes });
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match framing.filter(|_| !head_only) {
+            Some(framing) => {
+                connection.state = State::Sending { at: Cursor::default(), framing, is_kept };
+            }
+            None => Self::end_answer(key, connection, is_kept, now, commands),
+        }
+    }
+
+    fn refuse(&mut self, key: AdminKey, refusal: Answer, now: Now, commands: &mut Vec<Command>) {
+        let bytes = refusal.write(false, Version::Http11, false);
+        commands.push(Command::Send { key: key.into(), bytes });
+        if let Some(connection) = self.connections.get_mut(key) {
+            Self::end_answer(key, connection, false, now, commands);
+        }
+    }
+
+    /// All of an answer is on its way.
+    fn end_answer(
+        key: AdminKey,
+        connection: &mut Connection,
+        is_kept: bool,
+        now: Now,
+        commands: &mut Vec<Command>,
+    ) {
+        if is_kept {
+            connection.state = Connection::idle(now);
+            commands.push(Command::Resume(key.into()));
+        } else {
+            connection.state = State::Ending { until: now.mono.after(LINGER) };
+            commands.push(Command::Close(key.into(), Close::Linger));
+        }
+    }
+
+    fn check_ready(&self, subject: &impl Subject, agents: Option<usize>) -> Result<(), NotReady> {
+        if self.is_draining { Err(NotReady::Draining) } else { subject.check_ready(agents) }
+    }
+
+    /// As [`Core::handle_send_progress`](super::seam::Core::handle_send_progress).
+    pub fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now, commands: &mut Vec<Command>) {
+        let connection = AdminKey::from_key(key).and_then(|key| self.connections.get_mut(key));
+        if let Some(connection) = connection {
+            connection.sending = SendLimit::of(waiting, STALL, now);
+            if !waiting {
+                commands.push(Command::Resume(key));
+            }
+        }
+    }
+
+    /// As [`Core::handle_closed`](super::seam::Core::handle_closed).
+    pub fn handle_closed(&mut self, key: Key) {
+        if let Some(key) = AdminKey::from_key(key) {
+            self.connections.remove(key);
+        }
+    }
+
+    /// As [`Core::next_timeout`](super::seam::Core::next_timeout).
+    pub fn next_timeout(&self) -> Option<Mono> {
+        self.connections.iter().map(|(_, connection)| connection.deadline()).min()
+    }
+
+    /// As [`Core::handle_timeout`](super::seam::Core::handle_timeout).
+    pub fn handle_timeout(&mut self, now: Now, commands: &mut Vec<Command>) {
+        let late: Vec<AdminKey> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.deadline() <= now.mono)
+            .map(|(key, _)| key)
+            .collect();
+        for key in late {
+            let Some(connection) = self.connections.get(key) else { continue };
+            match connection.state {
+                // A reset: what was taken must not pass for all.
+                _ if connection.sending.has_passed(now) => self.drop(key, Close::Reset, commands),
+                State::Waiting { is_begun: true, .. } => {
+                    let late = Answer::refusal(408, "the request did not arrive in time");
+                    self.refuse(key, late, now, commands);
+                }
+                State::Waiting { is_begun: false, .. } | State::Ending { .. } => {
+                    self.drop(key, Close::Now, commands);
+                }
+                State::Sending { .. } => {}
+            }
+        }
+    }
+
+    /// The turn ends: one slice of one document goes out.
+    pub fn handle_batch_end(&mut self, subject: &impl Subject, now: Now, commands: &mut Vec<Command>) {
+        self.connections.end_batch();
+        let next = self.connections.iter().find(|(_, connection)| {
+            matches!(connection.state, State::Sending { .. }) && !connection.sending.is_sending()
+        });
+        let Some(key) = next.map(|(key, _)| key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let State::Sending { at, framing, is_kept } = &mut connection.state else { return };
+        let (mut at, framing, is_kept) = (core::mem::take(at), *framing, *is_kept);
+        let mut text = String::new();
+        let is_whole = self.write_metrics(subject, &mut at, &mut text, now);
+        let bytes = framing.wrap(text.as_bytes(), is_whole);
+        commands.push(Command::Send { key: key.into(), bytes });
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if is_whole {
+            Self::end_answer(key, connection, is_kept, now, commands);
+        } else {
+            connection.state = State::Sending { at, framing, is_kept };
+        }
+    }
+
+    /// Goes on with `/metrics`, for one slice. Whether that was the last one.
+    fn write_metrics(&self, subject: &impl Subject, at: &mut Cursor, text: &mut String, now: Now) -> bool {
+        while let Some(metric) = METRICS.get(at.metric) {
+            let mut samples = Samples::new(*metric, text, SLICE_BYTES, at.after.is_some());
+            if samples.is_full() {
+                return false;
+            }
+            at.after = if self.write_own_samples(*metric, subject, &mut samples) {
+                None
+            } else {
+                subject.write_samples(*metric, at.after.as_deref(), &mut samples, now)
+            };
+            if at.after.is_none() {
+                at.metric += 1;
+            }
+        }
+        true
+    }
+
+    /// The samples of a metric that the admin side itself knows. False if hub or agent know it.
+    fn write_own_samples(&self, metric: Metric, subject: &impl Subject, samples: &mut Samples<'_>) -> bool {
+        let Metric::Own(metric) = metric else { return false };
+        match metric {
+            OwnMetric::BuildInfo => {
+                samples.add(&[subject.role().name(), env!("CARGO_PKG_VERSION")], 1);
+            }
+            OwnMetric::Ready => samples.add(&[], u64::from(self.check_ready(subject, None).is_ok())),
+            OwnMetric::Draining => samples.add(&[], u64::from(self.is_draining)),
+            OwnMetric::AdminRefusals => self.gatekeeper.write_refusals(samples),
+            OwnMetric::ProcessStart => samples.add(&[], self.started),
+        }
+        true
+    }
+
+    fn drop(&mut self, key: AdminKey, how: Close, commands: &mut Vec<Command>) {
+        if self.connections.remove(key).is_some() {
+            commands.push(Command::Close(key.into(), how));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/admin/mod.rs"]
+mod tests;

@@ -1,0 +1,135 @@
+//! What is asked of the admin side: a request, found in bytes, and where it leads.
+
+use super::answer::Answer;
+use crate::proto::http1::framing::Framing;
+use crate::proto::http1::head::{HeadScan, RequestHead};
+use crate::proto::http1::start_line::Version;
+use crate::proto::http1::storage::Storage;
+
+/// The longest head in bytes.
+const HEAD_LIMIT: usize = 8 * 1024;
+/// The longest body in bytes. Nothing is read from it.
+const BODY_LIMIT: u64 = 1024;
+
+/// What was found in the bytes that came.
+pub(super) enum Found<'b> {
+    /// Not all of a request. `expects` if the rest of it is held back until it is asked for.
+    Part { expects: bool },
+    /// What cannot be read, or is too large; nothing after it can be read either.
+    Wrong(Answer),
+    /// A request with its body.
+    Whole(Asked<'b>),
+}
+
+/// A request.
+pub(super) struct Asked<'b> {
+    /// In bytes, with its body.
+    pub(super) length: usize,
+    pub(super) version: Version,
+    /// Whether nothing but the head is wanted.
+    pub(super) head_only: bool,
+    /// Whether the connection is kept.
+    pub(super) is_kept: bool,
+    is_get: bool,
+    path: &'b str,
+    query: &'b str,
+    /// What it calls us: host and port.
+    pub(super) authority: &'b str,
+    pub(super) origin: Option<&'b [u8]>,
+    pub(super) authorization: Option<&'b [u8]>,
+    /// It has come through a proxy.
+    pub(super) is_forwarded: bool,
+}
+
+/// What a request leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/healthz`.
+    Health,
+    /// `/readyz`, perhaps for a number of agents.
+    Ready { agents: Option<usize> },
+    /// `/metrics`.
+    Metrics,
+}
+
+/// The fields by which a proxy shows that it had the request.
+const FORWARDED: [&str; 6] =
+    ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via"];
+
+/// The request that `input` begins with.
+pub(super) fn find<'b>(scan: &mut HeadScan, input: &'b [u8]) -> Found<'b> {
+    let mut storage = Storage::default();
+    // A head whose body is awaited is looked for once more.
+    let mut trial = *scan;
+    let too_long = || Found::Wrong(Answer::refusal(431, "the request head is longer than 8 KiB"));
+    let head = match RequestHead::find(&mut trial, input, &mut storage) {
+        Ok(Some(head)) if head.length > HEAD_LIMIT => return too_long(),
+        Ok(None) if input.len() > HEAD_LIMIT => return too_long(),
+        Ok(Some(head)) => head,
+        Ok(None) => {
+            *scan = trial;
+            return Found::Part { expects: false };
+        }
+        Err(violation) if matches!(violation.status, 414 | 431) => return too_long(),
+        Err(violation) => return Found::Wrong(Answer::refusal(400, violation.detail)),
+    };
+    let body = match head.framing {
+        Framing::None => 0,
+        Framing::Length(length) if length <= BODY_LIMIT => usize::try_from(length).unwrap_or(usize::MAX),
+        Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+            let detail = "the request body is longer than 1 KiB, or its length is not known";
+            return Found::Wrong(Answer::refusal(413, detail));
+        }
+    };
+    let length = head.length.saturating_add(body);
+    if input.len() < length {
+        return Found::Part { expects: head.expect_continue };
+    }
+    let path = head.path();
+    let target = head.target;
+    Found::Whole(Asked {
+        length,
+        version: head.version,
+        head_only: head.method.as_str() == "HEAD",
+        is_kept: head.persistent,
+        is_get: matches!(head.method.as_str(), "GET" | "HEAD"),
+        path,
+        query: target.split_once('?').map_or("", |(_, query)| query),
+        authority: head.authority(),
+        origin: head.field("Origin"),
+        authorization: head.field("Authorization"),
+        is_forwarded: FORWARDED.iter().any(|name| head.field(name).is_some()),
+    })
+}
+
+impl Asked<'_> {
+    /// Whether anybody may ask it: a balancer has no password.
+    pub(super) fn is_probe(&self) -> bool {
+        matches!(self.path, "/healthz" | "/readyz")
+    }
+
+    /// What it leads to.
+    pub(super) fn route(&self) -> Result<Route, Answer> {
+        let route = match self.path {
+            "/healthz" => Route::Health,
+            "/readyz" => Route::Ready { agents: self.agents()? },
+            "/metrics" => Route::Metrics,
+            _ => {
+                return Err(Answer::refusal(404, "there is /healthz, /readyz and /metrics"));
+            }
+        };
+        if self.is_get { Ok(route) } else { Err(Answer::refusal(405, "this can only be read: use GET")) }
+    }
+
+    /// The number of `?agents=N`. Other parameters mean nothing.
+    fn agents(&self) -> Result<Option<usize>, Answer> {
+        let Some(digits) = self.query.split('&').find_map(|part| part.strip_prefix("agents=")) else {
+            return Ok(None);
+        };
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        match digits.parse() {
+            Ok(agents) if is_number => Ok(Some(agents)),
+            Ok(_) | Err(_) => Err(Answer::refusal(400, "agents= must be a number")),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What the agents of a process tell of themselves to the admin side.
+
+use alloc::string::String;
+
+use super::Agent;
+use super::worker::{Closed, Job, Link, Said, Worker};
+use crate::proto::admin::metrics::{AgentMetric, Metric, RoleName, Samples};
+use crate::proto::admin::{NotReady, Subject};
+use crate::proto::tables::timer::Now;
+
+/// The states of a tunnel.
+const TUNNEL_STATES: [&str; 3] = ["joined", "dialling", "waiting"];
+/// The states of a worker.
+const WORKER_STATES: [&str; 5] = ["idle", "busy", "withdrawn", "paused", "finishing"];
+
+impl Subject for Agent {
+    fn role(&self) -> RoleName {
+        RoleName::Agent
+    }
+
+    fn check_ready(&self, _agents: Option<usize>) -> Result<(), NotReady> {
+        if self.process.is_draining() {
+            return Err(NotReady::Draining);
+        }
+        if !self.counted().any(|worker| tunnel_state(worker) == Some(0)) {
+            return Err(NotReady::NoHub);
+        }
+        let is_well = |index| self.upstreams.trouble(index).is_none();
+        if self.upstreams.indices().any(is_well) { Ok(()) } else { Err(NotReady::NoUpstream) }
+    }
+
+    fn write_samples(
+        &self,
+        metric: Metric,
+        _after: Option<&str>,
+        samples: &mut Samples<'_>,
+        _now: Now,
+    ) -> Option<String> {
+        let Metric::Agent(metric) = metric else { return None };
+        match metric {
+            AgentMetric::Tunnels => {
+                for (index, state) in TUNNEL_STATES.into_iter().enumerate() {
+                    let count = self.counted().filter(|it| tunnel_state(it) == Some(index)).count();
+                    samples.add(&[&self.config.hub_name, state], count as u64);
+                }
+            }
+            AgentMetric::UpstreamUp => {
+                for (index, upstream) in self.upstreams.indices().zip(&self.config.upstreams) {
+                    let is_well = self.upstreams.trouble(index).is_none();
+                    samples.add(&[&upstream.name], u64::from(is_well));
+                }
+            }
+            AgentMetric::Workers => {
+                for (index, upstream) in self.upstreams.indices().zip(&self.config.upstreams) {
+                    let mut counts = [0; WORKER_STATES.len()];
+                    let states = self.counted().filter(|it| it.upstream() == index).filter_map(worker_state);
+                    for state in states {
+                        if let Some(count) = counts.get_mut(state) {
+                            *count += 1;
+                        }
+                    }
+                    for (state, count) in WORKER_STATES.into_iter().zip(counts) {
+                        samples.add(&[&upstream.name, state], count);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Agent {
+    /// Those that are workers to others than this agent, too.
+    fn counted(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().map(|(_, worker)| worker).filter(|worker| !worker.is_light())
+    }
+}
+
+/// Which of [`TUNNEL_STATES`] the link of a worker is in, if it should have one.
+fn tunnel_state(worker: &Worker) -> Option<usize> {
+    match worker.link() {
+        Link::Open { .. } => Some(0),
+        Link::Opening(_) => Some(1),
+        Link::Closed(Closed::Starting | Closed::Resting { .. }) => Some(2),
+        Link::Closed(Closed::Finishing | Closed::Spare | Closed::Stopped) => None,
+    }
+}
+
+/// Which of [`WORKER_STATES`] a worker is in, if it is one to the hub or at its upstream.
+fn worker_state(worker: &Worker) -> Option<usize> {
+    if worker.finishing().is_some() {
+        return Some(4);
+    }
+    match worker.job()? {
+        Job::Idle(idle) if idle.said == Said::Ready => Some(0),
+        Job::Serving(_) | Job::Discarding(_) => Some(1),
+        Job::Idle(_) | Job::Leaving { .. } => Some(2),
+    }
+}
