@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::Failure;
 use super::address::{Address, HTTP_PORT};
+use super::admin;
 use super::args::AgentRun;
 use super::header_file;
 use super::normalise::{Normalised, help_line};
@@ -44,7 +45,7 @@ fn options(
         .hub
         .ok_or_else(|| missing("--hub", "the address of the hub, such as --hub hub.example.org:8080"))?;
     let hub = address("--hub", hub.trim(), DEFAULT_PORT, given)?;
-    let proxy = proxy::find(args.proxy.as_deref(), &hub, environment, given)?;
+    let proxy = proxy::find(args.proxy.as_deref(), &hub, &environment, given)?;
     let upstreams: Vec<Address> = items(&args.upstream)
         .map(|item| address("--upstream", item, HTTP_PORT, given))
         .collect::<Result<_, _>>()?;
@@ -76,6 +77,14 @@ fn options(
         connect: args.connect_timeout,
         ..Limits::default()
     };
+    let admin = admin::Flags {
+        admin: args.admin,
+        password: args.admin_password,
+        password_file: args.admin_password_file,
+        view_password: args.admin_view_password,
+        view_password_file: args.admin_view_password_file,
+    };
+    let admin = admin::options(admin, "agent", false, &environment, given)?;
     let hub_trust = hub_trust(args.hub_ca, args.hub_pin, given)?;
     let hub_is = destination(&hub, hub_trust.as_ref());
     if hub_is.trust.is_none() && hub_trust.is_some() {
@@ -138,6 +147,7 @@ fn options(
         proxy: proxy.map(|proxy| proxy.endpoint),
         upstreams: destinations,
         config,
+        admin,
     })
 }
 
@@ -252,7 +262,7 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let AgentOptions { hub, upstreams, config, proxy: _ } =
+        let AgentOptions { hub, upstreams, config, .. } =
             agent("agent --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub h --upstream u")
                 .unwrap();
         assert_eq!(hub, Destination { endpoint: Endpoint { host: "h".into(), port: 8080 }, trust: None });
@@ -275,7 +285,7 @@ mod tests {
         let line = "agent run --token slime1_dHdlbHZlIGJ5dGVzAAAAAAAAAAAAAAAAAAAAAAAA --hub http://a:b@h/x/ --upstream u:1,http://v/y --upstream [::1]:2 --numWorker 4 \
                     --extra-upgrades 2 --extra-streams 3 --lightPaths /v1/models/,/health --agentID I --preserve-host --on-cancel drain --health-path /ok --drain-timeout 1 \
                     --connect-timeout 2 --head-timeout 4 --stall-timeout 5 --upgrade-drain 6";
-        let AgentOptions { hub, upstreams, config, proxy: _ } = agent(line).unwrap();
+        let AgentOptions { hub, upstreams, config, .. } = agent(line).unwrap();
         assert_eq!(hub.endpoint, Endpoint { host: "h".into(), port: 80 });
         assert_eq!(config.hub_path, "/x");
         assert_eq!(config.hub_authorization.as_deref(), Some("Basic YTpi"));

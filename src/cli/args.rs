@@ -174,6 +174,27 @@ pub(super) struct HubRun {
     #[argh(option, arg_name = "file")]
     pub(super) revoked: Option<String>,
 
+    /// where to serve health, readiness and metrics: a port of this machine, HOST:PORT, https://HOST:PORT,
+    /// unix:PATH or unix (may be repeated; default: nowhere)
+    #[argh(option, arg_name = "address")]
+    pub(super) admin: Vec<String>,
+
+    /// password for --admin, needed beyond this machine (better: --admin-password-file)
+    #[argh(option, arg_name = "text")]
+    pub(super) admin_password: Option<String>,
+
+    /// file that holds the password for --admin
+    #[argh(option, arg_name = "file")]
+    pub(super) admin_password_file: Option<String>,
+
+    /// password for those who may only look (better: --admin-view-password-file)
+    #[argh(option, arg_name = "text")]
+    pub(super) admin_view_password: Option<String>,
+
+    /// file that holds the password for those who may only look
+    #[argh(option, arg_name = "file")]
+    pub(super) admin_view_password_file: Option<String>,
+
     /// reverse proxies whose X-Forwarded fields are believed, such as 10.0.0.0/8,::1 (default: none)
     #[argh(option, arg_name = "range")]
     pub(super) trusted_proxy: Vec<String>,
@@ -185,6 +206,10 @@ pub(super) struct HubRun {
     /// how long after its start the hub treats every agent as connected (default: 3s)
     #[argh(option, arg_name = "time", default = "HubConfig::default().startup_grace", from_str_fn(duration))]
     pub(super) startup_grace: Duration,
+
+    /// how long after SIGTERM all goes on as before, while /readyz says no (default: 0)
+    #[argh(option, arg_name = "time", default = "Duration::ZERO", from_str_fn(duration))]
+    pub(super) drain_delay: Duration,
 
     /// how long requests in progress may take to finish after SIGTERM (default: 10m)
     #[argh(option, arg_name = "time", default = "HubConfig::default().drain_timeout", from_str_fn(duration))]
@@ -400,6 +425,27 @@ pub(super) struct AgentRun {
     /// /v1/models,/health (default: none)
     #[argh(option, arg_name = "list")]
     pub(super) light_paths: Vec<String>,
+
+    /// where to serve health, readiness and metrics: a port of this machine, HOST:PORT, https://HOST:PORT,
+    /// unix:PATH or unix (may be repeated; default: nowhere)
+    #[argh(option, arg_name = "address")]
+    pub(super) admin: Vec<String>,
+
+    /// password for --admin, needed beyond this machine (better: --admin-password-file)
+    #[argh(option, arg_name = "text")]
+    pub(super) admin_password: Option<String>,
+
+    /// file that holds the password for --admin
+    #[argh(option, arg_name = "file")]
+    pub(super) admin_password_file: Option<String>,
+
+    /// password for those who may only look (better: --admin-view-password-file)
+    #[argh(option, arg_name = "text")]
+    pub(super) admin_view_password: Option<String>,
+
+    /// file that holds the password for those who may only look
+    #[argh(option, arg_name = "file")]
+    pub(super) admin_view_password_file: Option<String>,
 
     /// name of this agent in Slime-Agent-Id (default: random)
     #[argh(option, arg_name = "id")]

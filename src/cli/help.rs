@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
 
 /// The groups, in the order in which they are shown, and the flags of all commands in theirs.
-const GROUPS: [(&str, &[&str]); 8] = [
+const GROUPS: [(&str, &[&str]); 9] = [
     (
         "Addresses",
         &["--hub", "--proxy", "--websocket", "--upstream", "--host", "--port", "--trusted-proxy", "--cors"],
@@ -35,6 +35,16 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--app-password-file",
             "--upstream-header-file",
             "--revoked",
+        ],
+    ),
+    (
+        "Operating",
+        &[
+            "--admin",
+            "--admin-password",
+            "--admin-password-file",
+            "--admin-view-password",
+            "--admin-view-password-file",
         ],
     ),
     ("The token", &["--name", "--out", "--age", "--scopes", "--scope-paths", "--max-workers"]),
@@ -67,6 +77,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
             "--heartbeat",
             "--agent-grace",
             "--startup-grace",
+            "--drain-delay",
             "--drain-timeout",
             "--upgrade-drain",
         ],

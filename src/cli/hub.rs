@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::address::Address;
+use super::admin;
 use super::args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
 use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
@@ -191,6 +192,14 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
     let app_password = read(args.app_password, args.app_password_file, "--app-password", given)?;
     let is_short = app_password.as_deref().map_or(Ok(()), values::app_password);
     is_short.map_err(|error| Failure::Usage(format!("--app-password: {error}")))?;
+    let admin = admin::Flags {
+        admin: args.admin,
+        password: args.admin_password,
+        password_file: args.admin_password_file,
+        view_password: args.admin_view_password,
+        view_password_file: args.admin_view_password_file,
+    };
+    let admin = admin::options(admin, "hub", tls.is_some(), |name| std::env::var_os(name), given)?;
     let origin = given.origin("--trusted-proxy");
     let trusted_proxies = items(&args.trusted_proxy).map(cidr).collect::<Result<_, _>>();
     let trusted_proxies = trusted_proxies.map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
@@ -245,6 +254,8 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         weakness: weakness(&secret),
         revoked: args.revoked,
         tls,
+        admin,
+        drain_delay: args.drain_delay,
     })
 }
 

@@ -6,6 +6,7 @@
 //! and exit code 2; what was understood and cannot be used, and what fails later, is 1.
 
 mod address;
+mod admin;
 mod agent;
 mod args;
 mod completions;

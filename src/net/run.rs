@@ -1,10 +1,12 @@
 //! The two long-running commands: what they need, and how they are run to their end.
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::{Level, error, info, log, warn};
@@ -14,11 +16,11 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::Net;
 pub use super::shell::Endpoint;
-use super::shell::{DialTls, LISTENER_TOKENS, Shell, Targets};
+use super::shell::{DialTls, Entrance, LISTENER_TOKENS, Shell, Targets, Use};
 use super::sys::notify::Notifier;
 use super::sys::{self, Listener, Sys};
 use super::tls::{self, Pin, Trust};
-use crate::config::{AgentConfig, HubConfig};
+use crate::config::{AdminConfig, AgentConfig, HubConfig};
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
 use crate::proto::node::{Node, Role};
@@ -41,6 +43,40 @@ pub struct HubOptions {
     pub revoked: Option<String>,
     /// What listeners that speak TLS show.
     pub tls: Option<TlsFiles>,
+    /// Where it can be asked about itself.
+    pub admin: AdminOptions,
+    /// How long after the first `SIGTERM` everything goes on as before, though `/readyz` says no.
+    pub drain_delay: Duration,
+}
+
+/// Where a process can be asked about itself, and by whom.
+#[derive(Debug)]
+pub struct AdminOptions {
+    /// Where to listen; nowhere unless the operator says it.
+    pub listen: Vec<AdminListen>,
+    /// What the admin side obeys.
+    pub config: AdminConfig,
+}
+
+/// An address of the admin side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// On a port.
+    Tcp {
+        /// As [`Listen::host`]; the loopback addresses of both families, if `None`.
+        host: Option<String>,
+        /// As [`Listen::port`].
+        port: u16,
+        /// Whether TLS is spoken there, with the certificate of the hub.
+        is_tls: bool,
+    },
+    /// On a unix socket, which nobody but the user of the process can open.
+    Unix {
+        /// Its file.
+        path: PathBuf,
+        /// Whether its folder is made, if it is not there.
+        makes_folder: bool,
+    },
 }
 
 /// A certificate and its key, in PEM.
@@ -76,6 +112,8 @@ pub struct AgentOptions {
     pub upstreams: Vec<Destination>,
     /// What the core obeys.
     pub config: AgentConfig,
+    /// Where it can be asked about itself.
+    pub admin: AdminOptions,
 }
 
 /// Where an agent connects to.
@@ -101,7 +139,7 @@ const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
 /// No address to listen on could be bound, the certificate or the revocations could not be read, or waiting
 /// for events failed.
 pub fn run_hub(options: HubOptions) -> io::Result<u8> {
-    let HubOptions { listen, mut config, token_key, weakness, revoked, tls } = options;
+    let HubOptions { listen, mut config, token_key, weakness, revoked, tls, admin, drain_delay } = options;
     let revocations = revoked.as_deref().map(read_revocations).transpose()?;
     let lowered = fit_hub(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
@@ -114,11 +152,12 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     // The tokens of listeners are counted: the plain ones come first.
     let (with_tls, without): (Vec<_>, Vec<_>) = listen.iter().partition(|listen| listen.is_tls);
     for listen in without {
-        plain.append(&mut listen_on(&mut sys, listen, plain.len())?);
+        plain.append(&mut listen_on(&mut sys, listen, plain.len(), ANYWHERE)?);
     }
     for listen in with_tls {
-        secure.append(&mut listen_on(&mut sys, listen, plain.len() + secure.len())?);
+        secure.append(&mut listen_on(&mut sys, listen, plain.len() + secure.len(), ANYWHERE)?);
     }
+    let entrances = listen_for_admin(&mut sys, &admin, plain.len() + secure.len())?;
     let mut beyond_loopback = false;
     for (listeners, with) in [(&plain, ""), (&secure, " with TLS")] {
         for listener in listeners {
@@ -158,9 +197,13 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let Some(revocations) = revocations {
         core.set_revocations(revocations, sys.now());
     }
-    let mut shell = Shell::new(Node::new(Role::Hub(core)), sys, plain, Targets::default());
+    let node = node(Role::Hub(core), &admin, &mut sys).draining_after(drain_delay);
+    let mut shell = Shell::new(node, sys, plain, Targets::default());
     if let Some((offer, _)) = offer {
         shell.add_tls_listeners(secure, offer);
+    }
+    for (listener, entrance) in entrances {
+        shell.add_listener(listener, entrance);
     }
     shell.on_reload(Box::new(move |node, offer, now| {
         if let (Role::Hub(hub), Some(path)) = (node.role_mut(), &revoked) {
@@ -196,7 +239,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
 /// # Errors
 /// An authority's file could not be read, or waiting for events failed.
 pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
-    let AgentOptions { hub, proxy, upstreams, mut config } = options;
+    let AgentOptions { hub, proxy, upstreams, mut config, admin } = options;
     fit_agent(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
@@ -207,7 +250,12 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
     let has_proxy = proxy.is_some();
     let targets = Targets { hub: Some(proxy.unwrap_or(hub.endpoint)), upstreams };
-    let mut shell = Shell::new(Node::new(Role::Agent(core)), sys, Vec::new(), targets);
+    let entrances = listen_for_admin(&mut sys, &admin, 0)?;
+    let node = node(Role::Agent(core), &admin, &mut sys);
+    let mut shell = Shell::new(node, sys, Vec::new(), targets);
+    for (listener, entrance) in entrances {
+        shell.add_listener(listener, entrance);
+    }
     for (target, mut tls) in secured {
         tls.is_later = target == Target::Hub && has_proxy;
         shell.dial_by_tls(target, tls);
@@ -241,6 +289,12 @@ fn run(mut shell: Shell<Node, Sys>) -> io::Result<u8> {
         shell.notify_by(notifier);
     }
     shell.run()
+}
+
+/// A process with an admin side, if somebody can ask it.
+fn node(role: Role, admin: &AdminOptions, sys: &mut Sys) -> Node {
+    let node = Node::new(role);
+    if admin.listen.is_empty() { node } else { node.with_admin(&admin.config, sys.now()) }
 }
 
 /// What this machine is called.
@@ -355,14 +409,81 @@ fn read_revocations(path: &str) -> io::Result<Revocations> {
     Revocations::parse(text.trim_start_matches('\u{feff}')).map_err(|error| failed(&error))
 }
 
+/// What is listened on where no host is named, in both families, and the flags that choose port and host.
+struct Unnamed {
+    v6: Ipv6Addr,
+    v4: Ipv4Addr,
+    port_flag: &'static str,
+    host_flag: &'static str,
+}
+
+const ANYWHERE: Unnamed = Unnamed {
+    v6: Ipv6Addr::UNSPECIFIED,
+    v4: Ipv4Addr::UNSPECIFIED,
+    port_flag: "--port",
+    host_flag: "--host",
+};
+const THIS_MACHINE: Unnamed =
+    Unnamed { v6: Ipv6Addr::LOCALHOST, v4: Ipv4Addr::LOCALHOST, port_flag: "--admin", host_flag: "--admin" };
+
+/// The listeners of the admin side, and what each is for. The log says where they are.
+fn listen_for_admin(
+    sys: &mut Sys,
+    admin: &AdminOptions,
+    before: usize,
+) -> io::Result<Vec<(Listener, Entrance)>> {
+    let mut all = Vec::new();
+    for listen in &admin.listen {
+        match listen {
+            AdminListen::Tcp { host, port, is_tls } => {
+                let wish = Listen { host: host.clone(), port: *port, is_tls: *is_tls };
+                let entrance = Entrance { to: Use::Admin, is_tls: *is_tls };
+                for listener in listen_on(sys, &wish, before + all.len(), THIS_MACHINE)? {
+                    let scheme = if *is_tls { "https" } else { "http" };
+                    info!("status page at {scheme}://{}/", listener.local_addr()?);
+                    all.push((listener, entrance));
+                }
+            }
+            AdminListen::Unix { path, makes_folder } => {
+                let token = LISTENER_TOKENS + u32::try_from(before + all.len()).unwrap_or(0);
+                let listener = listen_on_file(sys, path, *makes_folder, token).map_err(|error| {
+                    let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+                    let line =
+                        if is_taken { "another process listens there".into() } else { error.to_string() };
+                    let line =
+                        format!("cannot listen on unix:{}: {line}; choose another --admin", path.display());
+                    io::Error::new(error.kind(), line)
+                })?;
+                info!("status page at unix:{}", path.display());
+                all.push((listener, Entrance { to: Use::AdminUnix, is_tls: false }));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn listen_on_file(sys: &mut Sys, path: &Path, makes_folder: bool, token: u32) -> io::Result<Listener> {
+    if let Some(folder) = path.parent().filter(|_| makes_folder) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+    }
+    sys.listen_unix(path, token)
+}
+
 /// All listeners for one wish: both families where no host is named, all addresses of the name otherwise.
-fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Listener>> {
+fn listen_on(sys: &mut Sys, listen: &Listen, before: usize, unnamed: Unnamed) -> io::Result<Vec<Listener>> {
+    let Unnamed { v6, v4, port_flag, host_flag } = unnamed;
     let token = |index: usize| LISTENER_TOKENS + u32::try_from(before + index).unwrap_or(0);
     let naming = |address: &SocketAddr, error: io::Error| {
         let hints = [
-            (io::ErrorKind::AddrInUse, "; stop the program that uses it, or choose another --port"),
-            (io::ErrorKind::AddrNotAvailable, "; --host must be an address of this machine"),
-            (io::ErrorKind::PermissionDenied, "; ports below 1024 need a privilege; choose another --port"),
+            (
+                io::ErrorKind::AddrInUse,
+                format!("; stop the program that uses it, or choose another {port_flag}"),
+            ),
+            (io::ErrorKind::AddrNotAvailable, format!("; {host_flag} must be an address of this machine")),
+            (
+                io::ErrorKind::PermissionDenied,
+                format!("; ports below 1024 need a privilege; choose another {port_flag}"),
+            ),
         ];
         let hint = hints.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, hint)| hint);
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))
@@ -371,7 +492,7 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
         let addresses: Vec<SocketAddr> = (host.as_str(), listen.port)
             .to_socket_addrs()
             .map_err(|error| {
-                let line = format!("cannot listen on '{host}': {error}; --host is a name or an address");
+                let line = format!("cannot listen on '{host}': {error}; {host_flag} is a name or an address");
                 io::Error::new(error.kind(), line)
             })?
             .collect();
@@ -382,7 +503,7 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
             })
             .collect();
     }
-    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, listen.port));
+    let v6 = SocketAddr::from((v6, listen.port));
     let mut listeners = Vec::new();
     match sys.listen(v6, token(0)) {
         Ok(listener) => listeners.push(listener),
@@ -395,7 +516,7 @@ fn listen_on(sys: &mut Sys, listen: &Listen, before: usize) -> io::Result<Vec<Li
         Some(listener) => listener.local_addr()?.port(),
         None => listen.port,
     };
-    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let v4 = SocketAddr::from((v4, port));
     listeners.push(sys.listen(v4, token(listeners.len())).map_err(|error| naming(&v4, error))?);
     Ok(listeners)
 }

@@ -39,6 +39,11 @@ const HUB_RUN: &Table = &[
     ("--app-password", "a\tb", 2, ONE_LINE),
     ("--app-password-file", "/nonexistent", 1, NO_FILE),
     ("--revoked", "/nonexistent", 1, "cannot read the file of --revoked, /nonexistent: No such file"),
+    ("--admin", "h:x", 2, "an admin address is a port, HOST:PORT"),
+    ("--admin-password", "a\tb", 2, ONE_LINE),
+    ("--admin-password-file", "/nonexistent", 1, NO_FILE),
+    ("--admin-view-password", "a\tb", 2, ONE_LINE),
+    ("--admin-view-password-file", "/nonexistent", 1, NO_FILE),
     ("--concurrent", "0", 2, NUMBER),
     ("--queue-depth", "-1", 2, NUMBER),
     ("--hold", "1x", 2, "a size is a number of bytes"),
@@ -56,6 +61,7 @@ const HUB_RUN: &Table = &[
     ("--heartbeat", "1d1ms", 2, PACE),
     ("--agent-grace", "-1", 2, TIME),
     ("--startup-grace", "1h1h", 2, TIME),
+    ("--drain-delay", "-1", 2, TIME),
     ("--drain-timeout", "-1", 2, TIME),
     ("--upgrade-drain", "-1", 2, TIME),
     ("--env-file", "/nonexistent", 1, NO_FILE),
@@ -92,6 +98,11 @@ const AGENT_RUN: &Table = &[
     ("--token", "a\tb", 2, ONE_LINE),
     ("--token-file", "/nonexistent", 1, NO_FILE),
     ("--upstream-header-file", "/nonexistent", 1, NO_FILE),
+    ("--admin", "h:x", 2, "an admin address is a port, HOST:PORT"),
+    ("--admin-password", "a\tb", 2, ONE_LINE),
+    ("--admin-password-file", "/nonexistent", 1, NO_FILE),
+    ("--admin-view-password", "a\tb", 2, ONE_LINE),
+    ("--admin-view-password-file", "/nonexistent", 1, NO_FILE),
     ("--num-worker", "0", 2, NUMBER),
     ("--extra-upgrades", "x", 2, NUMBER),
     ("--extra-streams", "x", 2, NUMBER),
@@ -374,11 +385,14 @@ fn a_log_that_no_syslog_takes_goes_to_the_standard_error() {
 }
 
 /// Every flag with a value that is not its default.
-const HUB_FLAGS: [(&str, &str); 22] = [
+const HUB_FLAGS: [(&str, &str); 26] = [
     ("--host", "127.0.0.1"),
     ("--port", "0"),
     ("--trusted-proxy", "127.0.0.0/8,::1"),
     ("--cors", "https://app.example,http://localhost:3000"),
+    ("--admin", "127.0.0.1:0"),
+    ("--admin-password", "of-the-admin"),
+    ("--admin-view-password", "of-who-looks"),
     ("--concurrent", "10"),
     ("--queue-depth", "11"),
     ("--hold", "12m"),
@@ -394,11 +408,15 @@ const HUB_FLAGS: [(&str, &str); 22] = [
     ("--heartbeat", "7s"),
     ("--agent-grace", "9s"),
     ("--startup-grace", "0"),
+    ("--drain-delay", "10ms"),
     ("--drain-timeout", "1h"),
     ("--upgrade-drain", "6s"),
     ("--log-level", "debug"),
 ];
-const AGENT_FLAGS: [(&str, &str); 15] = [
+const AGENT_FLAGS: [(&str, &str); 18] = [
+    ("--admin", "127.0.0.1:0"),
+    ("--admin-password", "of-the-admin"),
+    ("--admin-view-password", "of-who-looks"),
     ("--num-worker", "2"),
     ("--extra-upgrades", "1"),
     ("--extra-streams", "1"),
@@ -556,6 +574,8 @@ fn hubs_and_agents(starter: &mut Starter) {
     let files = [
         ("--secret", SECRET),
         ("--app-password-file", &password),
+        ("--admin-password-file", &password),
+        ("--admin-view-password-file", &password),
         ("--tls-cert", &certificate),
         ("--tls-key", &key),
         ("--tls-port", &port),
@@ -570,6 +590,8 @@ fn hubs_and_agents(starter: &mut Starter) {
     let proxied = [
         ("--hub", there.as_str()),
         ("--hub-ca", &certificate),
+        ("--admin-password-file", &password),
+        ("--admin-view-password-file", &password),
         ("--proxy", &proxy),
         ("--token", &token),
         ("--upstream", &upstream),

@@ -16,6 +16,7 @@
     unreachable_pub
 )]
 
+mod admin;
 mod cancel;
 mod demo;
 mod dialling;

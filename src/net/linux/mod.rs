@@ -14,19 +14,21 @@ mod signals;
 mod unanswered;
 
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Events, Interest, Poll, Token, Waker};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::fstat;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -125,7 +127,33 @@ impl Sys {
         rustix::net::listen(&socket, BACKLOG)?;
         let mut listener = TcpListener::from_std(std::net::TcpListener::from(socket));
         self.poll.registry().register(&mut listener, mio_token(token), Interest::READABLE)?;
-        Ok(Listener(listener))
+        Ok(Listener::Tcp(listener))
+    }
+
+    /// Listens on a unix socket at this path, which only its owner can open, and takes the place of one that
+    /// nobody listens on any more.
+    ///
+    /// # Errors
+    /// Somebody listens there; the folder is missing or cannot be written to.
+    pub fn listen_unix(&mut self, path: &Path, token: u32) -> io::Result<Listener> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        // It is put in place once it is ready and nobody else can open it.
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        // What a process that ended too early has left.
+        let _ = std::fs::remove_file(&new);
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&new)?)?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        std::fs::rename(&new, path)?;
+        let mut listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(socket));
+        self.poll.registry().register(&mut listener, mio_token(token), Interest::READABLE)?;
+        Ok(Listener::Unix(listener))
     }
 }
 
@@ -185,8 +213,16 @@ impl Net for Sys {
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, SocketAddr)> {
-        let (stream, peer) = listener.0.accept()?;
-        Ok((Socket(stream), peer))
+        match listener {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Socket(stream), peer)),
+            // The calls that move bytes are those of TCP. Who comes has no address.
+            Listener::Unix(listener) => {
+                let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                let socket = rustix::net::accept_with(listener, flags)?;
+                let stream = TcpStream::from_std(std::net::TcpStream::from(socket));
+                Ok((Socket(stream), SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+            }
+        }
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<Socket> {
@@ -277,12 +313,23 @@ impl fmt::Debug for Sys {
 
 /// A listening socket. Dropping it closes it.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub enum Listener {
+    /// On an address.
+    Tcp(TcpListener),
+    /// On a file.
+    Unix(UnixListener),
+}
 
 impl Listener {
     /// The address that it listens on, with the port that the kernel chose if port 0 was asked for.
+    ///
+    /// # Errors
+    /// The system call failed, or it is a unix socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 
@@ -493,7 +540,7 @@ mod tests {
         let mut sys = Sys::new().unwrap();
         // Not every machine has IPv6.
         let Ok(listener) = sys.listen("[::1]:0".parse().unwrap(), LISTENER) else { return };
-        assert!(sockopt::ipv6_v6only(&listener.0).unwrap());
+        assert!(matches!(&listener, Listener::Tcp(it) if sockopt::ipv6_v6only(it).unwrap()));
     }
 
     #[test]

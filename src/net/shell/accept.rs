@@ -13,7 +13,7 @@ use super::conn::{Conn, Slot};
 use crate::net::Net;
 use crate::net::explain::TlsPeer;
 use crate::net::stream::{Session, Stream, TlsStream};
-use crate::proto::seam::{Closed, Core, Why};
+use crate::proto::seam::{Caller, Closed, Core, Why};
 
 /// Connections accepted in one turn, so that a flood of them does not starve those that are there.
 const ACCEPT_BUDGET: usize = 64;
@@ -23,8 +23,33 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener, as the shell keeps it.
 pub(super) struct ListenerState<L> {
     pub(super) listener: L,
-    pub(super) is_tls: bool,
+    pub(super) entrance: Entrance,
     pub(super) readable: bool,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Who comes there.
+    pub to: Use,
+    /// Whether TLS is spoken.
+    pub is_tls: bool,
+}
+
+/// Who comes to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Applications and agents.
+    Requests,
+    /// Clients of the admin side, by TCP.
+    Admin,
+    /// Clients of the admin side, by a unix socket.
+    AdminUnix,
+}
+
+impl Entrance {
+    /// For applications and agents, without TLS.
+    pub const REQUESTS: Self = Self { to: Use::Requests, is_tls: false };
 }
 
 impl<C: Core, N: Net> Shell<C, N> {
@@ -74,7 +99,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return false;
             }
         };
-        let is_tls = state.is_tls;
+        let Entrance { to, is_tls } = state.entrance;
         let session = match (is_tls, &self.tls) {
             (false, _) => None,
             (true, Some(config)) => match UnbufferedServerConnection::new(Arc::clone(config)) {
@@ -86,11 +111,13 @@ impl<C: Core, N: Net> Shell<C, N> {
             },
             (true, None) => return true,
         };
-        let Some(key) = self.core.handle_accepted(peer, is_tls, self.now) else {
-            self.obey();
-            return true;
+        let key = match to {
+            Use::Requests => self.core.handle_accepted(peer, is_tls, self.now),
+            Use::Admin => self.core.handle_admin_accepted(Caller::Network(peer.ip()), self.now),
+            Use::AdminUnix => self.core.handle_admin_accepted(Caller::Unix, self.now),
         };
         self.obey();
+        let Some(key) = key else { return true };
         if let Err(error) = self.net.register(&mut socket, key.to_token()) {
             debug!("cannot register a connection: {error}");
             self.core.handle_closed(key, Closed { why: Why::Failed, written: false }, self.now);

@@ -24,6 +24,7 @@ use log::warn;
 use rustls::ServerConfig;
 
 use self::accept::ListenerState;
+pub use self::accept::{Entrance, Use};
 use self::conn::{Conn, Conns, Ending, Peer, Role, Slot};
 pub use self::dial::{DialTls, Endpoint, Targets};
 use self::handshakes::{Handshakes, STEPS_PER_TURN};
@@ -121,7 +122,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             // Connections may have come before the first poll.
             listeners: listeners
                 .into_iter()
-                .map(|listener| ListenerState { listener, is_tls: false, readable: true })
+                .map(|listener| ListenerState { listener, entrance: Entrance::REQUESTS, readable: true })
                 .collect(),
             handshakes: Handshakes::default(),
             tls: None,
@@ -148,10 +149,18 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// Adds listeners where TLS is spoken, with the next tokens.
     pub fn add_tls_listeners(&mut self, listeners: Vec<N::Listener>, config: Arc<ServerConfig>) {
-        let added =
-            listeners.into_iter().map(|listener| ListenerState { listener, is_tls: true, readable: true });
-        self.listeners.extend(added);
+        let entrance = Entrance { is_tls: true, ..Entrance::REQUESTS };
+        self.listeners.extend(listeners.into_iter().map(|listener| ListenerState {
+            listener,
+            entrance,
+            readable: true,
+        }));
         self.tls = Some(config);
+    }
+
+    /// Adds a listener with the next token.
+    pub fn add_listener(&mut self, listener: N::Listener, entrance: Entrance) {
+        self.listeners.push(ListenerState { listener, entrance, readable: true });
     }
 
     /// This target is reached by TLS.
@@ -354,6 +363,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             let spare = core::mem::take(&mut self.spare);
             let mut batch = core::mem::replace(&mut self.ready, spare);
+            // The admin side comes last: nobody waits for it who has a request.
             batch.sort_by_key(|key| core::cmp::Reverse(key.kind()));
             if core::mem::take(&mut self.has_hangups) {
                 // Before anything is read: what has been left must not be begun.

@@ -464,5 +464,9 @@ fn names_of_metrics_are_as_promlint_wants_them() {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name}");
         assert!(help.ends_with('.') && !help.contains(['\\', '\n']), "{name}");
         assert!(METRICS.iter().filter(|other| other.row().name == name).count() == 1, "{name}");
+        let manual = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual/operating.md"));
+        let labels: Vec<_> = metric.row().labels.iter().map(|label| format!("`{label}`")).collect();
+        let row = format!("| `{name}` | {kind} | {} | {help} |", labels.join(", "));
+        assert!(manual.contains(&row), "the manual has not {row}");
     }
 }

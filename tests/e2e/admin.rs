@@ -1,0 +1,175 @@
+//! The admin side of hub and agent, as balancers and scrapers use it.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{DEADLINE, Hub, Message, Proc, RawUpstream, Rig, Wire, command, wait_until};
+
+const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+/// Where a process says that it can be asked.
+#[track_caller]
+fn admin_of(process: &Proc) -> SocketAddr {
+    let line = process.wait_line("status page at http://");
+    line.rsplit("http://").next().unwrap().trim_end_matches('/').parse().unwrap()
+}
+
+#[track_caller]
+fn ask(admin: SocketAddr, path: &str, fields: &str) -> Message {
+    let mut client = Wire::connect_plain(admin);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n{fields}\r\n"));
+    client.response()
+}
+
+fn ready(admin: SocketAddr, query: &str) -> (u16, String) {
+    let answer = ask(admin, &format!("/readyz{query}"), "");
+    (answer.status(), answer.text())
+}
+
+fn has_sample(admin: SocketAddr, sample: &str) -> bool {
+    ask(admin, "/metrics", "").text().lines().any(|line| line == sample)
+}
+
+#[test]
+fn hub_and_agent_say_how_they_are() {
+    let upstream = RawUpstream::new();
+    let hub = Hub::start(&ADMIN);
+    let of_hub = admin_of(&hub);
+    assert_eq!(ask(of_hub, "/healthz", "").text(), "ok\n");
+    assert_eq!(ready(of_hub, ""), (200, "ready\n".into()));
+    assert_eq!(ready(of_hub, "?agents=1"), (503, "not ready: 0 of 1 agents take work\n".into()));
+    let token = hub.token(&["--name", "gpu-1"]);
+    let flags = [&ADMIN[..], &["--num-worker", "2", "--light-paths", "/v1/models"]].concat();
+    let agent = hub.agent_with(&token, &upstream.address().to_string(), &flags);
+    let of_agent = admin_of(&agent);
+    wait_until("both are ready", DEADLINE, || {
+        ready(of_hub, "?agents=1").0 == 200 && ready(of_agent, "").0 == 200
+    });
+    wait_until("both workers are there", DEADLINE, || {
+        has_sample(of_hub, "slime_hub_workers{agent=\"gpu-1\",state=\"idle\"} 2")
+    });
+    assert!(has_sample(of_hub, "slime_hub_agents{agent=\"gpu-1\"} 1"));
+    assert!(has_sample(of_hub, "slime_hub_limit{limit=\"concurrent\"} 1024"));
+    let address = upstream.address();
+    assert!(has_sample(of_agent, &format!("slime_agent_upstream_up{{upstream=\"{address}\"}} 1")));
+    assert!(has_sample(of_agent, &format!("slime_agent_workers{{upstream=\"{address}\",state=\"idle\"}} 2")));
+
+    let mut client = hub.client_sending("GET /job HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut served = upstream.accept();
+    served.request();
+    assert!(has_sample(of_hub, "slime_hub_workers{agent=\"gpu-1\",state=\"busy\"} 1"));
+    assert!(has_sample(of_hub, "slime_hub_limit_used{limit=\"concurrent\"} 1"));
+    assert!(has_sample(of_agent, &format!("slime_agent_workers{{upstream=\"{address}\",state=\"busy\"}} 1")));
+    served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(client.response().text(), "ok");
+    // The port of applications tells nothing of it.
+    assert_ne!(
+        hub.client_sending("GET /healthz HTTP/1.1\r\nHost: h\r\nSlime-Block: 0\r\nSlime-Scope: no\r\n\r\n")
+            .response()
+            .status(),
+        200
+    );
+    drop(hub);
+    wait_until("the agent is not ready without a hub", DEADLINE, || {
+        ready(of_agent, "") == (503, "not ready: no hub is joined\n".into())
+    });
+}
+
+#[test]
+fn a_hub_serves_on_while_it_says_that_it_ends() {
+    let mut rig = Rig::raw_with(&[&ADMIN[..], &["--drain-delay", "3s"]].concat(), &[]);
+    let admin = admin_of(&rig.hub);
+    let begin = Instant::now();
+    rig.hub.signal(Signal::TERM);
+    wait_until("it says so", DEADLINE, || ready(admin, "") == (503, "not ready: draining\n".into()));
+    let (request, _) =
+        rig.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    drop(request);
+    assert!(begin.elapsed() < Duration::from_secs(3), "the machine is too slow for this test");
+    assert_eq!(rig.hub.wait_exit().code(), Some(0));
+    assert!(begin.elapsed() >= Duration::from_secs(3), "{:?}", begin.elapsed());
+
+    // A second signal does not wait for it.
+    let mut hub = Hub::start(&[&ADMIN[..], &["--drain-delay", "1h"]].concat());
+    hub.signal(Signal::TERM);
+    hub.wait_line("ending in 3600 s");
+    hub.signal(Signal::TERM);
+    assert_eq!(hub.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_unix_socket_is_its_owners() {
+    let folder = std::env::temp_dir().join(format!("slime-admin-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("admin.sock");
+    let flag = format!("unix:{}", path.display());
+    let get = |target: &str| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let mut hub = Hub::start(&["--admin", &flag, "--admin-password", "p"]);
+    hub.wait_line(&format!("status page at {flag}"));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
+    assert!(get("/metrics").contains("\nslime_ready 1\n"));
+    // One that is in use is not taken away.
+    let mut second = command(&["hub", "run", "--port", "0", "--admin", &flag]);
+    let second = second.env("SLIME_SECRET", "a secret of the tests").output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(1) && said.contains("another process listens there"), "{said}");
+    // One that was left behind is.
+    hub.kill();
+    assert!(path.exists());
+    let hub = Hub::start(&["--admin", &flag]);
+    hub.wait_line(&format!("status page at {flag}"));
+    assert!(get("/readyz").ends_with("ready\n"));
+    drop(hub);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_password_is_asked_for_where_there_is_one() {
+    let hub = Hub::start(&[&ADMIN[..], &["--admin-view-password", "of-who-looks"]].concat());
+    let admin = admin_of(&hub);
+    assert_eq!(ask(admin, "/readyz", "").status(), 200);
+    assert_eq!(ask(admin, "/metrics", "").status(), 401);
+    assert_eq!(ask(admin, "/metrics", "Authorization: Bearer of-who-looks\r\n").status(), 200);
+    assert!(!hub.output().contains("of-who-looks\""));
+    for flags in [["--admin", "0.0.0.0:0"], ["--admin", "[::]:0"]] {
+        let mut open = command(&[&["hub", "run", "--port", "0"], &flags[..]].concat());
+        let open = open.env("SLIME_SECRET", "a secret of the tests").output().unwrap();
+        let said = String::from_utf8_lossy(&open.stderr).into_owned();
+        assert!(open.status.code() == Some(2) && said.contains("a password is needed"), "{said}");
+    }
+}
+
+/// Forty that ask for much and take nothing, and as many that say nothing, keep nobody out.
+#[test]
+fn slow_readers_keep_nobody_out() {
+    let hub = Hub::start(&ADMIN);
+    let admin = admin_of(&hub);
+    let before = hub.fds();
+    let many = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n").repeat(500);
+    let mut slow: Vec<Wire> = Vec::new();
+    for index in 0..80 {
+        let mut client = Wire::connect_plain(admin);
+        if index % 2 == 0 {
+            let _ = client.try_send(&many);
+        }
+        slow.push(client);
+    }
+    for _ in 0..20 {
+        let begin = Instant::now();
+        assert_eq!(ask(admin, "/healthz", "").text(), "ok\n");
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    }
+    assert!(hub.fds() <= before + 17, "{} descriptors, {before} before", hub.fds());
+}
