@@ -57,7 +57,8 @@ pub trait Core {
     /// it is being made.
     fn handle_resolved(&mut self, key: Key, now: Now);
 
-    /// A connection that was asked for by [`Command::Dial`] stands.
+    /// A connection that was asked for by [`Command::Dial`] stands. If the remote side has ended it already,
+    /// and sent nothing before that, [`Core::handle_hangup`] comes first.
     fn handle_connected(&mut self, key: Key, now: Now);
 
     /// Shows what a connection has received.

@@ -55,6 +55,30 @@ fn a_connection_whose_end_comes_with_its_beginning_has_ended() {
 }
 
 #[test]
+fn a_request_goes_on_where_a_connection_ended_before_it_stood() {
+    let upstream = narrow_listener();
+    let address = upstream.local_addr().unwrap();
+    let hub = Hub::start(&[]);
+    let agent = hub.agent(&format!("http://{address}"), &[]);
+    // It looks whether somebody is there.
+    drop(upstream.accept().unwrap());
+    agent.wait_line("joined");
+    let first = TcpStream::connect(address).unwrap();
+    // It may be served once only.
+    let mut client = hub.client_sending("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody");
+    wait_until("the agent dials", DEADLINE, || is_dialled(address.port()));
+    agent.signal(Signal::STOP);
+    drop((upstream.accept().unwrap(), first));
+    drop(upstream.accept().unwrap());
+    agent.signal(Signal::CONT);
+    // It looks again, and the same request follows.
+    drop(upstream.accept().unwrap());
+    let (mut connection, _) = upstream.accept().unwrap();
+    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nonce").unwrap();
+    assert_eq!(client.response().text(), "once");
+}
+
+#[test]
 fn the_end_of_a_connection_in_its_handshake_is_noticed_at_once() {
     let hub = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", hub.local_addr().unwrap());

@@ -13,9 +13,10 @@ use rustls::pki_types::ServerName;
 use super::Shell;
 use super::conn::{Attempts, Conn, Slot};
 use crate::net::Net;
+use crate::net::buffer::Class;
 use crate::net::explain::TlsPeer;
 use crate::net::stream::{Session, Stream, TlsStream};
-use crate::proto::seam::{Closed, Core, Target, Unreachable, Why};
+use crate::proto::seam::{Closed, Core, End, Target, Unreachable, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
 
@@ -179,12 +180,40 @@ impl<C: Core, N: Net> Shell<C, N> {
         let mut conn = Conn::new(stream);
         conn.hangup = hangup;
         self.conns.insert(key, Slot::Open(conn));
+        if hangup {
+            self.read_ended(key);
+            if self.conns.get(key).is_none() {
+                return;
+            }
+        }
         self.core.handle_connected(key, self.now);
         self.obey();
         // What came along with the end of a handshake is announced by no edge.
         if let Some(conn) = self.conns.get_mut(key) {
             conn.readable = true;
             self.list(key);
+        }
+    }
+
+    /// The remote side ended a connection before it stood here. The core hears of that now, unless bytes came
+    /// before it, while it has sent nothing there yet.
+    fn read_ended(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let space = conn.input.space(Class::Medium, &mut self.buffers);
+        let result = conn.stream.read(&mut self.net, &mut self.buffers, space);
+        conn.input.filled(*result.as_ref().unwrap_or(&0), &mut self.buffers);
+        conn.end = match result {
+            Ok(0) => Some(conn.stream.end()),
+            Ok(_) => None,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                None
+            }
+            // The error is told once, and this was the time.
+            Err(_) => Some(End::Cut),
+        };
+        if conn.end.is_some() {
+            self.tell_hangup(key);
+            self.obey();
         }
     }
 

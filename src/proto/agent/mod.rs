@@ -340,11 +340,14 @@ impl Core for Agent {
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = TunnelKey::from_key(key) {
             self.tunnel_hung_up(key, now);
-        } else if let Some(key) = UpstreamKey::from_key(key)
-            // Elsewhere what it sent before counts, and the end of the input tells.
-            && let Some(UpstreamUser::Kept { .. }) = self.connections.user_of(key)
-        {
-            self.connections.drop_upstream(key);
+        } else if let Some(key) = UpstreamKey::from_key(key) {
+            match self.connections.user_of(key) {
+                Some(UpstreamUser::Kept { .. }) => self.connections.drop_upstream(key),
+                Some(UpstreamUser::Worker(worker)) => self.upstream_hung_up(worker, key, now),
+                // A probe asks whether the upstream can be connected to. What it sent to one with a path
+                // counts, and the end of the input tells.
+                Some(UpstreamUser::Probe(_) | UpstreamUser::Nobody { .. }) | None => {}
+            }
         }
     }
 

@@ -216,6 +216,16 @@ impl Agent {
         }
     }
 
+    /// An upstream has ended a connection. If that has not even come to stand, nothing of the request was
+    /// sent there. Elsewhere what it sent before counts, and the end of the input tells.
+    pub(super) fn upstream_hung_up(&mut self, key: WorkerKey, upstream: UpstreamKey, now: Now) {
+        let Some(serving) = self.workers.get(key).and_then(Worker::serving) else { return };
+        if let Leg::Dialling { seen, .. } = serving.leg {
+            self.connections.drop_upstream(upstream);
+            self.not_reached(key, seen, Trouble::new("it ends connections at once"), now);
+        }
+    }
+
     fn pair(&mut self, key: WorkerKey, upstream: UpstreamKey, reused: bool, now: Now) {
         let Some((tunnel, serving)) = self.workers.get_mut(key).and_then(Worker::serving_mut) else { return };
         serving.leg = Leg::Paired { upstream, reused };

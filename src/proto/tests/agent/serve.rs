@@ -88,6 +88,34 @@ fn an_upstream_that_cannot_be_reached_refuses_and_the_worker_comes_back_withdraw
 }
 
 #[test]
+fn an_upstream_that_ends_connections_before_they_stand_is_not_reached() {
+    for request in [GET, POST] {
+        let (mut pair, hub) = joined(Setup::default());
+        pair.got(hub);
+        pair.to_upstream = Reach::Ends("");
+        pair.send(hub, request);
+        assert_eq!(pair.got(hub), refusal("it ends connections at once"));
+        let hub = pair.raw_hub();
+        assert_eq!(pair.got(hub), hello("?0\r\nSlime-Reason: it ends connections at once"));
+        // It can be connected to, and no probe asks for more.
+        pair.send(hub, WELCOME);
+        pair.advance(seconds(1));
+        joins_again(&mut pair, "?1");
+    }
+}
+
+#[test]
+fn what_an_upstream_said_before_its_connection_stood_counts() {
+    for splices in [false, true] {
+        let (mut pair, hub) = joined(Setup { splices, ..Setup::default() });
+        pair.got(hub);
+        pair.to_upstream = Reach::Ends(OK);
+        pair.send(hub, GET);
+        assert_eq!(pair.got(hub), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    }
+}
+
+#[test]
 fn the_body_is_asked_for_once_the_upstream_connection_stands() {
     let head = "PUT /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\nSlime-Expect: connect\r\n\r\n";
     for at in 0..=head.len() {

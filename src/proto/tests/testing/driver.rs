@@ -189,8 +189,27 @@ impl<C: Core> Driver<C> {
 
     pub(crate) fn connected(&mut self, key: Key, wire: WireEnd, wires: &mut Wires, now: Now) {
         self.open(key, wire);
-        self.core.handle_connected(key, now);
-        self.obey(wires, now);
+        if wires.hung_up(wire) {
+            self.read_ended(key, wires, now);
+        }
+        if self.conns.contains_key(&key) {
+            self.core.handle_connected(key, now);
+            self.obey(wires, now);
+        }
+    }
+
+    /// A connection has ended before it stood: that comes first, unless bytes came before it.
+    fn read_ended(&mut self, key: Key, wires: &mut Wires, now: Now) {
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        match wires.read_at_most(conn.wire, BUFFER) {
+            Ok(bytes) => conn.input.extend(bytes),
+            Err(Blocked::Yet) => {}
+            Err(Blocked::For(ended)) => {
+                conn.end = Some(if ended == Ended::Fin { End::Clean } else { End::Cut });
+                self.tell_hangup(key, wires, now);
+                self.obey(wires, now);
+            }
+        }
     }
 
     pub(crate) fn unreachable(&mut self, key: Key, why: Unreachable, wires: &mut Wires, now: Now) {

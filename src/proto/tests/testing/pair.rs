@@ -59,6 +59,8 @@ pub(crate) enum Reach {
     Fails(Unreachable),
     /// Nothing is ever heard of it.
     Silent,
+    /// It is told this and ended before it stands.
+    Ends(&'static str),
 }
 
 /// An end of a connection that the test plays.
@@ -509,6 +511,14 @@ impl Pair {
                         self.agents[index].unreachable(key, why, &mut self.wires, self.now);
                     }
                     Reach::Silent => {}
+                    Reach::Ends(bytes) => {
+                        let (own, other) = self.wires.connect();
+                        if !bytes.is_empty() {
+                            assert_eq!(self.wires.write(other, bytes.as_bytes()), Ok(bytes.len()));
+                        }
+                        self.wires.close(other);
+                        self.agents[index].connected(key, own, &mut self.wires, self.now);
+                    }
                 }
             }
         }
