@@ -10,6 +10,7 @@ use super::ending::{Outcome, TunnelEnd};
 use super::pool::{AgentSlot, Member, News};
 use super::{Awaited, Direction, Gate, Hub, Owes, Phase, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::deadline::Limit;
+use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::cors::Sharing;
@@ -545,6 +546,10 @@ impl Hub {
             self.arm_exchange(exchange_key);
             return Step::Skip(head.length);
         }
+        if head.status == 101 && *gate == Gate::AwaitsConnect {
+            self.fail(exchange_key, SWITCHED_EARLY.into(), now);
+            return Step::Wait;
+        }
         let facts = &exchange.messages.facts;
         let framing = head.framing.onward(facts.version);
         if head.framing == Framing::UntilClose && head.status >= 200 {
@@ -606,5 +611,8 @@ impl Hub {
     }
 }
 
+/// RFC 9110 section 7.8: a server switches once it has all of the request.
+const SWITCHED_EARLY: Violation =
+    Violation::new(502, "the upstream switched to another protocol before it had the request");
 /// What every response begins with (RFC 9112 section 4).
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::OnCancel;
 use crate::proto::testing::Setup;
+use crate::proto::testing::pair::token;
 use crate::proto::testing::scenario::*;
 
 const ASKED: &str = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -111,6 +112,21 @@ fn a_reset_ends_both() {
         assert_worker_is_back(&mut at.pair);
         at.pair.assert_quiet(1);
     }
+}
+
+#[test]
+fn a_switch_before_the_body_was_asked_for_is_502() {
+    let mut pair = Setup::hub_only().start();
+    let agent = pair.raw_agent(&token(1), 0);
+    pair.got(agent);
+    let client = pair.client();
+    let asked = ASKED.replace("GET", "POST").replace("Host", "Content-Length: 40000\r\nHost");
+    pair.send(client, asked + &"x".repeat(40_000));
+    assert!(pair.got(agent).ends_with("Slime-Expect: connect\r\n\r\n"));
+    pair.send(agent, SWITCHED);
+    assert!(pair.got(client).starts_with("HTTP/1.1 502 "));
+    assert!(pair.ended(agent).is_some());
+    pair.assert_quiet(0);
 }
 
 #[test]
