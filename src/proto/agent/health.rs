@@ -14,9 +14,9 @@ use core::time::Duration;
 
 use log::Level;
 
-use super::Agent;
 use super::connections::UpstreamUser;
 use super::worker::Job;
+use super::{Agent, NO_KEY_LEFT};
 use crate::proto::deadline::Limit;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::tables::key::UpstreamKey;
@@ -157,6 +157,8 @@ impl Agent {
             self.connections.drop_kept(worker);
         }
         let Some(connection) = self.connections.dial_upstream(index, UpstreamUser::Probe(index)) else {
+            self.end_probe(index, now);
+            self.upstream_is_down(index, NO_KEY_LEFT, now);
             return;
         };
         let until = now.mono.after(self.config.limits.connect);

@@ -52,7 +52,11 @@ impl Agent {
             worker.close(Closed::Spare);
             return;
         }
-        let Some(tunnel) = self.connections.dial_hub(key) else { return };
+        let Some(tunnel) = self.connections.dial_hub(key) else {
+            // The table of tunnels is full.
+            self.rest(key, Attempt::Failed, now);
+            return;
+        };
         let nonce = websocket.then(|| Nonce::new(&mut self.random));
         let until = now.mono.after(self.config.limits.connect);
         worker.open(Opening { tunnel, until, nonce, stage: Stage::Dialling });

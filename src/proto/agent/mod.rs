@@ -92,6 +92,8 @@ use crate::config::AgentConfig;
 
 /// Why an agent that ends takes no work.
 const DRAINING: Trouble<'_> = Trouble::new("draining");
+/// Why an upstream gets nothing that no connection to it can be made for: the table of them is full.
+const NO_KEY_LEFT: Trouble<'_> = Trouble::new("the agent can keep no more connections");
 
 /// The agent's half of the core.
 pub struct Agent {

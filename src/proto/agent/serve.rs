@@ -11,11 +11,11 @@ use core::time::Duration;
 
 use log::debug;
 
-use super::Agent;
 use super::connections::UpstreamUser;
 use super::endings::{Failure, describe};
 use super::serving::{Due, Leg, Serving};
 use super::worker::{Job, Worker};
+use super::{Agent, NO_KEY_LEFT};
 use crate::config;
 use crate::proto::error::Violation;
 use crate::proto::exchange::{Facts, Messages};
@@ -204,7 +204,10 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return };
         let index = worker.upstream();
         let Some((_, serving)) = worker.serving_mut() else { return };
-        let Some(upstream) = self.connections.dial_upstream(index, UpstreamUser::Worker(key)) else { return };
+        let Some(upstream) = self.connections.dial_upstream(index, UpstreamUser::Worker(key)) else {
+            self.not_reached(key, seen, NO_KEY_LEFT, now);
+            return;
+        };
         serving.leg = Leg::Dialling { upstream, until, seen };
         self.workers.rearm(key);
     }

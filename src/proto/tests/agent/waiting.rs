@@ -3,7 +3,10 @@
 use super::serve::{POST, SIGN, refusal, serving};
 use super::*;
 use crate::config::OnCancel;
-use crate::proto::seam::Target;
+use crate::proto::agent::Agent;
+use crate::proto::agent::connections::UpstreamUser;
+use crate::proto::seam::{Core, Target};
+use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::testing::scenario::{GET, OK};
 
 /// An upload of which the kernels on the way have room for a small part, to an upstream that does not read.
@@ -239,4 +242,37 @@ fn a_request_that_waits_for_a_probe_is_refused_when_it_fails() {
     let got = pair.got(hub);
     assert!(got.ends_with(&refusal("its health path answered 503\r\nSlime-Loading: ?1")), "{got}");
     assert_eq!(pair.arrivals_of(Target::Upstream(0)), 0);
+}
+
+/// Leaves an agent no key for another connection to its upstream.
+fn fill_upstreams(agent: &mut Agent) {
+    let user = UpstreamUser::Nobody { until: Mono(u64::MAX - 1) };
+    while agent.connections.dial_upstream(0, user).is_some() {}
+    agent.commands().clear();
+}
+
+#[test]
+fn an_agent_that_can_keep_no_more_connections_tries_again_later() {
+    let config = Setup::default().agents[0].1.clone();
+    let mut now = Now { mono: Mono(1000), unix: 0 };
+    let mut agent = Agent::new(config, 1, now);
+    fill_upstreams(&mut agent);
+    let worker = agent.workers.iter().next().map(|(key, _)| key).unwrap();
+    while agent.connections.dial_hub(worker).is_some() {}
+    for _ in 0..20 {
+        agent.handle_timeout(now);
+        agent.handle_batch_end(now);
+        let next = agent.next_timeout().unwrap();
+        assert!(next > now.mono, "it tries again and again");
+        now.mono = next;
+    }
+}
+
+#[test]
+fn a_request_for_which_there_can_be_no_connection_is_refused() {
+    let (mut pair, hub) = joined(Setup::default());
+    pair.got(hub);
+    fill_upstreams(&mut pair.agents[0].core);
+    pair.send(hub, GET);
+    assert_eq!(pair.got(hub), refusal("the agent can keep no more connections"));
 }
