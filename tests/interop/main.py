@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 
-MODULES = ["curl", "raw", "vectors", "node", "nginx", "python", "sockets", "models", "fronts", "small", "apache", "apps", "endings"]
+MODULES = ["curl", "raw", "vectors", "node", "nginx", "python", "sockets", "models", "fronts", "small", "apache", "apps", "sdks", "browser", "endings"]
 WIRES = ["plain", "tls"]
 
 
