@@ -68,7 +68,7 @@ def in_node(name):
 # How each asks, and the path that it asks for.
 SDKS = {
     "openai": (with_openai, "/v1/chat/completions"),
-    "azure": (with_azure, "/v1/chat/completions"),
+    "azure": (with_azure, "/v1/deployments/small/chat/completions"),
     "anthropic": (with_anthropic, "/v1/messages"),
     "ollama": (with_ollama, "/api/chat"),
     "litellm": (with_litellm, "/v1/chat/completions"),

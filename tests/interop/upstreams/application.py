@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
@@ -72,6 +72,10 @@ async def digest(request):
         raise
     EVENTS[of].append("complete")
     return JSONResponse({"sha256": sum.hexdigest(), "length": length})
+
+
+async def page(request):
+    return HTMLResponse("<!DOCTYPE html><title>page</title><p>a page of the upstream</p>")
 
 
 async def mirror(scope, receive, send):
@@ -249,6 +253,7 @@ app = Starlette(
         Route("/most/{of}", most),
         Route("/digest", digest, methods=ANY),
         Mount("/mirror", mirror),
+        Route("/page", page),
         Route("/data", data),
         Route("/count", count),
         Route("/step/{of}", step),

@@ -36,6 +36,8 @@ async def ollama(request):
 app = Starlette(
     routes=[
         Route("/v1/chat/completions", openai, methods=["POST"]),
+        # As Azure's clients ask.
+        Route("/v1/deployments/small/chat/completions", openai, methods=["POST"]),
         Route("/v1/messages", anthropic, methods=["POST"]),
         Route("/api/chat", ollama, methods=["POST"]),
     ]
