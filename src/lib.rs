@@ -38,7 +38,8 @@
 //! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move),
 //!   `net::buffer` (borrowed blocks). The operating system is behind the trait `net::Net`; `net::sys` is the
 //!   real one, `tests/simulation` the other.
-//! - `page` is the status page, a document that hub and agent hand out; it knows nothing of the rest.
+//! - `page` is the status page, a document of its own. Nobody hands it out yet: the
+//!   admin listener answers only what [`proto::admin`] names.
 //! - `cli` turns words into [`config`], once; nothing behind it parses a flag.
 //!
 //! ## Invariants
