@@ -15,8 +15,9 @@
 //! | a document is being sent | this process | the next turn |
 //! | ending | the client, by FIN | five seconds |
 //!
-//! At most [`MAX_CONNECTIONS`] stand at a time. Whoever comes then takes the place of one that waits for its
-//! client, so that nobody can keep the others out.
+//! At most [`MAX_CONNECTIONS`] stand at a time. A newcomer then takes the place of one of them: of one that
+//! waits for its client if there is any, else of the one that has had the most answers. So nobody can keep
+//! the others out, not even by asking without end.
 
 mod access;
 mod answer;
@@ -25,6 +26,7 @@ mod request;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::fmt;
 use core::time::Duration;
 
@@ -109,6 +111,8 @@ pub trait Subject {
 pub struct Admin {
     gatekeeper: Gatekeeper,
     connections: Table<AdminKey, Connection>,
+    /// How many connections have been accepted.
+    accepted: u64,
     is_draining: bool,
     /// In seconds since 1970.
     started: u64,
@@ -117,6 +121,10 @@ pub struct Admin {
 /// One connection of an operator, a balancer or a scraper.
 struct Connection {
     caller: Caller,
+    /// How many were accepted before it.
+    number: u64,
+    /// How many answers it has had.
+    answers: u64,
     /// On a port where TLS is spoken it began with plain HTTP.
     is_insecure: bool,
     sending: SendLimit,
@@ -156,14 +164,17 @@ impl Connection {
         until.min(self.sending.deadline())
     }
 
-    /// Whether its client is waited for, and how gladly it is given up for another one: the least first.
-    fn rank(&self) -> Option<u8> {
-        match self.state {
-            State::Ending { .. } => Some(0),
-            State::Waiting { is_begun: false, .. } if !self.sending.is_sending() => Some(1),
-            State::Waiting { .. } => Some(2),
-            State::Sending { .. } => self.sending.is_sending().then_some(3),
-        }
+    /// The connection with the least rank is given up for a newcomer. Those that wait for their clients come
+    /// first; then it is the one that has had the most answers, and of several the oldest one.
+    fn rank(&self) -> (u8, Reverse<u64>, Mono, u64) {
+        let (state, answers) = match self.state {
+            State::Ending { .. } => (0, 0),
+            State::Waiting { is_begun: false, .. } if !self.sending.is_sending() => (1, 0),
+            State::Waiting { .. } => (2, 0),
+            State::Sending { .. } if self.sending.is_sending() => (3, self.answers),
+            State::Sending { .. } => (4, self.answers),
+        };
+        (state, Reverse(answers), self.deadline(), self.number)
     }
 }
 
@@ -173,6 +184,7 @@ impl Admin {
         Self {
             gatekeeper: Gatekeeper::new(config),
             connections: Table::new(),
+            accepted: 0,
             is_draining: false,
             started: now.unix,
         }
@@ -186,13 +198,18 @@ impl Admin {
     /// Takes a connection in, at the cost of another one if there are many.
     pub fn handle_accepted(&mut self, caller: Caller, now: Now, commands: &mut Vec<Command>) -> Option<Key> {
         if self.connections.len() >= MAX_CONNECTIONS {
-            let spared =
-                self.connections.iter().filter_map(|(key, it)| Some((it.rank()?, it.deadline(), key)));
-            let (_, _, key) = spared.min()?;
+            let (key, _) = self.connections.iter().min_by_key(|(_, connection)| connection.rank())?;
             self.drop(key, Close::Now, commands);
         }
-        let connection =
-            Connection { caller, is_insecure: false, sending: SendLimit::IDLE, state: Connection::idle(now) };
+        let connection = Connection {
+            caller,
+            number: self.accepted,
+            answers: 0,
+            is_insecure: false,
+            sending: SendLimit::IDLE,
+            state: Connection::idle(now),
+        };
+        self.accepted += 1;
         self.connections.insert(connection).map(Key::from)
     }
 
@@ -267,6 +284,7 @@ impl Admin {
         commands: &mut Vec<Command>,
     ) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.answers += 1;
         let Asked { head_only, version, is_kept, .. } = asked;
         // A port of TLS takes no password in plain text.
         let route = if connection.is_insecure {

@@ -440,6 +440,30 @@ fn nobody_keeps_others_out() {
     assert_eq!(bench.ask(LOOPBACK, &get("/healthz", "")), 200);
 }
 
+/// Documents are sent on all connections, and their clients take them: the greediest makes room.
+#[test]
+fn who_asks_without_end_keeps_nobody_out() {
+    let mut bench = Bench::new(&AdminConfig::default());
+    let ask = |bench: &mut Bench, key| {
+        let (input, mut commands) = (get("/metrics", ""), Vec::new());
+        let shown = Shown { input: input.as_bytes(), end: None, out: &mut Vec::new() };
+        let step = bench.admin.handle_input(key, &shown, &bench.process, bench.now, &mut commands);
+        assert!(matches!(step, Step::Skip(_)), "{step:?}");
+    };
+    let mut keys: Vec<Key> = (0..MAX_CONNECTIONS).map(|_| bench.accept(LOOPBACK)).collect();
+    let greedy = keys.remove(3);
+    ask(&mut bench, greedy);
+    bench.turn();
+    for key in [&[greedy], &keys[..]].concat() {
+        ask(&mut bench, key);
+    }
+    let newcomer = bench.accept(LOOPBACK);
+    assert!(!bench.admin.wants_input(greedy) && bench.admin.wants_input(newcomer));
+    bench.admin.handle_closed(newcomer);
+    bench.admin.handle_batch_end(&bench.process, bench.now, &mut Vec::new());
+    assert_eq!(bench.admin.connections.len(), MAX_CONNECTIONS - 1, "only the greedy one is gone");
+}
+
 #[test]
 fn no_password_in_plain_text_where_tls_is_spoken() {
     let mut bench = Bench::new(&guarded());
