@@ -101,3 +101,5 @@ pub mod net;
 #[cfg(feature = "net")]
 pub mod page;
 pub mod proto;
+#[cfg(feature = "net")]
+pub mod utc;

@@ -1,4 +1,4 @@
-//! Log lines of the long-running commands, and the time that stands on them.
+//! Log lines of the long-running commands.
 //!
 //! A line goes to the standard error at once or not at all: a hub must not stand still, or end, because
 //! whoever reads its log is slow or gone. Lines that do not go through are counted, and the next one that
@@ -14,10 +14,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::net::sys;
+use crate::utc::{Utc, UtcParts};
 
 /// The longest line, in bytes: what a pipe takes in one piece. A longer one is cut.
 const MAX_LINE: usize = 4096;
@@ -69,53 +71,6 @@ fn install(level: LevelFilter, logger: LineLogger<impl Target + Send + Sync + 's
     // The only failure is that there is a logger already, and then lines have somewhere to go.
     if log::set_logger(Box::leak(Box::new(logger))).is_ok() {
         log::set_max_level(level);
-    }
-}
-
-/// Seconds since 1970 by the system's clock; 0 if that is before 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "log lines and new tokens bear the time; the core never sees it"
-)]
-pub fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// A time, in seconds since 1970, as `2026-01-31T12:00:00Z`.
-pub struct Utc(pub u64);
-
-impl fmt::Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let UtcParts { year, month, day, hour, minute, second } = UtcParts::of(self.0);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-    }
-}
-
-/// A time by the Gregorian calendar.
-struct UtcParts {
-    year: u64,
-    month: u64,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-}
-
-impl UtcParts {
-    /// Of the seconds since 1970.
-    fn of(unix: u64) -> Self {
-        let (days, second) = (unix / 86_400, unix % 86_400);
-        // Counts from 1 March of the year 0, so that the leap day is a year's last and the months before it
-        // have a regular pattern: 153 days in every five months. An era of 400 years has 146,097 days.
-        let days = days + 719_468;
-        let (era, day) = (days / 146_097, days % 146_097);
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-        let year = era * 400 + year + next;
-        Self { year, month, day, hour: second / 3600, minute: second / 60 % 60, second: second % 60 }
     }
 }
 
@@ -298,7 +253,7 @@ impl<T: Target + Send + Sync> Log for LineLogger<T> {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.write_line(unix_time(), record.level(), record.args());
+            self.write_line(sys::unix_seconds(), record.level(), record.args());
         }
     }
 
@@ -436,19 +391,5 @@ mod tests {
         drop(reader);
         logger.write_line(0, Level::Info, &format_args!("into the void"));
         assert_eq!(logger.state.lock().unwrap().lost, 1);
-    }
-
-    #[test]
-    fn dates() {
-        for (unix, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(Utc(unix).to_string(), text);
-        }
     }
 }

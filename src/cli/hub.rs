@@ -13,14 +13,15 @@ use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secre
 use super::values::{cidr, items, number, origins, without_last_slash};
 use super::{Failure, print, values};
 use crate::config::{DEFAULT_HOLD, DEFAULT_PORT, HubConfig, Limits, SMALL_HOLD, SMALL_MACHINE};
-use crate::logging::{Utc, unix_time};
 use crate::net::run::{HubOptions, Listen, TlsFiles, check_hub, host_name, run_hub};
 use crate::net::self_signed::{keep, pin};
 use crate::net::sys::memory::memory;
+use crate::net::sys::unix_seconds;
 use crate::proto::tables::timer::CLOCK_IS_SET;
 use crate::proto::trust::agent_token::{
     AgentToken, ClaimError, TokenError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
+use crate::utc::Utc;
 
 /// Runs a hub until it is told to end.
 pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
@@ -28,7 +29,7 @@ pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
     let check = args.check;
     let mut options = options(args, given)?;
     if check {
-        return check_hub(&options, unix_time())
+        return check_hub(&options, unix_seconds())
             .map(|()| 0)
             .map_err(|error| Failure::Runtime(error.to_string()));
     }
@@ -44,7 +45,7 @@ pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {
 
 /// Makes an agent token.
 pub(super) fn register(args: HubRegister, given: &Normalised) -> Result<u8, Failure> {
-    let token = claims(&args, given, unix_time(), TokenId::new(random()?), random()?)?;
+    let token = claims(&args, given, unix_seconds(), TokenId::new(random()?), random()?)?;
     let hub = hub_flags(&args, given)?;
     let secret = read_hub_secret(args.secret, args.secret_file, given)?;
     let key = TokenKey::derive(&secret);
@@ -161,7 +162,7 @@ pub(super) fn inspect(args: HubInspect, given: &Normalised) -> Result<u8, Failur
             Failure::Runtime(format!("{error}{hint}"))
         })?;
     let mut text = describe(&token);
-    if token.expired(unix_time()) {
+    if token.expired(unix_seconds()) {
         text.push_str("the token has expired\n");
     }
     print(&text)?;

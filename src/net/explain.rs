@@ -12,9 +12,9 @@ use core::net::IpAddr;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use super::tls::Pin;
-use crate::logging::Utc;
 use crate::proto::seam::Target;
 use crate::proto::tables::timer::CLOCK_IS_SET;
+use crate::utc::Utc;
 
 /// Whom TLS is spoken with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
