@@ -10,12 +10,10 @@ use crate::config::{Cidr, OnCancel};
 use crate::proto::http1::cors::Origins;
 use crate::proto::http1::credentials::MAX_KEY;
 use crate::proto::tables::key::MAX_SLOTS;
-use crate::proto::tunnel::PACE;
+use crate::proto::tunnel::{MAX_AGENT_ID, PACE, is_agent_id};
 
 /// The longest duration that a flag can name: a hundred years. It keeps all sums of times in range.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// The longest agent id, in bytes: it is shown to applications in every response.
-const MAX_AGENT_ID: usize = 64;
 
 const NOT_A_DURATION: &str =
     "a time is a number of seconds, such as 90 or 1.5, or has units, such as 1h2m3s or 250ms";
@@ -136,9 +134,7 @@ pub(super) fn app_password(text: &str) -> Result<(), String> {
 
 /// The id of an agent: 1 to 64 letters, digits, `.`, `_`, `-`.
 pub(super) fn agent_id(text: &str) -> Result<String, String> {
-    let fits = (1..=MAX_AGENT_ID).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if fits {
+    if is_agent_id(text) {
         Ok(text.into())
     } else {
         Err(format!("an agent id is 1 to {MAX_AGENT_ID} letters, digits, '.', '_' or '-'"))

@@ -26,7 +26,7 @@ pub const TUNNEL_PATH: &str = "/.slime/tunnel";
 /// How the hub asks for a credential (RFC 9110 section 11.6.1). A 401 with any other challenge is not the
 /// hub's.
 pub const CHALLENGE: &str = "Bearer realm=\"slime\"";
-/// The longest agent id in bytes.
+/// The longest agent id, in bytes: it is shown to applications in every response.
 pub const MAX_AGENT_ID: usize = 64;
 
 /// How many times longer than other connections a tunnel may take nothing of what waits for it. Who holds it
