@@ -62,9 +62,6 @@ pub const PING: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: slime\r\nSlime-Heartbeat: 
 pub const PONG: &[u8] = b"HTTP/1.1 204 No Content\r\nSlime-Heartbeat: ?1\r\n\r\n";
 /// The agent is alive and waits for its upstream (RFC 2518 section 10.1).
 pub const WORKING: &[u8] = b"HTTP/1.1 102 Processing\r\nSlime-Heartbeat: ?1\r\n\r\n";
-/// The upstream connection stands, so the body may come (RFC 9110 section 15.2.1). Only in answer to
-/// `Slime-Expect: connect`.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a token is no longer taken, in words.
 pub const TOKEN_EXPIRED: &str = "the agent token has expired; make a new one with 'slime hub register'";
@@ -429,7 +426,7 @@ impl Ask {
     }
 }
 
-/// Whether the hub wants to hear [`CONTINUE`] before it sends the body.
+/// Whether the hub wants to hear [`CONTINUE`](crate::proto::http1::reply::CONTINUE) before it sends the body.
 pub fn expects_connect(head: &RequestHead<'_, '_>) -> bool {
     head.field(EXPECT) == Some(b"connect")
 }

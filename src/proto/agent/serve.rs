@@ -23,12 +23,12 @@ use crate::proto::http1::body::Progress;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
-use crate::proto::http1::reply::{self, Reply};
+use crate::proto::http1::reply::{self, CONTINUE, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream};
 use crate::proto::seam::{Closed, Command, Shown, Step};
 use crate::proto::tables::key::{UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::Now;
-use crate::proto::tunnel::{CONTINUE, Trouble, expects_connect};
+use crate::proto::tunnel::{Trouble, expects_connect};
 
 /// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a
 /// request that could not be sent again.

@@ -9,6 +9,10 @@ use super::head::RequestHead;
 use super::put;
 use super::start_line::Version;
 
+/// The body may come (RFC 9110 section 15.2.1): to a client that asked by `Expect: 100-continue` (section
+/// 10.1.1), and on a tunnel to `Slime-Expect: connect`, once the upstream connection stands.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// An answer that no upstream gave.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<'a> {

@@ -16,15 +16,13 @@ use crate::proto::exchange::{Facts, Messages};
 use crate::proto::http1::cors::{self, Sharing};
 use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
-use crate::proto::http1::reply::{self, Form, Reply};
+use crate::proto::http1::reply::{self, CONTINUE, Form, Reply};
 use crate::proto::http1::rewrite::request_to_agent;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ClientKey, Key, TableKey};
 use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};
 
-/// The answer to a small `Expect: 100-continue` (RFC 9110 section 10.1.1).
-pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
 

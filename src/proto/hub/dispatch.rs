@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use log::{Level, debug, log_enabled};
 
-use super::client::CONTINUE;
 use super::ending::{Outcome, TunnelEnd};
 use super::pool::ClassId;
 use super::queue::Waiter;
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::{Messages, Response};
+use crate::proto::http1::reply::CONTINUE;
 use crate::proto::http1::start_line::Version;
 use crate::proto::seam::{Close, Command};
 use crate::proto::tables::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
