@@ -6,6 +6,10 @@
 
 use slime::proto::seam::End;
 
+mod unescape;
+
+use unescape::unescape;
+
 const FILES: [(&str, &str); 5] = [
     ("attacks.txt", include_str!("attacks.txt")),
     ("requests.txt", include_str!("requests.txt")),
@@ -85,10 +89,10 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
                     left: Vec::new(),
                 });
             }
-            ("> ", Some(vector)) => vector.raw.extend(unescape(value, &at)),
+            ("> ", Some(vector)) => vector.raw.extend(unescape(value)),
             ("* ", Some(vector)) => {
                 let (times, text) = value.split_once(' ').expect(&at);
-                vector.raw.extend(unescape(text, &at).repeat(times.parse().expect(&at)));
+                vector.raw.extend(unescape(text).repeat(times.parse().expect(&at)));
             }
             ("$ ", Some(vector)) => {
                 vector.end = Some(match value {
@@ -106,35 +110,11 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
                     ),
                     None => value.to_owned(),
                 };
-                vector.forwarded.get_or_insert_default().extend(unescape(&ours, &at));
+                vector.forwarded.get_or_insert_default().extend(unescape(&ours));
             }
-            ("+ ", Some(vector)) => vector.left.extend(unescape(value, &at)),
+            ("+ ", Some(vector)) => vector.left.extend(unescape(value)),
             _ => panic!("{at}: {line}"),
         }
     }
     vectors
-}
-
-fn unescape(text: &str, at: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        if character != '\\' {
-            bytes.extend(character.to_string().bytes());
-            continue;
-        }
-        match characters.next() {
-            Some('r') => bytes.push(b'\r'),
-            Some('n') => bytes.push(b'\n'),
-            Some('t') => bytes.push(b'\t'),
-            Some('s') => bytes.push(b' '),
-            Some('\\') => bytes.push(b'\\'),
-            Some('x') => {
-                let digits: String = characters.by_ref().take(2).collect();
-                bytes.push(u8::from_str_radix(&digits, 16).expect(at));
-            }
-            other => panic!("{at}: escape {other:?}"),
-        }
-    }
-    bytes
 }

@@ -49,19 +49,18 @@ pub fn exchange(data: &[u8]) {
 }
 
 #[cfg(test)]
+#[path = "../../../../tests/vectors/unescape.rs"]
+mod unescape;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::random::Random;
 
-    /// Bytes from a seed (SplitMix64).
+    /// Bytes from a seed.
     fn random(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed;
-        let words = (0..length.div_ceil(8)).flat_map(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)).to_le_bytes()
-        });
+        let mut random = Random(seed);
+        let words = (0..length.div_ceil(8)).flat_map(|_| random.next().to_le_bytes());
         words.take(length).collect()
     }
 
@@ -78,32 +77,11 @@ mod tests {
             if line.starts_with("== ") {
                 all.push(Vec::new());
             } else if let (Some(text), Some(vector)) = (line.strip_prefix("> "), all.last_mut()) {
-                unescape(text, vector);
+                vector.extend(unescape::unescape(text));
             }
         }
         assert!(all.len() > 100);
         all
-    }
-
-    fn unescape(text: &str, out: &mut Vec<u8>) {
-        let mut rest = text.as_bytes();
-        while let Some((first, after)) = rest.split_first() {
-            rest = after;
-            let (byte, used) = match (first, after.first()) {
-                (b'\\', Some(b'r')) => (b'\r', 1),
-                (b'\\', Some(b'n')) => (b'\n', 1),
-                (b'\\', Some(b't')) => (b'\t', 1),
-                (b'\\', Some(b's')) => (b' ', 1),
-                (b'\\', Some(b'x')) => {
-                    let digits = core::str::from_utf8(&after[1..3]).unwrap();
-                    (u8::from_str_radix(digits, 16).unwrap(), 3)
-                }
-                (b'\\', Some(_)) => (b'\\', 1),
-                _ => (*first, 0),
-            };
-            out.push(byte);
-            rest = &rest[used..];
-        }
     }
 
     #[test]
