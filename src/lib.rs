@@ -101,5 +101,3 @@ pub mod net;
 #[cfg(feature = "net")]
 pub mod page;
 pub mod proto;
-#[cfg(feature = "net")]
-pub mod utc;

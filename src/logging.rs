@@ -19,7 +19,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::net::sys;
-use crate::utc::{Utc, UtcParts};
+use crate::proto::utc::{Utc, UtcParts};
 
 /// The longest line, in bytes: what a pipe takes in one piece. A longer one is cut.
 const MAX_LINE: usize = 4096;
@@ -237,12 +237,9 @@ struct Rfc3164(u64);
 
 impl fmt::Display for Rfc3164 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let utc = UtcParts::of(self.0);
-        let month = usize::try_from(utc.month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
         let UtcParts { day, hour, minute, second, .. } = utc;
-        write!(f, "{} {day:>2} {hour:02}:{minute:02}:{second:02}", month.unwrap_or(&"Jan"))
+        write!(f, "{} {day:>2} {hour:02}:{minute:02}:{second:02}", utc.month_name())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::proto::tables::timer::CLOCK_IS_SET;
 use crate::proto::trust::agent_token::{
     AgentToken, ClaimError, TokenError, TokenId, TokenKey, check_name, check_scope, check_scope_path,
 };
-use crate::utc::Utc;
+use crate::proto::utc::Utc;
 
 /// Runs a hub until it is told to end.
 pub(super) fn run(args: HubRun, given: &Normalised) -> Result<u8, Failure> {

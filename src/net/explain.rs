@@ -14,7 +14,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerInco
 use super::tls::Pin;
 use crate::proto::seam::Target;
 use crate::proto::tables::timer::CLOCK_IS_SET;
-use crate::utc::Utc;
+use crate::proto::utc::Utc;
 
 /// Whom TLS is spoken with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

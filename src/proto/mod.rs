@@ -27,4 +27,5 @@ pub mod tables;
 pub(crate) mod testing;
 pub mod trust;
 pub mod tunnel;
+pub mod utc;
 pub mod websocket;

@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::net::IpAddr;
 
+use crate::proto::utc::UtcParts;
+
 /// A field line.
 pub(super) fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
@@ -81,33 +83,13 @@ impl Write for Bytes<'_> {
 
 /// `Date`, in seconds since 1970 (RFC 9110 section 5.6.7).
 pub(super) fn date(out: &mut Vec<u8>, unix: u64) {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (days, second) = (unix / 86_400, unix % 86_400);
-    let (year, month, day) = civil(days);
-    let name = |names: &'static [&'static str], index: u64| {
-        usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
-    };
-    let (weekday, month) = (name(&DAYS, days % 7), name(&MONTHS, month));
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let utc = UtcParts::of(unix);
+    let (weekday, month) = (utc.weekday_name(), utc.month_name());
+    let UtcParts { year, day, hour, minute, second, .. } = utc;
     display(
         out,
         format_args!("Date: {weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT\r\n"),
     );
-}
-
-/// Year, month from 0, and day from 1 of a day since 1970. Years begin in March here, so that the day that
-/// may be missing is their last; an era is 400 of them.
-const fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = (from_march + 2) % 12;
-    (era * 400 + year + if month < 2 { 1 } else { 0 }, month, day)
 }
 
 #[cfg(test)]
