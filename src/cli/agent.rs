@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::Failure;
 use super::address::{Address, HTTP_PORT};
 use super::admin;
-use super::args::AgentRun;
+use super::agent_args::AgentRun;
 use super::header_file;
 use super::normalise::{Normalised, help_line};
 use super::proxy;
@@ -235,7 +235,8 @@ fn agent_ids(fixed: Option<String>, upstreams: usize, given: &Normalised) -> Res
 mod tests {
     use core::time::Duration;
 
-    use super::super::args::{AgentCommand, Command};
+    use super::super::agent_args::AgentCommand;
+    use super::super::args::Command;
     use super::super::parse_words;
     use super::*;
     use crate::config::OnCancel;

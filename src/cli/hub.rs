@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::address::Address;
 use super::admin;
-use super::args::{HubInspect, HubRegister, HubRun};
+use super::hub_args::{HubInspect, HubRegister, HubRun};
 use super::normalise::{Normalised, help_line};
 use super::secret::{BYTE_ORDER_MARK, hex, random, read, read_all, read_hub_secret, weakness};
 use super::values::{cidr, items, number, origins, without_last_slash};
@@ -393,7 +393,8 @@ mod tests {
     use core::time::Duration;
     use std::ffi::OsString;
 
-    use super::super::args::{Command, HubCommand};
+    use super::super::args::Command;
+    use super::super::hub_args::HubCommand;
     use super::super::parse_words;
     use super::*;
 

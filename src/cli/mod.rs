@@ -8,6 +8,7 @@
 mod address;
 mod admin;
 mod agent;
+mod agent_args;
 mod args;
 mod completions;
 mod demo;
@@ -16,6 +17,7 @@ mod env_file;
 mod header_file;
 mod help;
 mod hub;
+mod hub_args;
 mod normalise;
 mod proxy;
 mod secret;
@@ -31,7 +33,9 @@ use log::{LevelFilter, warn};
 
 use crate::logging;
 
-use args::{Agent, AgentCommand, AgentRun, Command, Hub, HubCommand, HubRun, Slime};
+use agent_args::{Agent, AgentCommand, AgentRun};
+use args::{Command, Slime};
+use hub_args::{Hub, HubCommand, HubRun};
 use normalise::{Normalised, help_line, normalise};
 
 /// Runs the command that the arguments (without the program's name) name. The exit code of the process.
