@@ -2,7 +2,8 @@
 //!
 //! The flags of `hub` and `agent` stand in `hub_args` and `agent_args`. Together they are the one table of
 //! flags: help, the normalised spellings and the environment variables in [`super::normalise`] follow from
-//! it. Values that may hold a secret stay text here, beca
+//! it. Values that may hold a secret stay text here, because argh shows what it cannot parse; and nothing
+//! here is ever printed field by field.
 
 use argh::{ArgsInfo, FromArgs};
 

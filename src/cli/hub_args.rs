@@ -296,3 +296,22 @@ pub(super) struct HubInspect {
     #[expect(dead_code, reason = "`normalise` reads it, before argh")]
     pub(super) env_file: Option<String>,
 }
+
+/// A command line of `slime hub`, with these variables in the environment.
+#[cfg(test)]
+pub(super) fn parse(line: &str, environment: &[(&str, &str)]) -> (HubCommand, super::normalise::Normalised) {
+    use super::args::Command;
+
+    let args = line.split_whitespace().map(String::from).collect();
+    let environment =
+        |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+    match super::parse_words(args, environment) {
+        Ok((slime, given)) => match slime.command {
+            Command::Hub(hub) => (hub.command, given),
+            Command::Agent(_) | Command::Demo(_) | Command::Version(_) | Command::Completions(_) => {
+                panic!("{line}")
+            }
+        },
+        Err(failure) => panic!("{line}: {failure:?}"),
+    }
+}

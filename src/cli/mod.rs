@@ -1,9 +1,9 @@
 //! The command line: from words to the types of [`crate::config`], and from results to exit codes.
 //!
 //! Everything is parsed once, here, and nothing behind it looks at text again. The way of a command line is
-//! `normalise` (spellings, environment, `env_file`), `args` (argh), `values` and `address` (typed
-//! values), then the command: `hub`, `agent` or `demo`. Wrong usage is one line that says what to do,
-//! and exit code 2; what was understood and cannot be used, and what fails later, is 1.
+//! `normalise` (spellings, environment, `env_file`), `args` (argh), `values` and `address` (typed values),
+//! then the command: `hub`, `token`, `agent` or `demo`. Wrong usage is one line that says what to do, and
+//! exit code 2; what was understood and cannot be used, and what fails later, is 1.
 
 mod address;
 mod admin;
@@ -21,6 +21,7 @@ mod hub_args;
 mod normalise;
 mod proxy;
 mod secret;
+mod token;
 mod values;
 
 use std::ffi::OsString;
@@ -142,8 +143,8 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
     match command {
         Command::Hub(hub) => match hub.command {
             HubCommand::Run(args) => hub::run(args, given),
-            HubCommand::Register(args) => hub::register(args, given),
-            HubCommand::Inspect(args) => hub::inspect(args, given),
+            HubCommand::Register(args) => token::register(args, given),
+            HubCommand::Inspect(args) => token::inspect(args, given),
         },
         Command::Agent(agent) => match agent.command {
             AgentCommand::Run(args) => agent::run(args, given),
