@@ -8,8 +8,10 @@
 
 pub mod buffer;
 mod chain;
+mod descriptors;
 mod explain;
 mod framed;
+mod listen;
 pub mod run;
 pub mod self_signed;
 pub mod shell;
