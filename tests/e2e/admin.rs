@@ -1,7 +1,7 @@
 //! The admin side of hub and agent, as balancers and scrapers use it.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -24,6 +24,16 @@ fn ask(admin: SocketAddr, path: &str, fields: &str) -> Message {
     let mut client = Wire::connect_plain(admin);
     client.send(format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\n{fields}\r\n"));
     client.response()
+}
+
+/// The text of the answer. None if there was none.
+fn try_ask(admin: SocketAddr, path: &str) -> Option<String> {
+    let mut client = TcpStream::connect(admin).ok()?;
+    client.set_read_timeout(Some(DEADLINE)).ok()?;
+    client.write_all(format!("GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, text)| text.to_owned())
 }
 
 fn ready(admin: SocketAddr, query: &str) -> (u16, String) {
@@ -149,6 +159,31 @@ fn a_password_is_asked_for_where_there_is_one() {
         let said = String::from_utf8_lossy(&open.stderr).into_owned();
         assert!(open.status.code() == Some(2) && said.contains("a password is needed"), "{said}");
     }
+}
+
+/// As many as are served at a time ask for more than they have had, and take all of it: a balancer's check
+/// comes through.
+#[test]
+fn greedy_readers_keep_nobody_out() {
+    let hub = Hub::start(&ADMIN);
+    let admin = admin_of(&hub);
+    let many = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n").repeat(200);
+    std::thread::scope(|scope| {
+        let mut greedy: Vec<TcpStream> = Vec::new();
+        for _ in 0..16 {
+            let client = TcpStream::connect(admin).unwrap();
+            let (mut asks, mut takes) = (client.try_clone().unwrap(), client.try_clone().unwrap());
+            let many = &many;
+            scope.spawn(move || while asks.write_all(many.as_bytes()).is_ok() {});
+            scope.spawn(move || while takes.read(&mut [0; 64 * 1024]).is_ok_and(|n| n > 0) {});
+            greedy.push(client);
+        }
+        let answers: Vec<_> = (0..50).map(|_| try_ask(admin, "/healthz")).collect();
+        for client in greedy {
+            let _ = client.shutdown(std::net::Shutdown::Both);
+        }
+        assert_eq!(answers, vec![Some("ok\n".to_owned()); 50]);
+    });
 }
 
 /// Forty that ask for much and take nothing, and as many that say nothing, keep nobody out.
