@@ -169,14 +169,23 @@ fn greedy_readers_keep_nobody_out() {
     let admin = admin_of(&hub);
     let many = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n").repeat(200);
     std::thread::scope(|scope| {
+        let (served, is_served) = std::sync::mpsc::channel();
         let mut greedy: Vec<TcpStream> = Vec::new();
         for _ in 0..16 {
             let client = TcpStream::connect(admin).unwrap();
             let (mut asks, mut takes) = (client.try_clone().unwrap(), client.try_clone().unwrap());
             let many = &many;
             scope.spawn(move || while asks.write_all(many.as_bytes()).is_ok() {});
-            scope.spawn(move || while takes.read(&mut [0; 64 * 1024]).is_ok_and(|n| n > 0) {});
+            let served = served.clone();
+            scope.spawn(move || {
+                while takes.read(&mut [0; 64 * 1024]).is_ok_and(|n| n > 0) {
+                    let _ = served.send(());
+                }
+            });
             greedy.push(client);
+        }
+        for _ in 0..1000 {
+            is_served.recv_timeout(DEADLINE).unwrap();
         }
         let answers: Vec<_> = (0..50).map(|_| try_ask(admin, "/healthz")).collect();
         for client in greedy {
