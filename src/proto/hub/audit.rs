@@ -46,7 +46,7 @@ impl Hub {
         let clients = |is_meant: fn(&ClientState) -> bool| {
             self.clients.iter().filter(|(_, client)| is_meant(&client.state)).count()
         };
-        self.tails != self.clients.iter().filter(|(_, client)| client.takes_tail()).count()
+        self.clients.tails() != self.clients.iter().filter(|(_, client)| client.takes_tail()).count()
             || self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
             || self.gathering.len() != self.phases(|it| matches!(it, Phase::Gathering { .. }))
             || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
@@ -55,8 +55,8 @@ impl Hub {
                 let exchange = self.exchanges.get(waiter.exchange);
                 exchange.is_none_or(|it| it.need.refused.is_empty() == waiter.was_refused)
             })
-            || self.idle.len() != clients(|it| matches!(it, ClientState::Waiting { .. }))
-            || self.ending.len() != clients(|it| matches!(it, ClientState::Ending { .. }))
+            || self.clients.idle() != clients(|it| matches!(it, ClientState::Waiting { .. }))
+            || self.clients.ending() != clients(|it| matches!(it, ClientState::Ending { .. }))
     }
 
     fn are_pairs_broken(&self) -> bool {

@@ -21,7 +21,7 @@ use crate::proto::http1::rewrite::request_to_agent;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ClientKey, Key, TableKey};
-use crate::proto::tables::timer::{Armed, Mono, Now, TimerTable};
+use crate::proto::tables::timer::{Armed, Mono, Now};
 
 /// The port that `https://` means without another one (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
@@ -51,8 +51,8 @@ impl Hub {
 
     /// FIN or a reset during an exchange is leaving; before one it is noticed when the input ends.
     pub(super) fn handle_client_hangup(&mut self, key: ClientKey, now: Now) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        client.left = true;
+        self.clients.note_left(key);
+        let Some(client) = self.clients.get(key) else { return };
         if let ClientState::Exchange(exchange) = client.state {
             let upgraded =
                 self.exchanges.get(exchange).is_some_and(|exchange| exchange.messages.is_upgraded());
@@ -64,10 +64,10 @@ impl Hub {
 
     pub(super) fn expire_client(&mut self, key: Key, at: Mono, now: Now) {
         let Some(key) = ClientKey::from_key(key) else { return };
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if !TimerTable::disarm(&mut client.armed, at) {
+        if !self.clients.disarm(key, at) {
             return;
         }
+        let Some(client) = self.clients.get(key) else { return };
         if client.sending.has_passed(now) {
             debug!("{key:?} takes nothing of its response; closing");
             self.drop_client(key, Close::Reset, now);
@@ -75,14 +75,14 @@ impl Hub {
         }
         let sends = client.sending.is_sending();
         let limits = &self.config.limits;
-        match &mut client.state {
+        match &client.state {
             // Its last response is still being sent: until that is done, it is neither idle nor late to
             // close.
             ClientState::Waiting { until, scan, .. } if *until <= now.mono && sends && !scan.is_begun() => {
-                *until = now.mono.after_coarse(limits.idle);
+                self.clients.put_off(key, now.mono.after_coarse(limits.idle));
             }
             ClientState::Ending { until, .. } if *until <= now.mono && sends => {
-                *until = now.mono.after(limits.linger);
+                self.clients.put_off(key, now.mono.after(limits.linger));
             }
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
@@ -100,17 +100,14 @@ impl Hub {
 
     /// Makes the client wait for its next request head.
     pub(super) fn await_head(&mut self, key: ClientKey, limit: Duration, now: Now) {
-        let place = self.idle.push_back(&mut self.client_nodes, key);
-        self.change_client(key, |client| {
-            let until = now.mono.after_coarse(limit);
-            client.state = ClientState::Waiting { place, scan: HeadScan::default(), until };
-        });
+        self.clients.await_head(key, now.mono.after_coarse(limit));
+        self.arm_client(key);
     }
 
     /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is
     /// read from it.
     pub(super) fn refuse(&mut self, key: ClientKey, refusal: Refusal, manner: Manner, close: bool, now: Now) {
-        self.change_client(key, |client| client.was_served &= client.sending.is_sending());
+        self.clients.note_answer(key);
         let mut bytes = Vec::new();
         let close = close || self.draining.is_some();
         let Manner { form, grant, head_only } = manner;
@@ -128,12 +125,11 @@ impl Hub {
         let close = !head.persistent || !self.has_place(now);
         let mut bytes = Vec::new();
         cors::answer_preflight(head, self.config.cors.as_ref(), close, &mut bytes);
-        self.change_client(key, |client| client.was_served &= client.sending.is_sending());
+        self.clients.note_answer(key);
         self.commands.push(Command::Send { key: key.into(), bytes });
         if close {
             self.end_client(key, now);
         } else {
-            self.leave_list(key);
             self.await_head(key, self.config.limits.idle, now);
         }
     }
@@ -179,13 +175,11 @@ impl Hub {
 
     /// Lets the client have what is on its way to it, then FIN, and reads no more requests.
     pub(super) fn end_client(&mut self, key: ClientKey, now: Now) {
-        self.leave_list(key);
         if self.clients.get(key).is_none() {
             return;
         }
-        let place = Some(self.ending.push_back(&mut self.client_nodes, key));
-        let until = now.mono.after(self.config.limits.linger);
-        self.change_client(key, |client| client.state = ClientState::Ending { place, until });
+        self.clients.end(key, now.mono.after(self.config.limits.linger));
+        self.arm_client(key);
         self.commands.push(Command::Close(key.into(), Close::Linger));
     }
 
@@ -198,37 +192,18 @@ impl Hub {
 
     /// Forgets the client. False if it was gone already.
     pub(super) fn client_left(&mut self, key: ClientKey, now: Now) -> bool {
-        self.leave_list(key);
         let Some(client) = self.clients.remove(key) else { return false };
         if let ClientState::Exchange(exchange) = client.state {
             self.abandon(exchange, now);
         } else if client.takes_tail() {
-            self.tails -= 1;
             self.is_dispatch_due = true;
         }
         true
     }
 
-    /// Takes the client out of the list in which it stands, if it stands in one.
-    pub(super) fn leave_list(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get(key) else { return };
-        match client.state {
-            ClientState::Waiting { place, .. } => self.idle.remove(&mut self.client_nodes, place),
-            ClientState::Ending { place: Some(place), .. } => {
-                self.ending.remove(&mut self.client_nodes, place)
-            }
-            ClientState::Ending { place: None, .. } | ClientState::Exchange(_) => None,
-        };
-    }
-
     fn read_head(&mut self, key: ClientKey, shown: Shown<'_>, now: Now) -> Step {
         let Shown { input, end, out } = shown;
-        let head_limit = self.config.limits.head;
-        let Some(client) = self.clients.get_mut(key) else { return Step::Wait };
-        if client.sending.is_sending() {
-            return Step::Wait;
-        }
-        let ClientState::Waiting { scan, until, .. } = &mut client.state else { return Step::Wait };
+        let Some(scan) = self.clients.scan_mut(key) else { return Step::Wait };
         let skip = scan.leading_crlf(input);
         if skip > 0 {
             return Step::Skip(skip);
@@ -237,8 +212,7 @@ impl Hub {
         let mut storage = Storage::new();
         match RequestHead::find(scan, input, &mut storage) {
             Ok(Some(head)) => {
-                let left = client.left || end.is_some();
-                if left {
+                if end.is_some() || self.clients.get(key).is_some_and(|client| client.left) {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(refusal) = self.begin(key, &head, out, now) {
@@ -256,7 +230,7 @@ impl Hub {
                         Close::Now | Close::Reset => self.drop_client(key, how, now),
                     }
                 } else if !begun && !input.is_empty() {
-                    *until = now.mono.after_coarse(head_limit);
+                    self.clients.put_off(key, now.mono.after_coarse(self.config.limits.head));
                     self.arm_client(key);
                 }
                 Step::Wait
@@ -336,8 +310,8 @@ impl Hub {
         let Some(exchange) = self.exchanges.insert(exchange) else {
             return Err(Refusal::HubFull);
         };
-        self.leave_list(key);
-        self.change_client(key, |client| client.state = ClientState::Exchange(exchange));
+        self.clients.enter_exchange(key, exchange);
+        self.arm_client(key);
         if !terms.gathers {
             self.admit(exchange, now);
             return Ok(());

@@ -11,15 +11,14 @@ use super::pool::ClassId;
 use super::queue::Waiter;
 use super::upload::gathered_by;
 use super::{
-    Awaited, ClientState, Direction, Exchange, Expectation, Gate, Hub, Owes, Phase, Refusal, Standing,
-    Tunnel, TunnelState,
+    Awaited, Direction, Exchange, Expectation, Gate, Hub, Owes, Phase, Refusal, Standing, Tunnel, TunnelState,
 };
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::{Messages, Response};
 use crate::proto::http1::reply::CONTINUE;
 use crate::proto::http1::start_line::Version;
 use crate::proto::seam::{Close, Command};
-use crate::proto::tables::key::{ClientKey, ExchangeKey, Key, TableKey, TunnelKey};
+use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now, TimerTable};
 
 /// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one
@@ -205,7 +204,7 @@ impl Hub {
         let Some(exchange) = self.take(key, Outcome::Complete, now) else { return };
         let Phase::Active { tunnel, keep, gate, .. } = exchange.phase else { return };
         let client = exchange.client;
-        self.change_client(client, |client| client.was_served = true);
+        self.clients.set_served(client, true);
         self.commands.push(Command::Unpair(client.into()));
         // Bytes of the request that wait for the agent will never be sent to it; what followed would be taken
         // for them.
@@ -236,7 +235,7 @@ impl Hub {
             self.commands.push(Command::Unpair(client.into()));
             self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), outcome, now);
         }
-        self.change_client(client, |client| client.was_served = exchange.messages.is_answered());
+        self.clients.set_served(client, exchange.messages.is_answered());
         match &exchange.messages.response {
             Response::Head { .. } => {
                 let Messages { facts, request, .. } = &exchange.messages;
@@ -248,8 +247,12 @@ impl Hub {
                 }
             }
             // A clean end would say that this was all of it (RFC 9112 section 8).
-            Response::Body { .. } if delimited_by_close(&exchange) => self.reset_client(client, now),
-            Response::Upgraded { outbound_ended: false, .. } => self.reset_client(client, now),
+            Response::Body { .. } if delimited_by_close(&exchange) => {
+                self.drop_client(client, Close::Reset, now);
+            }
+            Response::Upgraded { outbound_ended: false, .. } => {
+                self.drop_client(client, Close::Reset, now);
+            }
             // The end of this direction has been sent; what is on its way must not be taken back.
             Response::Upgraded { outbound_ended: true, .. } | Response::Body { .. } => {
                 self.end_client(client, now)
@@ -312,15 +315,15 @@ impl Hub {
             let Some(exchange) = self.take(key, Outcome::UpgradeOver, now) else { return };
             self.commands.push(Command::Unpair(exchange.client.into()));
             self.retire_tunnel(tunnel, TunnelEnd::UpgradeOver, now);
-            self.change_client(exchange.client, |client| client.was_served = true);
+            self.clients.set_served(exchange.client, true);
             self.end_client(exchange.client, now);
             self.recycle(exchange.need);
             self.dispatch(now);
         }
     }
 
-    /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is in
-    /// no state then and must be given one.
+    /// Takes an exchange out of the tables, with its permit, its place and its held bytes. Its client is
+    /// still in it, and the caller gives it another state, or drops it.
     fn take(&mut self, key: ExchangeKey, outcome: Outcome, now: Now) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(key)?;
         self.give_back(&mut exchange.held.share);
@@ -337,11 +340,6 @@ impl Hub {
             debug!("{label}: {outcome} after {} ms", now.mono.since(exchange.began).as_millis());
         }
         Some(exchange)
-    }
-
-    fn reset_client(&mut self, key: ClientKey, now: Now) {
-        self.change_client(key, |client| client.state = ClientState::Ending { place: None, until: now.mono });
-        self.drop_client(key, Close::Reset, now);
     }
 }
 

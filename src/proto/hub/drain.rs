@@ -53,7 +53,7 @@ impl Hub {
         if !late && !self.exchanges.is_empty() {
             return;
         }
-        while self.evict(|hub| &hub.idle, now) {}
+        while self.evict(self.clients.longest_idle(), now) {}
         if late || self.clients.is_empty() {
             let left = self.exchanges.len();
             if left > 0 {

@@ -117,7 +117,6 @@ impl Hub {
                 scan: HeadScan::on_tunnel(),
             };
         }
-        self.leave_list(key);
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
         let mut bytes = Vec::new();

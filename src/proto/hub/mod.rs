@@ -74,7 +74,7 @@ use core::net::SocketAddr;
 use log::{Level, debug, info, warn};
 
 use self::answers::Refusal;
-use self::clients::{Client, ClientState, Transport};
+use self::clients::{Client, ClientState, Clients, Transport};
 use self::drain::Draining;
 use self::ending::TunnelEnd;
 use self::exchanges::{Awaited, Exchange, Expectation, Gate, Held, Phase};
@@ -89,7 +89,7 @@ use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::tables::list::{Arena, List};
 use super::tables::table::Table;
-use super::tables::timer::{Armed, Mono, Now, TimerTable};
+use super::tables::timer::{Mono, Now, TimerTable};
 use super::trust::agent_token::TokenKey;
 use super::trust::revocation::Revocations;
 use super::tunnel::IN_BETWEEN;
@@ -104,24 +104,15 @@ pub struct Hub {
     token_key: TokenKey,
     keys: Keys,
     revocations: Revocations,
-    clients: Table<ClientKey, Client>,
+    clients: Clients,
     tunnels: Table<TunnelKey, Tunnel>,
     exchanges: Table<ExchangeKey, Exchange>,
     pool: Pool,
     queue: DispatchQueue,
     timers: TimerTable,
     commands: Vec<Command>,
-    /// Clients that are between two requests, the longest idle first. Some may still be taking their last
-    /// response.
-    idle: List,
-    /// Clients in [`ClientState::Ending`], the first of them first.
-    ending: List,
-    /// Of `idle` and `ending`.
-    client_nodes: Arena<ClientKey>,
     /// Exchanges in [`Phase::Active`].
     active: usize,
-    /// Clients that take the rest of a response whose exchange is over: they have its permit still.
-    tails: usize,
     /// Exchanges in [`Phase::Gathering`], the first of them first.
     gathering: List,
     /// Of `gathering`.
@@ -161,18 +152,14 @@ impl Hub {
             grace_ends: now.mono.after(config.startup_grace),
             budget: Budget::new(config.hold),
             token_key,
-            clients: Table::new(),
+            clients: Clients::new(),
             tunnels: Table::new(),
             exchanges: Table::new(),
             pool: Pool::new(config.agent_grace),
             queue: DispatchQueue::default(),
             timers: TimerTable::default(),
             commands: Vec::new(),
-            idle: List::default(),
-            ending: List::default(),
-            client_nodes: Arena::default(),
             active: 0,
-            tails: 0,
             gathering: List::default(),
             exchange_nodes: Arena::default(),
             is_dispatch_due: false,
@@ -194,7 +181,7 @@ impl Hub {
             tunnels: self.tunnels.len(),
             exchanges: self.exchanges.len(),
             active: self.active,
-            tails: self.tails,
+            tails: self.clients.tails(),
             gathering: self.gathering.len(),
             queued: self.queue.len(),
             held: self.budget.taken(),
@@ -204,23 +191,11 @@ impl Hub {
     /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client
     /// counts, too: it is in the same memory.
     fn has_permit(&self) -> bool {
-        self.active + self.tails < self.config.concurrent
-    }
-
-    /// Changes what a client is doing, or how far it has taken what it is sent, and keeps count and timer in
-    /// step.
-    fn change_client(&mut self, key: ClientKey, change: impl FnOnce(&mut Client)) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        self.tails -= usize::from(client.takes_tail());
-        change(client);
-        self.tails += usize::from(client.takes_tail());
-        self.arm_client(key);
+        self.active + self.clients.tails() < self.config.concurrent
     }
 
     fn arm_client(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let deadline = client.deadline();
-        self.timers.arm(&mut client.armed, key.into(), deadline);
+        self.clients.arm(key, &mut self.timers);
     }
 
     fn arm_tunnel(&mut self, key: TunnelKey) {
@@ -262,22 +237,16 @@ impl Core for Hub {
         if self.clients.len() >= self.config.max_clients && !self.lets_newcomer_in(now) {
             return None;
         }
-        let key = self.clients.insert(Client {
-            peer: peer.ip().to_canonical(),
-            transport: if is_tls { Transport::Tls } else { Transport::Plain },
-            armed: Armed::default(),
-            left: false,
-            sending: SendLimit::IDLE,
-            was_served: false,
-            state: ClientState::Ending { place: None, until: Mono::NEVER },
-        })?;
-        self.await_head(key, self.config.limits.head, now);
+        let transport = if is_tls { Transport::Tls } else { Transport::Plain };
+        let until = now.mono.after_coarse(self.config.limits.head);
+        let key = self.clients.insert(peer.ip().to_canonical(), transport, until)?;
+        self.arm_client(key);
         Some(key.into())
     }
 
     fn handle_insecure(&mut self, key: Key) {
-        if let Some(client) = ClientKey::from_key(key).and_then(|key| self.clients.get_mut(key)) {
-            client.transport = Transport::PlainOnTls;
+        if let Some(key) = ClientKey::from_key(key) {
+            self.clients.note_insecure(key);
         }
     }
 
@@ -340,7 +309,8 @@ impl Core for Hub {
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
         let stall = self.config.limits.stall;
         if let Some(key) = ClientKey::from_key(key) {
-            self.change_client(key, |client| client.sending = SendLimit::of(waiting, stall, now));
+            self.clients.set_sending(key, SendLimit::of(waiting, stall, now));
+            self.arm_client(key);
             if !waiting {
                 // It reads its next request now, and another exchange may have the permit.
                 self.commands.push(Command::Resume(key.into()));
@@ -433,7 +403,6 @@ impl Core for Hub {
             Kind::Upstream | Kind::Worker | Kind::Admin => None,
         });
         self.clients.end_batch();
-        self.client_nodes.end_batch();
         self.tunnels.end_batch();
         self.exchanges.end_batch();
         while let Some(class) = self.queue.pop_emptied() {
@@ -456,11 +425,11 @@ impl Hub {
     fn lets_newcomer_in(&mut self, now: Now) -> bool {
         let newcomers = self.config.newcomers();
         let is_full = self.clients.len() >= self.config.max_clients + newcomers;
-        if self.idle.len() < newcomers && !is_full {
+        if self.clients.idle() < newcomers && !is_full {
             return true;
         }
         self.note_full(now);
-        if self.idle.len() < newcomers && self.evict(|hub| &hub.ending, now) {
+        if self.clients.idle() < newcomers && self.evict(self.clients.longest_ending(), now) {
             return true;
         }
         self.make_room(now)
@@ -468,9 +437,9 @@ impl Hub {
 
     /// Whether one more client may begin an exchange.
     fn has_place(&mut self, now: Now) -> bool {
-        let others = |hub: &Self| hub.clients.len().saturating_sub(hub.idle.len());
+        let others = |hub: &Self| hub.clients.len().saturating_sub(hub.clients.idle());
         while others(self) >= self.config.max_clients {
-            if !self.evict(|hub| &hub.ending, now) {
+            if !self.evict(self.clients.longest_ending(), now) {
                 self.note_full(now);
                 return false;
             }
@@ -489,15 +458,12 @@ impl Hub {
     /// Closes the client that can be spared best: the one that has been idle the longest, else one that has
     /// its last response and is only waited for. False if all the others want something.
     fn make_room(&mut self, now: Now) -> bool {
-        self.evict(|hub| &hub.idle, now) || self.evict(|hub| &hub.ending, now)
+        self.evict(self.clients.longest_idle(), now) || self.evict(self.clients.longest_ending(), now)
     }
 
-    /// Closes the first client of this list that has taken all that it was sent. False if there is none.
-    fn evict(&mut self, list: impl Fn(&Self) -> &List, now: Now) -> bool {
-        let takes_nothing =
-            |key: &ClientKey| self.clients.get(*key).is_some_and(|client| !client.sending.is_sending());
-        let longest = list(self).iter(&self.client_nodes).map(|(_, key)| *key).find(takes_nothing);
-        let Some(key) = longest else { return false };
+    /// Closes a client that can be spared. False if there is none.
+    fn evict(&mut self, spare: Option<ClientKey>, now: Now) -> bool {
+        let Some(key) = spare else { return false };
         debug!("making room: closing {key:?}");
         self.drop_client(key, Close::Now, now);
         true

@@ -41,7 +41,7 @@ impl Subject for Hub {
     ) -> Option<String> {
         let Metric::Hub(metric) = metric else { return None };
         match metric {
-            HubMetric::Finishing => samples.add(&[], self.tails as u64),
+            HubMetric::Finishing => samples.add(&[], self.clients.tails() as u64),
             HubMetric::OldestWait => samples.add_millis(&[], self.oldest_wait(now.mono)),
             HubMetric::Agents | HubMetric::Workers => {
                 return self.write_by_name(metric, after, samples);
@@ -61,7 +61,7 @@ impl Hub {
     fn limits(&self) -> [(&'static str, u64, u64); 4] {
         let gathering = self.gathering.len();
         let each = [
-            ("concurrent", self.config.concurrent, self.active + self.tails),
+            ("concurrent", self.config.concurrent, self.active + self.clients.tails()),
             ("queue_depth", self.config.queue_depth, self.queue.len() + gathering),
             ("max_clients", self.config.max_clients, self.clients.len()),
             ("max_tunnels", self.config.max_tunnels, self.tunnels.len()),

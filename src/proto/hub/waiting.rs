@@ -40,7 +40,7 @@ impl Hub {
         if !self.has_permit() {
             let line = format_args!(
                 "{} requests are in progress, the limit of --concurrent: others wait even if a worker is free",
-                self.active + self.tails
+                self.active + self.clients.tails()
             );
             self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
         }

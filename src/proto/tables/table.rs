@@ -106,6 +106,11 @@ impl<K: TableKey, T> Table<K, T> {
 
     /// Stores a value under a new key; `None` if the table is at [`MAX_SLOTS`].
     pub fn insert(&mut self, value: T) -> Option<K> {
+        self.insert_with(|_| value)
+    }
+
+    /// As [`Table::insert`], for a value that has to know its key. Nothing is made if there is no room.
+    pub fn insert_with(&mut self, make: impl FnOnce(K) -> T) -> Option<K> {
         let slot = self.slots.vacant_key();
         if slot >= MAX_SLOTS {
             return None;
@@ -114,13 +119,14 @@ impl<K: TableKey, T> Table<K, T> {
             self.generations.push(0);
         }
         let generation = u32::from(*self.generations.get(slot)?);
+        let key = K::from_key(Key::new(K::KIND, generation, u32::try_from(slot).ok()?))?;
         if self.slots.len() == self.slots.capacity() {
             self.slots.reserve_exact(more_room::<Slot<T>>(slot));
         }
         self.high = self.high.max(slot + 1);
-        self.slots.insert(Slot { generation, value: Some(value) });
+        self.slots.insert(Slot { generation, value: Some(make(key)) });
         self.len += 1;
-        K::from_key(Key::new(K::KIND, generation, u32::try_from(slot).ok()?))
+        Some(key)
     }
 
     /// Takes the entry out. Its slot rests until [`Table::end_batch`].
