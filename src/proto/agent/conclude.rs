@@ -8,7 +8,7 @@ use super::Agent;
 use super::endings::Failure;
 use super::leftover::Finishing;
 use super::serving::{Due, Leg, Serving};
-use super::worker::Closed;
+use super::worker::{Closed, Job};
 use crate::config::OnCancel;
 use crate::proto::http1::reply::{self, Reply};
 use crate::proto::seam::{Close, Command};
@@ -111,13 +111,21 @@ impl Agent {
     }
 
     /// Nothing was sent to the upstream: the hub may send the request elsewhere. The worker withdraws.
+    ///
+    /// It joins anew once the hub has closed the tunnel: a handshake that overtook the refusal would replace
+    /// the tunnel, and the request on it would be lost to the hub.
     pub(super) fn refuse(&mut self, key: WorkerKey, why: Trouble<'static>, now: Now) {
         let Some((tunnel, _)) = self.serving(key) else { return };
         self.connections.tell(Command::DropHeld(tunnel.into()));
         self.connections.send(tunnel, write_refusal(why, true));
         self.note_down(key, why, now);
-        self.connections.retire_tunnel(tunnel, now);
-        self.next(key, now);
+        let until = now.mono.after(self.config.limits.linger);
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        if let Some(Job::Serving(serving)) = worker.turn_to(Job::Leaving { until, served: false }) {
+            self.spare_servings.keep(serving);
+        }
+        self.connections.tell(Command::Resume(tunnel.into()));
+        self.workers.rearm(key);
     }
 
     /// A worker has found its upstream unusable. What is asked beside a job, for light paths, says nothing

@@ -46,7 +46,7 @@ impl Agent {
                 if *served {
                     self.process.note_short();
                 }
-                self.redial(key, now);
+                self.next(key, now);
             }
             Link::Open { tunnel, job: Job::Discarding(discarding) } if discarding.until <= now.mono => {
                 // The end of the response may still be on its way.
@@ -79,7 +79,7 @@ impl Agent {
             Link::Open { job: Job::Discarding(_), .. } => self.discard(key, shown, now),
             Link::Open { job: Job::Leaving { .. }, .. } if shown.end.is_some() => {
                 self.connections.drop_tunnel(tunnel);
-                self.redial(key, now);
+                self.next(key, now);
                 Step::Wait
             }
             // The worker has withdrawn: nothing is started any more, and the hub takes it for refused.
@@ -163,8 +163,7 @@ impl Agent {
             Link::Closed(_) => {}
             Link::Opening(_) => self.cannot_join(key, why, now),
             Link::Open { job: Job::Serving(_), .. } => self.cancel(key, now),
-            Link::Open { job: Job::Discarding(_), .. } => self.next(key, now),
-            Link::Open { job: Job::Leaving { .. }, .. } => self.redial(key, now),
+            Link::Open { job: Job::Discarding(_) | Job::Leaving { .. }, .. } => self.next(key, now),
             Link::Open { job: Job::Idle(idle), .. } => {
                 let is_settled = now.mono.since(idle.since) >= SETTLED;
                 let last = if is_settled { Attempt::Succeeded } else { Attempt::Failed };

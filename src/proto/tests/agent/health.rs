@@ -306,6 +306,7 @@ fn an_upstream_that_hangs_is_found_out_while_there_is_traffic() {
     assert!(pair.ended(probe).is_some());
     let got = pair.got(hub);
     assert!(got.ends_with("Slime-Refused: it does not answer\r\n\r\n"), "{got}");
+    pair.close(hub);
     joins_again(&mut pair, "?0\r\nSlime-Reason: it does not answer");
 }
 

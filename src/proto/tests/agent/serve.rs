@@ -72,7 +72,7 @@ fn an_upstream_that_cannot_be_reached_refuses_and_the_worker_comes_back_withdraw
             pair.send(hub, request);
             pair.advance(seconds(within));
             assert_eq!(pair.got(hub), refusal(reason));
-            assert_eq!(pair.ended(hub), Some(Ended::Fin));
+            pair.close(hub);
             let hub = pair.raw_hub();
             let withdrawn = hello(&format!("?0\r\nSlime-Reason: {reason}"));
             assert_eq!(pair.got(hub), withdrawn);
@@ -95,6 +95,7 @@ fn an_upstream_that_ends_connections_before_they_stand_is_not_reached() {
         pair.to_upstream = Reach::Ends("");
         pair.send(hub, request);
         assert_eq!(pair.got(hub), refusal("it ends connections at once"));
+        pair.close(hub);
         let hub = pair.raw_hub();
         assert_eq!(pair.got(hub), hello("?0\r\nSlime-Reason: it ends connections at once"));
         // It can be connected to, and no probe asks for more.
@@ -102,6 +103,33 @@ fn an_upstream_that_ends_connections_before_they_stand_is_not_reached() {
         pair.advance(seconds(1));
         joins_again(&mut pair, "?1");
     }
+}
+
+/// A handshake that overtook the refusal would replace the tunnel, and cost the request.
+#[test]
+fn a_worker_that_refused_joins_anew_once_the_hub_has_closed_its_tunnel() {
+    for closes in [Pair::close, Pair::finish, Pair::reset] {
+        let (mut pair, hub) = joined(Setup::default());
+        pair.got(hub);
+        pair.to_upstream = Reach::Fails(Unreachable::Refused);
+        pair.send(hub, "POST /x HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\n\r\nhe");
+        assert_eq!(pair.got(hub), refusal("nothing is listening there"));
+        // The rest of the request, and more than it: nothing of it is looked at.
+        pair.send(hub, "llo");
+        pair.send(hub, GET);
+        pair.advance(seconds(4));
+        assert_eq!((pair.got(hub).as_str(), pair.ended(hub), pair.arrivals()), ("", None, 0));
+        closes(&mut pair, hub);
+        joins_again(&mut pair, "?0\r\nSlime-Reason: nothing is listening there");
+    }
+    // A hub that does not close it is not waited for.
+    let (mut pair, hub) = joined(Setup::default());
+    pair.got(hub);
+    pair.to_upstream = Reach::Fails(Unreachable::Refused);
+    pair.send(hub, POST);
+    pair.advance(seconds(5));
+    assert!(pair.ended(hub).is_some());
+    joins_again(&mut pair, "?0\r\nSlime-Reason: nothing is listening there");
 }
 
 #[test]
