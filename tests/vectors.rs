@@ -17,8 +17,8 @@ use slime::proto::http1::framing::Framing;
 use slime::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use slime::proto::http1::reading::Reading;
 use slime::proto::http1::rewrite::{
-    ExpectForward, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream, response_to_client,
-    response_to_hub,
+    ExpectForward, Timing, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream,
+    response_to_client, response_to_hub,
 };
 use slime::proto::http1::start_line::Version;
 use slime::proto::http1::storage::Storage;
@@ -283,7 +283,12 @@ impl Vector {
         let sent: Vec<&Plain> = went
             .iter()
             .filter(|(name, value)| {
-                !(is_ours(name, self.direction) || name == "via" && value.ends_with(b" slime"))
+                let says_ours = match name.as_str() {
+                    "via" => value.ends_with(b" slime"),
+                    "server-timing" => value == OUR_TIMING,
+                    _ => false,
+                };
+                !(is_ours(name, self.direction) || says_ours)
             })
             .collect();
         if kept != sent {
@@ -367,6 +372,9 @@ impl Vector {
     }
 }
 
+/// [`how_to_client`] as the field says it.
+const OUR_TIMING: &[u8] = b"queue;dur=12, head;dur=3400";
+
 const HOW_TO_AGENT: ToAgent<'_> = ToAgent {
     name: "slime",
     client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -375,6 +383,7 @@ const HOW_TO_AGENT: ToAgent<'_> = ToAgent {
     spent: Credentials::NONE,
     hides_origin: false,
     expect: ExpectForward::Drop,
+    id: "r-1",
 };
 
 const HOW_TO_UPSTREAM: ToUpstream<'_> = ToUpstream {
@@ -393,6 +402,8 @@ fn how_to_client(framing: Framing) -> ToClient<'static> {
         framing: framing.onward(Version::Http11),
         persistent: true,
         sharing: None,
+        id: "r-1",
+        timing: Timing { queue: 12, head: 3400 },
     }
 }
 
@@ -432,6 +443,7 @@ fn is_ours(name: &str, direction: Direction) -> bool {
         "transfer-encoding",
         "upgrade",
         "content-length",
+        "x-request-id",
     ];
     let request = [
         "host",

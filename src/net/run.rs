@@ -158,7 +158,7 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let Some((level, line)) = lowered {
         log!(level, "{line}");
     }
-    let mut core = Hub::new(config, token_key, sys.now());
+    let mut core = Hub::new(config, token_key, random_seed()?, sys.now());
     if let Some(revocations) = revocations {
         core.set_revocations(revocations, sys.now());
     }
@@ -199,6 +199,12 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     run(shell)
 }
 
+fn random_seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    sys::random(&mut seed)?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
 /// Runs the agents until they are told to end. The exit code of the process.
 ///
 /// # Errors
@@ -208,10 +214,8 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     fit_agent(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
     sys.watch_signals()?;
-    let mut seed = [0; 8];
-    sys::random(&mut seed)?;
     let secured = dial_tls(&hub, &upstreams)?;
-    let core = Agent::new(config, u64::from_ne_bytes(seed), sys.now());
+    let core = Agent::new(config, random_seed()?, sys.now());
     let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
     let has_proxy = proxy.is_some();
     let targets = Targets { hub: Some(proxy.unwrap_or(hub.endpoint)), upstreams };

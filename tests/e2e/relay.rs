@@ -219,14 +219,23 @@ fn every_status_passes_and_redirects_are_not_followed() {
 fn nothing_is_invented() {
     let rig = Rig::raw();
     let (request, response) = rig.exchange("GET /a HTTP/1.1\r\nHost: h\r\n\r\n", OK);
-    let known = ["host", "via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "connection"];
+    let known = [
+        "host",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-request-id",
+        "connection",
+    ];
     for (name, _) in &request.head.fields {
         assert!(known.contains(&name.to_ascii_lowercase().as_str()), "{name} was added");
     }
     for (name, _) in &response.head.fields {
         let name = name.to_ascii_lowercase();
         assert!(
-            ["content-length", "via", "slime-agent-id", "date"].contains(&name.as_str()),
+            ["content-length", "via", "slime-agent-id", "x-request-id", "server-timing", "date"]
+                .contains(&name.as_str()),
             "{name} was added"
         );
     }

@@ -559,7 +559,7 @@ fn start_hub(
 ) -> Handle<Hub> {
     let config = setting.hub.clone();
     let now = net.world.borrow().now();
-    let mut core = Hub::new(config, TokenKey::clone(token_key()), now);
+    let mut core = Hub::new(config, TokenKey::clone(token_key()), 1, now);
     core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
     let moment = net.world.borrow().moment;
     model.borrow_mut().revocations.push((revoked.borrow().clone(), moment));

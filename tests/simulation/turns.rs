@@ -42,7 +42,7 @@ impl Bench {
         let (net, clients) = (SimNet::new(&world, "hub"), SimNet::new(&world, "clients"));
         let listener = net.listen(net.address(PORT), LISTENER_TOKENS);
         let config = HubConfig { startup_grace: Duration::ZERO, ..HubConfig::default() };
-        let core = Hub::new(config, TokenKey::clone(token_key()), world.borrow().now());
+        let core = Hub::new(config, TokenKey::clone(token_key()), 1, world.borrow().now());
         let hub = Shell::new(core, net, vec![listener], Targets::default());
         Self { world, hub, clients }
     }

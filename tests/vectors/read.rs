@@ -104,9 +104,18 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
             ("= ", Some(vector)) => vector.verdict = value.to_owned(),
             ("< ", Some(vector)) => {
                 let ours = match value.strip_prefix("OURS").map(str::trim) {
-                    Some("") => "Slime-Agent-Id: gpu-1\\r\\nVia: 1.1 slime\\r\\n".to_owned(),
+                    Some("") => {
+                        let is_interim = |sent: &Vec<u8>| sent.starts_with(b"HTTP/1.1 1");
+                        let timing = match vector.forwarded.as_ref().is_some_and(is_interim) {
+                            true => "",
+                            false => "Server-Timing: queue;dur=12, head;dur=3400\\r\\n",
+                        };
+                        format!(
+                            "Slime-Agent-Id: gpu-1\\r\\nVia: 1.1 slime\\r\\nX-Request-Id: r-1\\r\\n{timing}"
+                        )
+                    }
                     Some(host) => format!(
-                        "X-Forwarded-For: 192.0.2.7\\r\\nX-Forwarded-Proto: http\\r\\nX-Forwarded-Host: {host}\\r\\nVia: 1.1 slime\\r\\n"
+                        "X-Forwarded-For: 192.0.2.7\\r\\nX-Forwarded-Proto: http\\r\\nX-Forwarded-Host: {host}\\r\\nVia: 1.1 slime\\r\\nX-Request-Id: r-1\\r\\n"
                     ),
                     None => value.to_owned(),
                 };

@@ -57,6 +57,7 @@ impl<'b> Facts<'b> {
                 | Class::Origin
                 | Class::ProxyStatus
                 | Class::Referer
+                | Class::RequestId
                 | Class::Slime
                 | Class::Twin
                 | Class::XForwardedFor

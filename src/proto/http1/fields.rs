@@ -44,6 +44,8 @@ pub(super) enum Class {
     ProxyStatus,
     /// As `Origin`, with a path.
     Referer,
+    /// What a request is called.
+    RequestId,
     Slime,
     Te,
     TransferEncoding,
@@ -76,6 +78,7 @@ impl Class {
             10 if is("Keep-Alive") => Self::HopByHop,
             12 if is("Max-Forwards") => Self::MaxForwards,
             12 if is("Proxy-Status") => Self::ProxyStatus,
+            12 if is("X-Request-Id") => Self::RequestId,
             13 if is("Authorization") => Self::Authorization,
             14 if is("Content-Length") => Self::ContentLength,
             15 if is("X-Forwarded-For") => Self::XForwardedFor,
@@ -116,6 +119,7 @@ impl Class {
             Some(b'k') if like("Keep-Alive") => Self::Twin,
             Some(b'm') if like("Max-Forwards") => Self::Twin,
             Some(b't') if like("Transfer-Encoding") => Self::Twin,
+            Some(b'x') if like("X-Request-Id") => Self::Twin,
             Some(b'p')
                 if is_twin(&[
                     "Proxy-Authenticate",
@@ -146,7 +150,10 @@ pub(super) fn begins_like(name: &str, usual: &str) -> bool {
 pub fn can_be_set(name: &str) -> bool {
     let class = Class::of(name);
     is_token(name.as_bytes())
-        && matches!(class, Class::Authorization | Class::EndToEnd | Class::Origin | Class::Referer)
+        && matches!(
+            class,
+            Class::Authorization | Class::EndToEnd | Class::Origin | Class::Referer | Class::RequestId
+        )
 }
 
 /// Whether these bytes are a field value (RFC 9110 section 5.5), without white space around it.
@@ -344,7 +351,8 @@ impl ConnectionOption {
             | Class::EndToEnd
             | Class::Location
             | Class::Origin
-            | Class::Referer => Self::Nominated,
+            | Class::Referer
+            | Class::RequestId => Self::Nominated,
         }
     }
 }

@@ -366,7 +366,8 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
         }
         let facts = Facts::gather(fields, classes, reading)?;
         let is_plain = |(field, class): (&Field<'_>, &Class)| {
-            matches!(class, Class::EndToEnd | Class::Challenge) || !field.value.contains(&b'\n')
+            matches!(class, Class::EndToEnd | Class::Challenge | Class::RequestId)
+                || !field.value.contains(&b'\n')
         };
         // RFC 9112 section 5.2 has a proxy unfold what it passes on; what it heeds itself may mean anything.
         if is_folded && !fields.iter().zip(classes.iter()).all(is_plain) {

@@ -24,6 +24,7 @@ pub mod path;
 mod put;
 pub mod reading;
 pub mod reply;
+pub mod request_id;
 pub mod rewrite;
 mod scan;
 pub mod start_line;

@@ -45,6 +45,8 @@ pub struct Reply<'a> {
     pub date: Option<u64>,
     /// Which pages may see it, where the hub speaks for its upstreams.
     pub sharing: Option<Sharing<'a>>,
+    /// What its request is called, if that could be read.
+    pub id: Option<&'a str>,
 }
 
 /// The form in which a client is told of an error.
@@ -114,6 +116,7 @@ impl<'a> Reply<'a> {
             form: Form::Problem,
             date: None,
             sharing: None,
+            id: None,
         }
     }
 }
@@ -166,6 +169,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
     if let Some(sharing) = &reply.sharing {
         sharing.write(out);
+    }
+    if let Some(id) = reply.id {
+        put::line(out, b"X-Request-Id: ", id.as_bytes());
     }
     match (reply.close, reply.version) {
         (true, _) => out.extend_from_slice(b"Connection: close\r\n"),

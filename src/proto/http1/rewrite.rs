@@ -46,6 +46,8 @@ pub struct ToAgent<'a> {
     pub hides_origin: bool,
     /// What becomes of its expectation.
     pub expect: ExpectForward,
+    /// What it is called.
+    pub id: &'a str,
 }
 
 impl ToAgent<'_> {
@@ -92,6 +94,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
             | Class::HopByHop
             | Class::Host
             | Class::ProxyChallenge
+            | Class::RequestId
             | Class::Slime
             | Class::Te
             | Class::TransferEncoding
@@ -113,6 +116,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
         put::line(out, b"X-Forwarded-Host: ", head.authority().as_bytes());
     }
     via(head.version, how.name, out);
+    put::line(out, b"X-Request-Id: ", how.id.as_bytes());
     request_hop(head, out);
     match how.expect {
         ExpectForward::Drop => {}
@@ -158,7 +162,7 @@ pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out
                 max_forwards(head, field, out);
                 false
             }
-            Class::Origin | Class::Referer => true,
+            Class::Origin | Class::Referer | Class::RequestId => true,
             Class::Connection
             | Class::ContentLength
             | Class::HopByHop
@@ -272,6 +276,19 @@ pub struct ToClient<'a> {
     pub persistent: bool,
     /// Which pages may see it, where the hub speaks for its upstreams.
     pub sharing: Option<Sharing<'a>>,
+    /// What its request is called.
+    pub id: &'a str,
+    /// How long it took.
+    pub timing: Timing,
+}
+
+/// How long a request has taken until the head of its response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// How long it waited for a worker, in milliseconds.
+    pub queue: u64,
+    /// How long the worker took, in milliseconds.
+    pub head: u64,
 }
 
 /// Writes the head of a response for the client: what a hub does. Always HTTP/1.1. Interim responses say
@@ -281,6 +298,10 @@ pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: 
     response_fields(head, Speaker::Agent { speaks_cors: how.sharing.is_none() }, out);
     put::line(out, b"Slime-Agent-Id: ", how.agent_id.as_bytes());
     via(head.version, how.name, out);
+    put::line(out, b"X-Request-Id: ", how.id.as_bytes());
+    if head.status >= 200 {
+        server_timing(how.timing, out);
+    }
     response_hop(head, how.framing, out);
     if head.status >= 200 {
         if let Some(sharing) = &how.sharing {
@@ -292,6 +313,15 @@ pub fn response_to_client(head: &ResponseHead<'_, '_>, how: &ToClient<'_>, out: 
             (Version::Http10 | Version::Http11, false) => out.extend_from_slice(b"Connection: close\r\n"),
         }
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What browsers show of it (W3C Server Timing), beside what the upstream said of itself.
+fn server_timing(timing: Timing, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Server-Timing: queue;dur=");
+    put::decimal(out, timing.queue);
+    out.extend_from_slice(b", head;dur=");
+    put::decimal(out, timing.head);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -396,6 +426,8 @@ fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker<'_>, out: &mut 
                 moved |= is_moved;
                 !is_moved
             }
+            // The hub says it.
+            Class::RequestId => matches!(speaker, Speaker::Upstream(_)),
             Class::ProxyStatus => matches!(speaker, Speaker::Agent { .. }) || !speaks_as_slime(field.value),
             // RFC 9110 section 15.5.22: it says what to upgrade to.
             Class::Upgrade => head.names_upgrades,
@@ -497,6 +529,7 @@ mod tests {
     use super::super::url::Scheme;
     use super::*;
 
+    const OURS: &str = "X-Request-Id: r-1\r\nServer-Timing: queue;dur=0, head;dur=0\r\n";
     const HOW: ToAgent<'_> = ToAgent {
         name: "slime",
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -505,6 +538,7 @@ mod tests {
         spent: Credentials::NONE,
         hides_origin: false,
         expect: ExpectForward::Drop,
+        id: "r-1",
     };
 
     fn to_agent(head: &str, how: &ToAgent<'_>) -> String {
@@ -528,7 +562,7 @@ mod tests {
         assert_eq!(
             to_agent(head, &ToAgent { trusted: true, ..HOW }),
             "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=x\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\n\
-             X-Forwarded-For: 10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7\r\nVia: 1.1 slime\r\n\r\n"
+             X-Forwarded-For: 10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7\r\nVia: 1.1 slime\r\nX-Request-Id: r-1\r\n\r\n"
         );
         assert_eq!(
             to_agent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &ToAgent { trusted: true, ..HOW }),
@@ -632,10 +666,22 @@ mod tests {
             let mut out = Vec::new();
             response_to_client(
                 &head,
-                &ToClient { name: "slime", agent_id: "gpu-1", version, framing, persistent, sharing: None },
+                &ToClient {
+                    name: "slime",
+                    agent_id: "gpu-1",
+                    version,
+                    framing,
+                    persistent,
+                    sharing: None,
+                    id: "r-1",
+                    timing: Timing { queue: 12, head: 3400 },
+                },
                 &mut out,
             );
-            let expected = format!("HTTP/1.1 200 OK\r\nSlime-Agent-Id: gpu-1\r\nVia: 1.1 slime\r\n{hop}");
+            let expected = format!(
+                "HTTP/1.1 200 OK\r\nSlime-Agent-Id: gpu-1\r\nVia: 1.1 slime\r\nX-Request-Id: r-1\r\n\
+                 Server-Timing: queue;dur=12, head;dur=3400\r\n{hop}"
+            );
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
@@ -671,11 +717,14 @@ mod tests {
                 framing: Framing::None,
                 persistent: true,
                 sharing: Some(Sharing { origins, grant }),
+                id: "r-1",
+                timing: Timing::default(),
             };
             let mut out = Vec::new();
             response_to_client(&head, &how, &mut out);
-            let expected =
-                format!("HTTP/1.1 200 OK\r\nVary: A\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n{said}\r\n");
+            let expected = format!(
+                "HTTP/1.1 200 OK\r\nVary: A\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n{OURS}{said}\r\n"
+            );
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }
@@ -692,12 +741,14 @@ mod tests {
             framing: Framing::None,
             persistent: false,
             sharing: None,
+            id: "r-1",
+            timing: Timing::default(),
         };
         let mut out = Vec::new();
         response_to_client(&head, &how, &mut out);
         assert_eq!(
             out,
-            b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\n\r\n"
+            b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nSlime-Agent-Id: a\r\nVia: 1.1 slime\r\nX-Request-Id: r-1\r\n\r\n"
         );
         out.clear();
         response_to_hub(&head, Framing::None, None, &mut out);

@@ -17,6 +17,7 @@ use crate::proto::http1::fields;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::RequestHead;
 use crate::proto::http1::path;
+use crate::proto::http1::request_id::RequestId;
 use crate::proto::http1::rewrite::{ExpectForward, ToAgent};
 use crate::proto::http1::start_line::Version;
 use crate::proto::tunnel::Hello;
@@ -77,7 +78,7 @@ pub(super) struct Terms {
 
 impl Terms {
     /// What the hub adds to the head on its way to the agent.
-    pub(super) fn forwarding<'a>(&self, config: &'a HubConfig) -> ToAgent<'a> {
+    pub(super) fn forwarding<'a>(&self, config: &'a HubConfig, id: &'a RequestId) -> ToAgent<'a> {
         ToAgent {
             name: &config.name,
             client: self.caller.peer,
@@ -86,6 +87,7 @@ impl Terms {
             spent: self.spent,
             hides_origin: self.grant != Grant::Nobody,
             expect: self.forward,
+            id: id.as_str(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::proto::error::Violation;
 use crate::proto::http1::cors::{Grant, Origins};
 use crate::proto::http1::head::RequestHead;
 use crate::proto::http1::reply::{self, Form, Reply};
+use crate::proto::http1::request_id::RequestId;
 use crate::proto::tunnel::{
     BadHello, CHALLENGE, NO_UPGRADE, NO_UPGRADE_AT_ALL, TOKEN_EXPIRED, TOKEN_REVOKED,
 };
@@ -19,20 +20,23 @@ const RETRY_AFTER: u32 = 1;
 
 /// How a client is told of an error.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Manner {
+pub(super) struct Manner<'a> {
     pub(super) form: Form,
     pub(super) grant: Grant,
     /// Its request was HEAD: no body follows.
     pub(super) head_only: bool,
+    /// What its request is called, if that could be read.
+    pub(super) id: Option<&'a str>,
 }
 
-impl Manner {
+impl<'a> Manner<'a> {
     /// The manner for the client that sent this request.
-    pub(super) fn of(head: &RequestHead<'_, '_>, origins: Option<&Origins>) -> Self {
+    pub(super) fn of(head: &RequestHead<'_, '_>, id: &'a RequestId, origins: Option<&Origins>) -> Self {
         Self {
             form: Form::of(head),
             grant: origins.map_or(Grant::Nobody, |origins| origins.grant(head)),
             head_only: head.method.is_head(),
+            id: Some(id.as_str()),
         }
     }
 }

@@ -11,12 +11,13 @@ use super::answers::Manner;
 use super::hold::Share;
 use super::pool::Need;
 use super::queue::Arrival;
-use super::{Client, ClientState, Exchange, Held, Hub, Phase, Refusal, SPARE_NEEDS};
+use super::{Client, ClientState, Exchange, Held, Hub, Phase, Refusal, SPARES, Spare};
 use crate::proto::exchange::{Facts, Messages};
 use crate::proto::http1::cors::{self, Sharing};
 use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, CONTINUE, Form, Reply};
+use crate::proto::http1::request_id::RequestId;
 use crate::proto::http1::rewrite::request_to_agent;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
@@ -106,13 +107,20 @@ impl Hub {
 
     /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is
     /// read from it.
-    pub(super) fn refuse(&mut self, key: ClientKey, refusal: Refusal, manner: Manner, close: bool, now: Now) {
+    pub(super) fn refuse(
+        &mut self,
+        key: ClientKey,
+        refusal: Refusal,
+        manner: Manner<'_>,
+        close: bool,
+        now: Now,
+    ) {
         self.clients.note_answer(key);
         let mut bytes = Vec::new();
         let close = close || self.draining.is_some();
-        let Manner { form, grant, head_only } = manner;
+        let Manner { form, grant, head_only, id } = manner;
         let sharing = self.config.cors.as_ref().map(|origins| Sharing { origins, grant });
-        let reply = Reply { close, head_only, sharing, date: now.date(), ..refusal.reply(form) };
+        let reply = Reply { close, head_only, sharing, id, date: now.date(), ..refusal.reply(form) };
         reply::write(&reply, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
         if close {
@@ -217,7 +225,10 @@ impl Hub {
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(refusal) = self.begin(key, &head, out, now) {
                     self.note_refusal(key, refusal, now);
-                    self.refuse(key, refusal, Manner::of(&head, self.config.cors.as_ref()), true, now);
+                    let mut id = RequestId::default();
+                    id.set(&head, || self.random.next());
+                    let manner = Manner::of(&head, &id, self.config.cors.as_ref());
+                    self.refuse(key, refusal, manner, true, now);
                 }
                 Step::Skip(head.length)
             }
@@ -277,17 +288,19 @@ impl Hub {
         }
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let start = out.len();
-        request_to_agent(head, &terms.forwarding(&self.config), out);
-        let label = log_enabled!(Level::Debug).then(|| {
-            format!("{} {} for {}", head.method.as_str(), head.path(), client.peer).into_boxed_str()
-        });
-        let mut need = self.spare_needs.pop().unwrap_or_default();
+        let Spare { mut need, mut id } = self.spares.pop().unwrap_or_default();
         need.fill(head);
+        id.set(head, || self.random.next());
+        request_to_agent(head, &terms.forwarding(&self.config, &id), out);
+        let label = log_enabled!(Level::Debug).then(|| {
+            format!("{} {} for {}, {id}", head.method.as_str(), head.path(), client.peer).into_boxed_str()
+        });
         self.arrivals += 1;
         let exchange = Exchange {
             client: key,
             messages: Messages::new(Facts::of(head), head.framing, HeadScan::on_tunnel()),
             need,
+            id,
             arrival: Arrival(self.arrivals),
             patience: terms.patience,
             held: Held {
@@ -336,10 +349,11 @@ impl Hub {
         }
     }
 
-    pub(super) fn recycle(&mut self, mut need: Need) {
-        if self.spare_needs.len() < SPARE_NEEDS {
+    pub(super) fn recycle(&mut self, exchange: Exchange) {
+        let Exchange { mut need, id, .. } = exchange;
+        if self.spares.len() < SPARES {
             need.clear();
-            self.spare_needs.push(need);
+            self.spares.push(Spare { need, id });
         }
     }
 }

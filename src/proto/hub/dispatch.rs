@@ -221,7 +221,7 @@ impl Hub {
         } else {
             self.end_client(client, now);
         }
-        self.recycle(exchange.need);
+        self.recycle(exchange);
         self.dispatch(now);
     }
 
@@ -258,7 +258,7 @@ impl Hub {
                 self.end_client(client, now)
             }
         }
-        self.recycle(exchange.need);
+        self.recycle(exchange);
         self.dispatch(now);
     }
 
@@ -293,7 +293,7 @@ impl Hub {
             // Cancelling is closing: the agent closes its upstream connection at once.
             self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), Outcome::ClientLeft, now);
         }
-        self.recycle(exchange.need);
+        self.recycle(exchange);
         // Not before all who left are known to have: one of them might be given what another one had.
         self.is_dispatch_due = true;
     }
@@ -317,7 +317,7 @@ impl Hub {
             self.retire_tunnel(tunnel, TunnelEnd::UpgradeOver, now);
             self.clients.set_served(exchange.client, true);
             self.end_client(exchange.client, now);
-            self.recycle(exchange.need);
+            self.recycle(exchange);
             self.dispatch(now);
         }
     }

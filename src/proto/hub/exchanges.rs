@@ -11,6 +11,7 @@ use crate::proto::deadline::Limit;
 use crate::proto::exchange::Messages;
 use crate::proto::http1::cors::Grant;
 use crate::proto::http1::reply::Form;
+use crate::proto::http1::request_id::RequestId;
 use crate::proto::tables::key::{ClientKey, TunnelKey};
 use crate::proto::tables::list::NodeId;
 use crate::proto::tables::timer::{Armed, Mono};
@@ -19,6 +20,8 @@ pub(super) struct Exchange {
     pub(super) client: ClientKey,
     pub(super) messages: Messages,
     pub(super) need: Need,
+    /// What its request is called.
+    pub(super) id: RequestId,
     pub(super) arrival: Arrival,
     pub(super) patience: Patience,
     pub(super) held: Held,
@@ -149,8 +152,13 @@ impl Expectation {
 
 impl Exchange {
     /// How its client is told of an error.
-    pub(super) fn manner(&self) -> Manner {
-        Manner { form: self.form, grant: self.grant, head_only: self.messages.facts.head_only }
+    pub(super) fn manner(&self) -> Manner<'_> {
+        Manner {
+            form: self.form,
+            grant: self.grant,
+            head_only: self.messages.facts.head_only,
+            id: Some(self.id.as_str()),
+        }
     }
 
     /// As [`Client::deadline`].

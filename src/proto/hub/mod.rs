@@ -84,7 +84,9 @@ use self::pool::{Gone, Need, Pool};
 use self::queue::DispatchQueue;
 use self::tunnels::{Owes, Standing, Tunnel, TunnelState};
 use super::deadline::SendLimit;
+use super::http1::request_id::RequestId;
 use super::notice::{Count, Notices};
+use super::random::Random;
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
 use super::tables::list::{Arena, List};
@@ -95,8 +97,15 @@ use super::trust::revocation::Revocations;
 use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
 
-/// Recycled [`Need`]s, so that a request allocates nothing once the hub is warm.
-const SPARE_NEEDS: usize = 64;
+/// Recycled texts, so that a request allocates nothing once the hub is warm.
+const SPARES: usize = 64;
+
+/// The texts that an exchange leaves behind.
+#[derive(Default)]
+struct Spare {
+    need: Need,
+    id: RequestId,
+}
 
 /// The hub's half of the core.
 pub struct Hub {
@@ -125,7 +134,9 @@ pub struct Hub {
     /// Tunnels that were asked for a heartbeat, the first of them first. Some may have answered or ended
     /// since.
     asked: VecDeque<TunnelKey>,
-    spare_needs: Vec<Need>,
+    spares: Vec<Spare>,
+    /// What requests are called that came without a name.
+    random: Random,
     /// Until then every agent is taken for connected.
     grace_ends: Mono,
     /// When agents, and those who wait for them, are looked at next.
@@ -144,8 +155,8 @@ enum Direction {
 }
 
 impl Hub {
-    /// A hub that begins now.
-    pub fn new(config: HubConfig, token_key: TokenKey, now: Now) -> Self {
+    /// A hub that begins now. `seed` makes the names of requests.
+    pub fn new(config: HubConfig, token_key: TokenKey, seed: u64, now: Now) -> Self {
         Self {
             keys: Keys::new(config.app_password.as_deref()),
             revocations: Revocations::default(),
@@ -165,7 +176,8 @@ impl Hub {
             is_dispatch_due: false,
             arrivals: 0,
             asked: VecDeque::new(),
-            spare_needs: Vec::new(),
+            spares: Vec::new(),
+            random: Random(seed),
             // Then those are looked at who wait for agents that have not come.
             sweep_at: now.mono.after(config.startup_grace),
             config,

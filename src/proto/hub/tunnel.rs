@@ -16,7 +16,7 @@ use crate::proto::http1::body::Progress;
 use crate::proto::http1::cors::Sharing;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, ResponseHead};
-use crate::proto::http1::rewrite::{ToClient, response_to_client};
+use crate::proto::http1::rewrite::{Timing, ToClient, response_to_client};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
@@ -498,7 +498,7 @@ impl Hub {
     ) -> Step {
         let Shown { input, end, out } = shown;
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
-        let Phase::Active { gate, awaited, response, keep, .. } = &mut exchange.phase else {
+        let Phase::Active { since, gate, awaited, response, keep, .. } = &mut exchange.phase else {
             return Step::Wait;
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
@@ -574,7 +574,12 @@ impl Hub {
             let name = &self.config.name;
             let origins = self.config.cors.as_ref();
             let sharing = origins.map(|origins| Sharing { origins, grant: exchange.grant });
-            let how = ToClient { name, agent_id, version, framing, persistent, sharing };
+            let timing = Timing {
+                queue: since.0.saturating_sub(exchange.waits_since.0),
+                head: now.mono.0.saturating_sub(since.0),
+            };
+            let id = exchange.id.as_str();
+            let how = ToClient { name, agent_id, version, framing, persistent, sharing, id, timing };
             response_to_client(&head, &how, out);
         }
         let may_be_repeated = turn == Turn::Interim && version == Version::Http10;

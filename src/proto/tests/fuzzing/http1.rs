@@ -11,8 +11,8 @@ use crate::proto::http1::head::{HeadScan, RequestHead, ResponseHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reading::Reading;
 use crate::proto::http1::rewrite::{
-    ExpectForward, FromUpstream, ToAgent, ToClient, ToUpstream, request_to_agent, request_to_upstream,
-    response_to_client, response_to_hub,
+    ExpectForward, FromUpstream, Timing, ToAgent, ToClient, ToUpstream, request_to_agent,
+    request_to_upstream, response_to_client, response_to_hub,
 };
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
@@ -42,8 +42,16 @@ pub(super) fn request_head(data: &[u8]) {
         if drops {
             spent.insert(Credential::Authorization);
         }
-        let how =
-            ToAgent { name: "slime", client, secure: false, trusted, spent, hides_origin: drops, expect };
+        let how = ToAgent {
+            name: "slime",
+            client,
+            secure: false,
+            trusted,
+            spent,
+            hides_origin: drops,
+            expect,
+            id: "0123456789abcdef",
+        };
         let mut to_agent = Vec::new();
         request_to_agent(&head, &how, &mut to_agent);
         assert_eq!(
@@ -106,8 +114,16 @@ pub(super) fn response_head(data: &[u8]) {
         assert!(!at_hub.fields.iter().any(|field| starts_with_slime(field.name)));
         for version in [Version::Http10, Version::Http11] {
             let framing = onward.onward(version);
-            let how =
-                ToClient { name: "slime", agent_id: "a", version, framing, persistent: true, sharing: None };
+            let how = ToClient {
+                name: "slime",
+                agent_id: "a",
+                version,
+                framing,
+                persistent: true,
+                sharing: None,
+                id: "0123456789abcdef",
+                timing: Timing::default(),
+            };
             let mut to_client = Vec::new();
             response_to_client(&at_hub, &how, &mut to_client);
             let mut storage = Storage::on_tunnel();

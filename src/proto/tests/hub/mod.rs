@@ -7,6 +7,7 @@ mod drain;
 mod hold;
 mod light;
 mod replace;
+mod request_id;
 mod respond;
 mod retry;
 mod time;

@@ -104,6 +104,12 @@ pub(crate) fn sealed(token: &AgentToken) -> String {
     token.seal(token_key(), [7; 12]).unwrap()
 }
 
+/// Heads without the fields whose values are others in each message: the name of a request, and its times.
+pub(crate) fn without_names(text: &str) -> String {
+    const NAMES: [&str; 2] = ["X-Request-Id: ", "Server-Timing: queue"];
+    text.split_inclusive('\n').filter(|line| !NAMES.iter().any(|name| line.starts_with(name))).collect()
+}
+
 impl Default for Setup {
     /// A hub past its startup grace, and one agent with one upstream and one worker.
     fn default() -> Self {
@@ -170,7 +176,7 @@ impl Setup {
         Pair {
             now,
             wires: Wires::new(self.grain, self.room, self.splices),
-            hub: Driver::new(Hub::new(self.hub.clone(), token_key().clone(), now)),
+            hub: Driver::new(Hub::new(self.hub.clone(), token_key().clone(), 1, now)),
             agents: agents
                 .map(|(seed, (_, config))| Driver::new(Agent::new(config.clone(), seed as u64, now)))
                 .collect(),
@@ -323,8 +329,13 @@ impl Pair {
         assert_eq!(self.wires.write(wire, bytes.as_ref()), Ok(bytes.as_ref().len()));
     }
 
-    /// Takes what was received since the last time.
+    /// Takes what was received since the last time, without what is another one in each message.
     pub(crate) fn got(&mut self, raw: Raw) -> String {
+        without_names(&self.got_whole(raw))
+    }
+
+    /// Takes what was received since the last time.
+    pub(crate) fn got_whole(&mut self, raw: Raw) -> String {
         String::from_utf8(self.got_bytes(raw)).unwrap()
     }
 
@@ -391,7 +402,7 @@ impl Pair {
     }
 
     pub(crate) fn start_hub(&mut self) {
-        self.hub = Driver::new(Hub::new(self.setup.hub.clone(), token_key().clone(), self.now));
+        self.hub = Driver::new(Hub::new(self.setup.hub.clone(), token_key().clone(), 2, self.now));
         self.to_hub = Reach::Hub;
         self.settle();
     }
