@@ -4,7 +4,7 @@
 ///
 /// # Panics
 /// An escape is none of those that `requests.txt` explains.
-pub(super) fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut characters = text.chars();
     while let Some(character) = characters.next() {

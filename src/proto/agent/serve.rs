@@ -55,7 +55,7 @@ fn answer_here(
 ) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let refusal = if head.max_forwards() == Some(0) {
-        reply::write_last(head, head.framing != Framing::None, &mut bytes);
+        reply::write_last(head, None, head.framing != Framing::None, &mut bytes);
         return Some(bytes);
     } else if !upstream.base_path.is_empty() && path::is_ambiguous(head.path()) {
         OUT_OF_BASE

@@ -8,6 +8,7 @@ use super::fields::{is_token, members};
 use super::framing::Framing;
 use super::head::RequestHead;
 use super::put;
+use super::request_id::RequestId;
 use super::target::is_authority;
 use super::url::{Url, first_authority};
 
@@ -132,6 +133,7 @@ pub fn is_preflight(head: &RequestHead<'_, '_>) -> bool {
 pub fn answer_preflight(
     head: &RequestHead<'_, '_>,
     origins: Option<&Origins>,
+    id: &RequestId,
     close: bool,
     out: &mut Vec<u8>,
 ) {
@@ -154,6 +156,7 @@ pub fn answer_preflight(
             b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n",
         );
     }
+    put::line(out, b"X-Request-Id: ", id.as_str().as_bytes());
     if close {
         out.extend_from_slice(b"Connection: close\r\n");
     }
@@ -224,8 +227,8 @@ mod tests {
         with(&head, |head| {
             let mut out = Vec::new();
             assert!(is_preflight(head));
-            answer_preflight(head, origins, false, &mut out);
-            String::from_utf8(out).unwrap()
+            answer_preflight(head, origins, &RequestId::of_unread(7), false, &mut out);
+            String::from_utf8(out).unwrap().replace("X-Request-Id: 0000000000000007\r\n", "")
         })
     }
 

@@ -19,6 +19,7 @@ pub(super) struct Facts<'b> {
     pub(super) upgrades: usize,
     pub(super) protocol: &'b [u8],
     pub(super) has_via: bool,
+    pub(super) has_request_id: bool,
     pub(super) binds_connection: bool,
 }
 
@@ -49,6 +50,7 @@ impl<'b> Facts<'b> {
                     facts.binds_connection |= binds_connection(field.value);
                 }
                 Class::Via => facts.has_via = true,
+                Class::RequestId => facts.has_request_id = true,
                 Class::EndToEnd
                 | Class::Forwarded
                 | Class::HopByHop
@@ -57,7 +59,6 @@ impl<'b> Facts<'b> {
                 | Class::Origin
                 | Class::ProxyStatus
                 | Class::Referer
-                | Class::RequestId
                 | Class::Slime
                 | Class::Twin
                 | Class::XForwardedFor

@@ -54,6 +54,7 @@ pub struct RequestHead<'s, 'b> {
     pub(super) classes: &'s [Class],
     pub(super) trailers_welcome: bool,
     has_via: bool,
+    has_request_id: bool,
     authority: &'b str,
     path_and_query: &'b str,
 }
@@ -124,6 +125,7 @@ impl<'s, 'b> RequestHead<'s, 'b> {
             binds_connection: facts.binds_connection,
             trailers_welcome: facts.trailers_welcome && version == Version::Http11,
             has_via: facts.has_via,
+            has_request_id: facts.has_request_id,
             classes: classes.get(..fields.len()).unwrap_or_default(),
             authority: if parts.form == TargetForm::Absolute { parts.authority } else { host },
             path_and_query: parts.path_and_query,
@@ -161,6 +163,11 @@ impl<'s, 'b> RequestHead<'s, 'b> {
     /// The fields, each with its class.
     pub(super) fn classified(&self) -> impl Iterator<Item = (&'s Field<'b>, Class)> + use<'s, 'b> {
         self.fields.iter().zip(self.classes.iter().copied())
+    }
+
+    /// Whether it has an `X-Request-Id`, be it one that can be kept or not.
+    pub(super) fn has_request_id(&self) -> bool {
+        self.has_request_id
     }
 
     /// Host and port that the request is meant for: those of an absolute-form target, else those of `Host`

@@ -186,7 +186,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
 
 /// Appends the answer to a TRACE or OPTIONS whose last recipient we are, because its `Max-Forwards` says so
 /// (RFC 9110 section 7.6.2): the request as it came, without what is secret or ours, or no content.
-pub fn write_last(head: &RequestHead<'_, '_>, close: bool, out: &mut Vec<u8>) {
+///
+/// `id` is what the request is called, where this is the one that tells its client.
+pub fn write_last(head: &RequestHead<'_, '_>, id: Option<&str>, close: bool, out: &mut Vec<u8>) {
     let mut content = Vec::new();
     if head.method.is_trace() {
         for part in [head.method.as_str(), " ", head.target, " HTTP/1.1\r\n"] {
@@ -209,6 +211,9 @@ pub fn write_last(head: &RequestHead<'_, '_>, close: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Cache-Control: no-store\r\nContent-Length: ");
     put::decimal(out, content.len() as u64);
     out.extend_from_slice(b"\r\n");
+    if let Some(id) = id {
+        put::line(out, b"X-Request-Id: ", id.as_bytes());
+    }
     if close {
         out.extend_from_slice(b"Connection: close\r\n");
     }

@@ -14,16 +14,31 @@ pub const MAX_REQUEST_ID: usize = 128;
 pub struct RequestId(String);
 
 impl RequestId {
+    /// The name that a request has, or else one that is made of a number that does not repeat.
+    pub fn of(head: &RequestHead<'_, '_>, number: impl FnOnce() -> u64) -> Self {
+        let mut id = Self::default();
+        id.set(head, number);
+        id
+    }
+
+    /// A name for a request that cannot be read.
+    pub fn of_unread(number: u64) -> Self {
+        let mut id = Self::default();
+        id.make(number);
+        id
+    }
+
     /// Takes the name that a request has, or else makes one of a number that does not repeat.
     pub fn set(&mut self, head: &RequestHead<'_, '_>, number: impl FnOnce() -> u64) {
         self.0.clear();
         match given(head) {
             Some(name) => self.0.push_str(name),
-            None => {
-                let digits = digits(number());
-                self.0.push_str(core::str::from_utf8(&digits).unwrap_or_default());
-            }
+            None => self.make(number()),
         }
+    }
+
+    fn make(&mut self, number: u64) {
+        self.0.push_str(core::str::from_utf8(&digits(number)).unwrap_or_default());
     }
 
     /// As it stands in the field.
@@ -40,6 +55,9 @@ impl fmt::Display for RequestId {
 
 /// The name that a request came with. Of two, nobody knows which one other logs have.
 fn given<'b>(head: &RequestHead<'_, 'b>) -> Option<&'b str> {
+    if !head.has_request_id() {
+        return None;
+    }
     let mut named = head.classified().filter(|(_, class)| *class == Class::RequestId);
     let (field, _) = named.next()?;
     let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:/+=@-".contains(byte);
@@ -52,11 +70,10 @@ fn given<'b>(head: &RequestHead<'_, 'b>) -> Option<&'b str> {
 
 /// In hexadecimal digits, all of them. Written for each request, and so without the machinery of formatting.
 fn digits(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 16];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        for (digit, value) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
-            *digit = value + if value < 10 { b'0' } else { b'a' - 10 };
-        }
+    for (at, digit) in digits.iter_mut().enumerate() {
+        *digit = DIGITS[(number >> (60 - 4 * at) & 15) as usize];
     }
     digits
 }

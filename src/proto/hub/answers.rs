@@ -30,6 +30,11 @@ pub(super) struct Manner<'a> {
 }
 
 impl<'a> Manner<'a> {
+    /// The manner for a client whose request cannot be read.
+    pub(super) fn unread(id: &'a RequestId, head_only: bool) -> Self {
+        Self { head_only, id: Some(id.as_str()), ..Self::default() }
+    }
+
     /// The manner for the client that sent this request.
     pub(super) fn of(head: &RequestHead<'_, '_>, id: &'a RequestId, origins: Option<&Origins>) -> Self {
         Self {

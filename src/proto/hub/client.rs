@@ -87,7 +87,8 @@ impl Hub {
             }
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
-                    self.refuse(key, Refusal::HeadLate, Manner::default(), true, now);
+                    let id = RequestId::of_unread(self.random.next());
+                    self.refuse(key, Refusal::HeadLate, Manner::unread(&id, false), true, now);
                 } else {
                     self.drop_client(key, Close::Now, now);
                 }
@@ -132,7 +133,8 @@ impl Hub {
     fn answer_preflight(&mut self, key: ClientKey, head: &RequestHead<'_, '_>, now: Now) {
         let close = !head.persistent || !self.has_place(now);
         let mut bytes = Vec::new();
-        cors::answer_preflight(head, self.config.cors.as_ref(), close, &mut bytes);
+        let id = self.call(head);
+        cors::answer_preflight(head, self.config.cors.as_ref(), &id, close, &mut bytes);
         self.clients.note_answer(key);
         self.commands.push(Command::Send { key: key.into(), bytes });
         if close {
@@ -145,7 +147,8 @@ impl Hub {
     /// Answers a request that may have no more recipients (RFC 9110 section 7.6.2).
     fn answer_last(&mut self, key: ClientKey, head: &RequestHead<'_, '_>, now: Now) {
         let mut bytes = Vec::new();
-        reply::write_last(head, true, &mut bytes);
+        let id = self.call(head);
+        reply::write_last(head, Some(id.as_str()), true, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
         self.end_client(key, now);
     }
@@ -172,8 +175,13 @@ impl Hub {
         let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
         let location = format!("https://{host}{port}{path}");
         let detail = "this hub speaks HTTPS on another port, which Location names";
-        let reply =
-            Reply { location: Some(&location), head_only: head.method.is_head(), ..Reply::new(308, detail) };
+        let id = self.call(head);
+        let reply = Reply {
+            location: Some(&location),
+            head_only: head.method.is_head(),
+            id: Some(id.as_str()),
+            ..Reply::new(308, detail)
+        };
         let mut bytes = Vec::new();
         reply::write(&reply, &mut bytes);
         self.commands.push(Command::Send { key: key.into(), bytes });
@@ -224,9 +232,8 @@ impl Hub {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(refusal) = self.begin(key, &head, out, now) {
-                    self.note_refusal(key, refusal, now);
-                    let mut id = RequestId::default();
-                    id.set(&head, || self.random.next());
+                    let id = self.call(&head);
+                    self.note_refusal(key, refusal, &id, now);
                     let manner = Manner::of(&head, &id, self.config.cors.as_ref());
                     self.refuse(key, refusal, manner, true, now);
                 }
@@ -247,8 +254,8 @@ impl Hub {
                 Step::Wait
             }
             Err(violation) => {
-                let manner = Manner { head_only: is_head(input), ..Manner::default() };
-                self.refuse(key, violation.into(), manner, true, now);
+                let id = RequestId::of_unread(self.random.next());
+                self.refuse(key, violation.into(), Manner::unread(&id, is_head(input)), true, now);
                 Step::Wait
             }
         }
@@ -337,14 +344,19 @@ impl Hub {
     }
 
     /// Who is kept out, and for want of what, is for the operator to know; what a client does wrong is not.
-    fn note_refusal(&mut self, key: ClientKey, refusal: Refusal, now: Now) {
+    /// What a request is called that gets no further than here.
+    fn call(&mut self, head: &RequestHead<'_, '_>) -> RequestId {
+        RequestId::of(head, || self.random.next())
+    }
+
+    fn note_refusal(&mut self, key: ClientKey, refusal: Refusal, id: &RequestId, now: Now) {
         // These say so themselves, once for all whom they keep out.
         if matches!(refusal, Refusal::Draining | Refusal::ClientsFull) {
             return;
         }
         let (status @ (401 | 503 | 508), detail) = (refusal.status(), refusal.detail()) else { return };
         if let Some(Client { peer, .. }) = self.clients.get(key) {
-            let line = format_args!("refused a request of {peer} with {status}: {detail}");
+            let line = format_args!("refused a request of {peer} with {status}: {detail}; X-Request-Id {id}");
             self.notices.say(Level::Warn, (detail, 0), now.mono, line);
         }
     }

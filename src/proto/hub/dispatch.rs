@@ -282,7 +282,9 @@ impl Hub {
             String::new()
         };
         let gap = if troubles.is_empty() { "" } else { ": " };
-        let line = format_args!("a request{agent} failed with {status}: {detail}{gap}{troubles}");
+        let id = &exchange.id;
+        let line =
+            format_args!("a request{agent} failed with {status}: {detail}{gap}{troubles}; X-Request-Id {id}");
         self.notices.say(Level::Warn, (detail, 0), now.mono, line);
     }
 

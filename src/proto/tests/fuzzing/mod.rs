@@ -50,7 +50,7 @@ pub fn exchange(data: &[u8]) {
 
 #[cfg(test)]
 #[path = "../../../../tests/vectors/unescape.rs"]
-mod unescape;
+pub(crate) mod unescape;
 
 #[cfg(test)]
 mod tests {

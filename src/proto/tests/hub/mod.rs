@@ -2,6 +2,7 @@
 
 mod admission;
 mod dispatch;
+mod door_vectors;
 mod doors;
 mod drain;
 mod hold;

@@ -1,6 +1,7 @@
 //! What a request is called on all its way, and how long it took.
 
 use super::seconds;
+use crate::proto::http1::cors::Origins;
 use crate::proto::testing::Setup;
 use crate::proto::testing::scenario::OK;
 
@@ -51,6 +52,30 @@ fn an_error_says_what_its_request_is_called() {
     pair.send(client, request("X-Request-Id: let-me-in\r\n"));
     let got = pair.got_whole(client);
     assert!(got.starts_with("HTTP/1.1 401 ") && values(&got, "X-Request-Id") == ["let-me-in"], "{got}");
+}
+
+/// Also what never becomes an exchange: the client can name it to the hub's operator.
+#[test]
+fn every_answer_of_the_hub_says_what_its_request_is_called() {
+    let preflight = "OPTIONS /x HTTP/1.1\r\nHost: app.test\r\nOrigin: https://b.example\r\n\
+                     Access-Control-Request-Method: GET\r\nX-Request-Id: mine\r\n\r\n";
+    for (status, kept, raw) in [
+        ("204", true, preflight),
+        ("200", true, "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nX-Request-Id: mine\r\n\r\n"),
+        ("501", false, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nX-Request-Id: mine\r\n\r\n"),
+        ("400", false, "GET / HTTP/1.1\r\nX-Request-Id: mine\r\n\r\n"),
+        ("408", false, "GET / HTTP/1.1\r\nX-Request-Id: mine\r\n"),
+        ("505", false, "GET / HTTP/2.0\r\nX-Request-Id: mine\r\n\r\n"),
+    ] {
+        let mut pair = Setup::default().hub(|hub| hub.cors = Origins::parse(["*"])).joined();
+        let client = pair.client();
+        pair.send(client, raw);
+        pair.advance(seconds(60));
+        let got = pair.got_whole(client);
+        assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{raw}{got}");
+        let names = values(&got, "X-Request-Id");
+        assert!(names.len() == 1 && (names[0] == "mine") == kept && !names[0].is_empty(), "{raw}{got}");
+    }
 }
 
 #[test]
