@@ -84,7 +84,8 @@ def scripts_of_other_origins(bed):
         )
         if is_allowed:
             equal((served.get("status"), refused.get("status")), (200, 401), (flags, served, refused))
-            check(served["fields"].get("slime-agent-id"), "the script may read which agent served it", served)
+            for name in ("slime-agent-id", "x-request-id", "server-timing"):
+                check(served["fields"].get(name), f"the script may read {name}", served)
             check("password" in json.loads(refused["text"])["detail"], refused)
         else:
             check("error" in served and "error" in refused, flags, served, refused)
