@@ -21,6 +21,12 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+/// A tenth took no longer: what something costs, whatever else the machine did meanwhile.
+fn cost(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 10]
+}
+
 #[test]
 fn two_hundred_in_a_row_are_never_refused() {
     let rig = Rig::serve_with(&["--startup-grace", "0"], &[], async |_| reply(200, "ok"));
@@ -348,7 +354,7 @@ fn a_hand_off_costs_the_same_with_a_thousand_waiters() {
             assert_eq!(client.response().status(), 200);
             times.push(start.elapsed());
         }
-        median(times)
+        cost(times)
     };
     let alone = measure(&mut tunnel);
     let ghosts: Vec<Wire> =
@@ -375,7 +381,7 @@ fn a_hand_off_costs_the_same_with_a_thousand_waiters() {
         assert_eq!(client.response().text(), format!("/{n}"));
         times.push(start.elapsed());
     }
-    let (many, few) = (median(times[..200].to_vec()), median(times[800..].to_vec()));
+    let (many, few) = (cost(times[..200].to_vec()), cost(times[800..].to_vec()));
     assert!(many < few * 2 + Duration::from_micros(300), "{many:?} with many waiting, {few:?} with few");
 }
 
