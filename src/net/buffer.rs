@@ -186,6 +186,16 @@ impl Buffer {
         }
     }
 
+    /// Moves bytes to a slice, as many as there are and fit. How many those were.
+    pub(super) fn take(&mut self, to: &mut [u8], pool: &mut BufferPool) -> usize {
+        let n = self.len().min(to.len());
+        if let (Some(to), Some(data)) = (to.get_mut(..n), self.data().get(..n)) {
+            to.copy_from_slice(data);
+        }
+        self.consume(n, pool);
+        n
+    }
+
     /// Drops all bytes but the first `n`.
     pub fn truncate(&mut self, n: usize, pool: &mut BufferPool) {
         let Some(block) = &mut self.0 else { return };

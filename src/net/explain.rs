@@ -7,23 +7,14 @@
 )]
 
 use core::fmt::{self, Write as _};
-use core::net::IpAddr;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use super::tls::Pin;
+use super::tls_stream::{HandshakeFailure, TlsPeer};
 use crate::proto::seam::Target;
 use crate::proto::tables::timer::CLOCK_IS_SET;
 use crate::proto::utc::Utc;
-
-/// Whom TLS is spoken with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TlsPeer {
-    /// A client of the hub, at this address.
-    Client(IpAddr),
-    /// What was dialled.
-    Target(Target),
-}
 
 /// A certificate that is not the one that was pinned.
 #[derive(Debug)]
@@ -64,8 +55,16 @@ struct Flags {
 const HUB: Flags = Flags { address: "--hub", ca: "--hub-ca", pin: "--hub-pin" };
 const UPSTREAM: Flags = Flags { address: "--upstream", ca: "--upstream-ca", pin: "--upstream-pin" };
 
+/// Why a handshake failed, in words for the operator.
+pub(super) fn explain_handshake(failure: &HandshakeFailure<'_>, peer: TlsPeer) -> String {
+    match failure {
+        HandshakeFailure::Unfinished => "the other side did not finish the handshake".to_owned(),
+        HandshakeFailure::Error(error) => explain(error, peer),
+    }
+}
+
 /// A failure in words for the operator. "It" is the other side.
-pub(super) fn explain(error: &Error, peer: TlsPeer) -> String {
+fn explain(error: &Error, peer: TlsPeer) -> String {
     let flags = match peer {
         TlsPeer::Client(_) => None,
         TlsPeer::Target(Target::Hub) => Some(&HUB),
@@ -304,6 +303,7 @@ fn in_words(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use core::net::IpAddr;
     use std::sync::Arc;
 
     use rustls::pki_types::{ServerName, UnixTime};

@@ -11,7 +11,8 @@ use log::debug;
 
 use super::Net;
 use super::buffer::{Buffer, BufferPool, Class};
-use super::stream::{Ahead, Stream, take};
+use super::stream::Stream;
+use super::tls_stream::Ahead;
 use crate::proto::seam::End;
 use crate::proto::websocket::{CONTROL, Decoder, Encoder, Kind, OVERHEAD, Side};
 
@@ -79,7 +80,7 @@ impl<S> FramedStream<S> {
         space: &mut [u8],
     ) -> io::Result<usize> {
         if !self.plain.is_empty() {
-            return Ok(take(&mut self.plain, pool, space));
+            return Ok(self.plain.take(space, pool));
         }
         if self.decoder.end().is_some() {
             return Ok(0);

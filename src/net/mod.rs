@@ -19,6 +19,8 @@ mod stream;
 #[path = "linux/mod.rs"]
 pub mod sys;
 pub mod tls;
+mod tls_session;
+mod tls_stream;
 
 use core::net::SocketAddr;
 use core::time::Duration;

@@ -11,8 +11,9 @@ use rustls::server::UnbufferedServerConnection;
 use super::Shell;
 use super::conn::{Conn, Slot};
 use crate::net::Net;
-use crate::net::explain::TlsPeer;
-use crate::net::stream::{Session, Stream, TlsStream};
+use crate::net::stream::Stream;
+use crate::net::tls_session::Session;
+use crate::net::tls_stream::{TlsPeer, TlsStream};
 use crate::proto::seam::{Caller, Closed, Core, Why};
 
 /// Connections accepted in one turn, so that a flood of them does not starve those that are there.

@@ -9,7 +9,7 @@ use std::io;
 
 use super::Shell;
 use crate::net::Net;
-use crate::net::stream::Ahead;
+use crate::net::tls_stream::Ahead;
 use crate::proto::seam::{Core, Why};
 use crate::proto::tables::key::Key;
 

@@ -13,8 +13,9 @@ use log::warn;
 use super::Shell;
 use super::conn::Conns;
 use crate::net::Net;
-use crate::net::explain::TlsPeer;
-use crate::net::stream::{Stream, TlsStream};
+use crate::net::explain::explain_handshake;
+use crate::net::stream::Stream;
+use crate::net::tls_stream::{TlsPeer, TlsStream};
 use crate::proto::seam::{Closed, Core, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
@@ -109,7 +110,8 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// A connection with TLS goes. If its handshake was not over, that is noted.
     pub(super) fn note_handshake(&mut self, stream: &TlsStream<N::Socket>) {
-        let Some(why) = stream.failure() else { return };
+        let Some(failure) = stream.failure() else { return };
+        let why = explain_handshake(&failure, stream.peer());
         match stream.peer() {
             TlsPeer::Client(address) => self.handshakes.fail(stream.peer(), &address, &why, self.now.mono),
             TlsPeer::Target(target) => {
