@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use log::info;
 
-use super::shell::{Entrance, LISTENER_TOKENS, Use};
+use super::shell::{Entrance, LISTENER_TOKENS};
 use super::sys::{Listener, Sys};
 
 /// An address of the admin side.
@@ -44,14 +44,14 @@ pub struct Listen {
 }
 
 /// What is listened on where no host is named, in both families, and the flags that choose port and host.
-pub(super) struct Unnamed {
+struct Unnamed {
     v6: Ipv6Addr,
     v4: Ipv4Addr,
     port_flag: &'static str,
     host_flag: &'static str,
 }
 
-pub(super) const ANYWHERE: Unnamed = Unnamed {
+const ANYWHERE: Unnamed = Unnamed {
     v6: Ipv6Addr::UNSPECIFIED,
     v4: Ipv4Addr::UNSPECIFIED,
     port_flag: "--port",
@@ -60,26 +60,34 @@ pub(super) const ANYWHERE: Unnamed = Unnamed {
 const THIS_MACHINE: Unnamed =
     Unnamed { v6: Ipv6Addr::LOCALHOST, v4: Ipv4Addr::LOCALHOST, port_flag: "--admin", host_flag: "--admin" };
 
-/// The listeners of the admin side, and what each is for. The log says where they are.
-pub(super) fn listen_for_admin(
-    sys: &mut Sys,
-    admin: &[AdminListen],
-    before: usize,
-) -> io::Result<Vec<(Listener, Entrance)>> {
-    let mut all = Vec::new();
-    for listen in admin {
+/// Listeners, in the order of their tokens, and what each is for.
+pub(super) type Entrances = Vec<(Listener, Entrance)>;
+
+/// Adds the listeners for applications and agents.
+pub(super) fn listen_for_requests(sys: &mut Sys, wishes: &[Listen], all: &mut Entrances) -> io::Result<()> {
+    for wish in wishes {
+        let entrance = if wish.is_tls { Entrance::Tls } else { Entrance::Plain };
+        let listeners = listen_on(sys, wish, all.len(), ANYWHERE)?;
+        all.extend(listeners.into_iter().map(|listener| (listener, entrance)));
+    }
+    Ok(())
+}
+
+/// Adds the listeners of the admin side. The log says where they are.
+pub(super) fn listen_for_admin(sys: &mut Sys, wishes: &[AdminListen], all: &mut Entrances) -> io::Result<()> {
+    for listen in wishes {
         match listen {
             AdminListen::Tcp { host, port, is_tls } => {
                 let wish = Listen { host: host.clone(), port: *port, is_tls: *is_tls };
-                let entrance = Entrance { to: Use::Admin, is_tls: *is_tls };
-                for listener in listen_on(sys, &wish, before + all.len(), THIS_MACHINE)? {
+                let entrance = if *is_tls { Entrance::AdminTls } else { Entrance::Admin };
+                for listener in listen_on(sys, &wish, all.len(), THIS_MACHINE)? {
                     let scheme = if *is_tls { "https" } else { "http" };
                     info!("status page at {scheme}://{}/", listener.local_addr()?);
                     all.push((listener, entrance));
                 }
             }
             AdminListen::Unix { path, makes_folder } => {
-                let token = LISTENER_TOKENS + u32::try_from(before + all.len()).unwrap_or(0);
+                let token = LISTENER_TOKENS + u32::try_from(all.len()).unwrap_or(0);
                 let listener = listen_on_file(sys, path, *makes_folder, token).map_err(|error| {
                     let is_taken = error.kind() == io::ErrorKind::AddrInUse;
                     let line =
@@ -89,11 +97,11 @@ pub(super) fn listen_for_admin(
                     io::Error::new(error.kind(), line)
                 })?;
                 info!("status page at unix:{}", path.display());
-                all.push((listener, Entrance { to: Use::AdminUnix, is_tls: false }));
+                all.push((listener, Entrance::AdminUnix));
             }
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 fn listen_on_file(sys: &mut Sys, path: &Path, makes_folder: bool, token: u32) -> io::Result<Listener> {
@@ -104,12 +112,7 @@ fn listen_on_file(sys: &mut Sys, path: &Path, makes_folder: bool, token: u32) ->
 }
 
 /// All listeners for one wish: both families where no host is named, all addresses of the name otherwise.
-pub(super) fn listen_on(
-    sys: &mut Sys,
-    listen: &Listen,
-    before: usize,
-    unnamed: Unnamed,
-) -> io::Result<Vec<Listener>> {
+fn listen_on(sys: &mut Sys, listen: &Listen, before: usize, unnamed: Unnamed) -> io::Result<Vec<Listener>> {
     let Unnamed { v6, v4, port_flag, host_flag } = unnamed;
     let token = |index: usize| LISTENER_TOKENS + u32::try_from(before + index).unwrap_or(0);
     let naming = |address: &SocketAddr, error: io::Error| {

@@ -13,10 +13,10 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::Net;
 use super::descriptors::{fit_agent, fit_hub};
-use super::listen::{ANYWHERE, listen_for_admin, listen_on};
 pub use super::listen::{AdminListen, Listen};
+use super::listen::{listen_for_admin, listen_for_requests};
 pub use super::shell::Endpoint;
-use super::shell::{DialTls, Shell, Targets};
+use super::shell::{DialTls, Entrance, Shell, Targets};
 use super::sys::notify::Notifier;
 use super::sys::{self, Sys};
 use super::tls::{self, Pin, Trust};
@@ -113,25 +113,19 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     sys::random(&mut name)?;
     config.name = format!("{}.{:08x}", config.name, u32::from_ne_bytes(name));
     let offer = tls.as_ref().map(|files| files.load(sys.now().unix)).transpose()?;
-    let (mut plain, mut secure) = (Vec::new(), Vec::new());
-    // The tokens of listeners are counted: the plain ones come first.
-    let (with_tls, without): (Vec<_>, Vec<_>) = listen.iter().partition(|listen| listen.is_tls);
-    for listen in without {
-        plain.append(&mut listen_on(&mut sys, listen, plain.len(), ANYWHERE)?);
-    }
-    for listen in with_tls {
-        secure.append(&mut listen_on(&mut sys, listen, plain.len() + secure.len(), ANYWHERE)?);
-    }
-    let entrances = listen_for_admin(&mut sys, &admin.listen, plain.len() + secure.len())?;
+    let mut listeners = Vec::new();
+    listen_for_requests(&mut sys, &listen, &mut listeners)?;
+    let for_requests = listeners.len();
+    listen_for_admin(&mut sys, &admin.listen, &mut listeners)?;
+    let for_requests = listeners.get(..for_requests).unwrap_or_default();
     let mut beyond_loopback = false;
-    for (listeners, with) in [(&plain, ""), (&secure, " with TLS")] {
-        for listener in listeners {
-            let address = listener.local_addr()?;
-            beyond_loopback |= !address.ip().is_loopback();
-            info!("listening on {address}{with}");
-        }
+    for (listener, entrance) in for_requests {
+        let address = listener.local_addr()?;
+        beyond_loopback |= !address.ip().is_loopback();
+        info!("listening on {address}{}", if entrance.is_tls() { " with TLS" } else { "" });
     }
-    if let (Some((_, pin)), Some(listener)) = (&offer, secure.first()) {
+    let first_with_tls = for_requests.iter().find(|(_, entrance)| *entrance == Entrance::Tls);
+    if let (Some((_, pin)), Some((listener, _))) = (&offer, first_with_tls) {
         info!("the pin of the certificate: agents that do not trust its issuer need --hub-pin {pin}");
         if tls.as_ref().is_some_and(|tls| tls.is_own) {
             // The address that was asked for, if it was, else this machine's name.
@@ -163,11 +157,11 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
         core.set_revocations(revocations, sys.now());
     }
     let node = node(Role::Hub(core), &admin, &mut sys).draining_after(drain_delay);
-    let mut shell = Shell::new(node, sys, plain, Targets::default());
+    let mut shell = Shell::new(node, sys, Targets::default());
     if let Some((offer, _)) = offer {
-        shell.add_tls_listeners(secure, offer);
+        shell.offer_tls(offer);
     }
-    for (listener, entrance) in entrances {
+    for (listener, entrance) in listeners {
         shell.add_listener(listener, entrance);
     }
     shell.on_reload(Box::new(move |node, offer, now| {
@@ -219,10 +213,11 @@ pub fn run_agent(options: AgentOptions) -> io::Result<u8> {
     let upstreams = upstreams.into_iter().map(|upstream| upstream.endpoint).collect();
     let has_proxy = proxy.is_some();
     let targets = Targets { hub: Some(proxy.unwrap_or(hub.endpoint)), upstreams };
-    let entrances = listen_for_admin(&mut sys, &admin.listen, 0)?;
+    let mut listeners = Vec::new();
+    listen_for_admin(&mut sys, &admin.listen, &mut listeners)?;
     let node = node(Role::Agent(core), &admin, &mut sys);
-    let mut shell = Shell::new(node, sys, Vec::new(), targets);
-    for (listener, entrance) in entrances {
+    let mut shell = Shell::new(node, sys, targets);
+    for (listener, entrance) in listeners {
         shell.add_listener(listener, entrance);
     }
     for (target, mut tls) in secured {

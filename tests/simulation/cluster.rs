@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::client::Resumption;
 use rustls::{ClientConfig, ServerConfig};
 use slime::net::Event;
-use slime::net::shell::{DialTls, Endpoint, LISTENER_TOKENS, Shell, Targets};
+use slime::net::shell::{DialTls, Endpoint, Entrance, LISTENER_TOKENS, Shell, Targets};
 use slime::net::tls::{Trust, client_config, server_config};
 use slime::proto::agent::{Agent, Census};
 use slime::proto::hub::Hub;
@@ -564,9 +564,11 @@ fn start_hub(
     let moment = net.world.borrow().moment;
     model.borrow_mut().revocations.push((revoked.borrow().clone(), moment));
     let listener = net.listen(net.address(HUB_PORT), LISTENER_TOKENS);
-    let mut shell = Shell::new(core, net.clone(), vec![listener], Targets::default());
+    let mut shell = Shell::new(core, net.clone(), Targets::default());
+    shell.add_listener(listener, Entrance::Plain);
     let secure = net.listen(net.address(HUB_TLS_PORT), LISTENER_TOKENS + 1);
-    shell.add_tls_listeners(vec![secure], Arc::clone(&tls().0));
+    shell.add_listener(secure, Entrance::Tls);
+    shell.offer_tls(Arc::clone(&tls().0));
     let (file, world, of_model) = (Rc::clone(revoked), Rc::clone(&net.world), Rc::clone(model));
     shell.on_reload(Box::new(move |hub, _, now| {
         hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
@@ -611,7 +613,7 @@ fn start_agent(
     let config = setting.agents[number].config.clone();
     let most = config.tunnels() as usize * config.upstreams.len();
     let core = Agent::new(config, seed, now);
-    let mut shell = Shell::new(core, place.net.clone(), Vec::new(), place.targets.clone());
+    let mut shell = Shell::new(core, place.net.clone(), place.targets.clone());
     let upstreams = (0..).map(Target::Upstream).zip(place.upstreams_tls.iter().copied());
     let all = std::iter::once((Target::Hub, setting.agents[number].is_tls)).chain(upstreams);
     for (target, _) in all.filter(|(_, is_tls)| *is_tls) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use slime::config::HubConfig;
 use slime::net::Net;
-use slime::net::shell::{Endpoint, LISTENER_TOKENS, Shell, Targets};
+use slime::net::shell::{Endpoint, Entrance, LISTENER_TOKENS, Shell, Targets};
 use slime::proto::agent::Agent;
 use slime::proto::hub::Hub;
 use slime::proto::seam::{Command, Core};
@@ -43,7 +43,8 @@ impl Bench {
         let listener = net.listen(net.address(PORT), LISTENER_TOKENS);
         let config = HubConfig { startup_grace: Duration::ZERO, ..HubConfig::default() };
         let core = Hub::new(config, TokenKey::clone(token_key()), 1, world.borrow().now());
-        let hub = Shell::new(core, net, vec![listener], Targets::default());
+        let mut hub = Shell::new(core, net, Targets::default());
+        hub.add_listener(listener, Entrance::Plain);
         Self { world, hub, clients }
     }
 
@@ -51,7 +52,8 @@ impl Bench {
     fn listen_for_tls(&mut self) -> std::net::SocketAddr {
         let net = SimNet { world: Rc::clone(&self.world), process: 0 };
         let listener = net.listen(net.address(TLS_PORT), LISTENER_TOKENS + 1);
-        self.hub.add_tls_listeners(vec![listener], Arc::clone(&tls().0));
+        self.hub.add_listener(listener, Entrance::Tls);
+        self.hub.offer_tls(Arc::clone(&tls().0));
         net.address(TLS_PORT)
     }
 
@@ -338,7 +340,7 @@ fn an_address_that_swallows_packets_does_not_hold_up_the_next_one() {
     let mut listener = upstream.listen(address, 0);
     let endpoints = vec![upstream_endpoint()];
     let core = Agent::new(plain_config(0, 1, &endpoints), 1, world.borrow().now());
-    let mut agent = Shell::new(core, net, Vec::new(), Targets { hub: None, upstreams: endpoints });
+    let mut agent = Shell::new(core, net, Targets { hub: None, upstreams: endpoints });
     for _ in 0..40 {
         world.borrow_mut().begin_turn(0);
         assert_eq!(agent.turn().unwrap(), None);

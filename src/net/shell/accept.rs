@@ -10,6 +10,7 @@ use rustls::server::UnbufferedServerConnection;
 
 use super::Shell;
 use super::conn::{Conn, Slot};
+use super::listeners::Entrance;
 use crate::net::Net;
 use crate::net::stream::Stream;
 use crate::net::tls_session::Session;
@@ -21,47 +22,11 @@ const ACCEPT_BUDGET: usize = 64;
 /// After the process ran out of descriptors or memory while accepting, the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener, as the shell keeps it.
-pub(super) struct ListenerState<L> {
-    pub(super) listener: L,
-    pub(super) entrance: Entrance,
-    pub(super) readable: bool,
-}
-
-/// What a listener is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entrance {
-    /// Who comes there.
-    pub to: Use,
-    /// Whether TLS is spoken.
-    pub is_tls: bool,
-}
-
-/// Who comes to a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// Applications and agents.
-    Requests,
-    /// Clients of the admin side, by TCP.
-    Admin,
-    /// Clients of the admin side, by a unix socket.
-    AdminUnix,
-}
-
-impl Entrance {
-    /// For applications and agents, without TLS.
-    pub const REQUESTS: Self = Self { to: Use::Requests, is_tls: false };
-}
-
 impl<C: Core, N: Net> Shell<C, N> {
-    pub(super) fn may_accept(&self) -> bool {
-        self.accept_again.is_none() && self.listeners.iter().any(|listener| listener.readable)
-    }
-
     pub(super) fn accept(&mut self) {
         let mut budget = ACCEPT_BUDGET;
         for index in 0..self.listeners.len() {
-            while budget > 0 && self.accept_again.is_none() && self.accept_one(index) {
+            while budget > 0 && self.listeners.paused_until().is_none() && self.accept_one(index) {
                 budget -= 1;
             }
         }
@@ -69,39 +34,36 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// What accept(2) says, unless it has said that none waits.
     fn accept_from(&mut self, index: usize) -> Option<io::Result<(N::Socket, SocketAddr)>> {
-        let state = self.listeners.get_mut(index).filter(|state| state.readable)?;
-        Some(self.net.accept(&mut state.listener))
+        Some(self.net.accept(self.listeners.waiting(index)?))
     }
 
     /// Accepts one connection from this listener. False if there is none at present.
     fn accept_one(&mut self, index: usize) -> bool {
+        let Some(entrance) = self.listeners.entrance(index) else { return false };
         let Some(mut result) = self.accept_from(index) else { return false };
         if result.as_ref().is_err_and(is_of_process) {
-            // With one connection less the one that waits can be had at once: there may be many, and somebody
-            // good behind them.
+            // A freed descriptor lets us accept at once: legitimate clients may be queued behind a flood.
             let made_room = self.core.handle_exhausted(self.now);
             self.obey();
             if made_room && let Some(again) = self.accept_from(index) {
                 result = again;
             }
         }
-        let Some(state) = self.listeners.get_mut(index) else { return false };
         let (mut socket, peer) = match result {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                state.readable = false;
+                self.listeners.note_empty(index);
                 return false;
             }
             // The connection that was waiting is gone; others may wait (accept(2)).
             Err(error) if is_of_connection(&error) => return true,
             Err(error) => {
                 debug!("cannot accept: {error}");
-                self.accept_again = Some(self.now.mono.after(ACCEPT_PAUSE));
+                self.listeners.pause(self.now.mono.after(ACCEPT_PAUSE));
                 return false;
             }
         };
-        let Entrance { to, is_tls } = state.entrance;
-        let session = match (is_tls, &self.tls) {
+        let session = match (entrance.is_tls(), &self.tls) {
             (false, _) => None,
             (true, Some(config)) => match UnbufferedServerConnection::new(Arc::clone(config)) {
                 Ok(session) => Some(Session::Server(session)),
@@ -112,10 +74,12 @@ impl<C: Core, N: Net> Shell<C, N> {
             },
             (true, None) => return true,
         };
-        let key = match to {
-            Use::Requests => self.core.handle_accepted(peer, is_tls, self.now),
-            Use::Admin => self.core.handle_admin_accepted(Caller::Network(peer.ip()), self.now),
-            Use::AdminUnix => self.core.handle_admin_accepted(Caller::Unix, self.now),
+        let key = match entrance {
+            Entrance::Plain | Entrance::Tls => self.core.handle_accepted(peer, entrance.is_tls(), self.now),
+            Entrance::Admin | Entrance::AdminTls => {
+                self.core.handle_admin_accepted(Caller::Network(peer.ip()), self.now)
+            }
+            Entrance::AdminUnix => self.core.handle_admin_accepted(Caller::Unix, self.now),
         };
         self.obey();
         let Some(key) = key else { return true };

@@ -12,6 +12,7 @@ mod conn;
 mod dial;
 mod flow;
 mod handshakes;
+mod listeners;
 mod overdue;
 mod pieces;
 mod send;
@@ -25,11 +26,11 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use self::accept::ListenerState;
-pub use self::accept::{Entrance, Use};
 use self::conn::{Conns, Slot};
 pub use self::dial::{DialTls, Endpoint, Targets};
 use self::handshakes::{Handshakes, STEPS_PER_TURN};
+pub use self::listeners::Entrance;
+use self::listeners::Listeners;
 use super::buffer::BufferPool;
 use super::sys::notify::Notifier;
 use super::{Event, Net};
@@ -66,10 +67,8 @@ pub struct Shell<C: Core, N: Net> {
     spare: Vec<Key>,
     /// Connections that used up their share of this turn.
     later: Vec<Key>,
-    listeners: Vec<ListenerState<N::Listener>>,
+    listeners: Listeners<N::Listener>,
     targets: Targets,
-    /// Accepting failed for want of descriptors or memory; it is tried again then.
-    accept_again: Option<Mono>,
     /// Connections were accepted whose first edge has not been told.
     has_accepted: bool,
     events: Vec<Event>,
@@ -98,8 +97,8 @@ pub struct Shell<C: Core, N: Net> {
 pub type Reload<C> = Box<dyn FnMut(&mut C, &mut Option<Arc<ServerConfig>>, Now)>;
 
 impl<C: Core, N: Net> Shell<C, N> {
-    /// A shell around a core. Listeners are registered with the tokens from [`LISTENER_TOKENS`] on, in order.
-    pub fn new(core: C, mut net: N, listeners: Vec<N::Listener>, targets: Targets) -> Self {
+    /// A shell around a core, without listeners.
+    pub fn new(core: C, mut net: N, targets: Targets) -> Self {
         let now = net.now();
         Self {
             core,
@@ -118,17 +117,12 @@ impl<C: Core, N: Net> Shell<C, N> {
             attempts: VecDeque::new(),
             look_at: None,
             turns_overdue: 0,
-            // Connections may have come before the first poll.
-            listeners: listeners
-                .into_iter()
-                .map(|listener| ListenerState { listener, entrance: Entrance::REQUESTS, readable: true })
-                .collect(),
+            listeners: Listeners::new(),
             handshakes: Handshakes::default(),
             tls: None,
             dial_tls: Vec::new(),
             targets,
             commands: Vec::new(),
-            accept_again: None,
             has_accepted: false,
             reload: None,
             notifier: None,
@@ -146,20 +140,14 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.notifier = Some(notifier);
     }
 
-    /// Adds listeners where TLS is spoken, with the next tokens.
-    pub fn add_tls_listeners(&mut self, listeners: Vec<N::Listener>, config: Arc<ServerConfig>) {
-        let entrance = Entrance { is_tls: true, ..Entrance::REQUESTS };
-        self.listeners.extend(listeners.into_iter().map(|listener| ListenerState {
-            listener,
-            entrance,
-            readable: true,
-        }));
-        self.tls = Some(config);
+    /// Adds a listener that is registered with the next token. The first one has [`LISTENER_TOKENS`].
+    pub fn add_listener(&mut self, listener: N::Listener, entrance: Entrance) {
+        self.listeners.add(listener, entrance);
     }
 
-    /// Adds a listener with the next token.
-    pub fn add_listener(&mut self, listener: N::Listener, entrance: Entrance) {
-        self.listeners.push(ListenerState { listener, entrance, readable: true });
+    /// What TLS listeners offer. Without it nobody is accepted there.
+    pub fn offer_tls(&mut self, config: Arc<ServerConfig>) {
+        self.tls = Some(config);
     }
 
     /// This target is reached by TLS.
@@ -228,9 +216,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         events.shrink_to(KEPT_ENTRIES);
         self.events = events;
         self.check_dialled();
-        if self.accept_again.is_some_and(|at| at <= self.now.mono) {
-            self.accept_again = None;
-        }
+        self.listeners.handle_timeout(self.now.mono);
         self.serve_ready();
         self.accept();
         self.serve_ready();
@@ -243,13 +229,13 @@ impl<C: Core, N: Net> Shell<C, N> {
 
     /// As [`Shell::next_timeout`], of a core that has something to do by `due`.
     fn earliest(&self, due: Option<Mono>) -> Option<Mono> {
-        if !self.ready.is_empty() || !self.later.is_empty() || self.may_accept() {
+        if !self.ready.is_empty() || !self.later.is_empty() || self.listeners.may_accept() {
             return Some(self.now.mono);
         }
         let notice = self.notifier.as_ref().and_then(Notifier::next_timeout);
         let or_never = |at: Option<Mono>| at.unwrap_or(Mono::NEVER);
         let next = or_never(due)
-            .min(or_never(self.accept_again))
+            .min(or_never(self.listeners.paused_until()))
             .min(or_never(notice))
             .min(or_never(self.look_at))
             .min(or_never(self.next_attempt()));
@@ -281,9 +267,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         match event {
             Event::Ready { token, readable, writable, hangup } => {
                 if let Some(index) = token.checked_sub(LISTENER_TOKENS) {
-                    if let Some(listener) = self.listeners.get_mut(index as usize) {
-                        listener.readable = true;
-                    }
+                    self.listeners.note_readable(index as usize);
                     return;
                 }
                 let key = Key::from_token(token);

@@ -23,7 +23,7 @@ const SHARE_TURNS: usize = 4;
 impl<C: Core, N: Net> Shell<C, N> {
     /// Whether deadlines that have passed may be acted on in this turn, whose events were told as `polled`.
     pub(super) fn has_caught_up(&mut self, polled: Polled) -> bool {
-        let most = if polled == Polled::Part || self.may_accept() || self.has_accepted {
+        let most = if polled == Polled::Part || self.listeners.may_accept() || self.has_accepted {
             QUEUE_TURNS
         } else if self.ready.is_empty() && self.later.is_empty() {
             0
