@@ -92,7 +92,9 @@ impl<C: Core, N: Net> Shell<C, N> {
         let conn = Conn::new(match session {
             None => Stream::Plain(socket),
             Some(session) => {
-                self.handshake_begins(key);
+                if let Some(oldest) = self.handshakes.begin(key, |key| self.conns.is_handshaking(key)) {
+                    self.fail(oldest, Why::Failed);
+                }
                 let peer = TlsPeer::Client(peer.ip().to_canonical());
                 Stream::Tls(Box::new(TlsStream::new(socket, session, peer)))
             }

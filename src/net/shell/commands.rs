@@ -6,8 +6,10 @@ use super::conn::{Conn, Ending, Peer, Role, Slot};
 use super::{KEPT_ENTRIES, Shell};
 use crate::net::Net;
 use crate::net::buffer::Buffer;
+use crate::net::explain::explain_handshake;
 use crate::net::framed::FramedStream;
 use crate::net::stream::Stream;
+use crate::net::tls_stream::{TlsPeer, TlsStream};
 use crate::proto::seam::{Close, Closed, Command, Core, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::websocket::Side;
@@ -31,6 +33,21 @@ impl<C: Core, N: Net> Shell<C, N> {
                 drop(Stream::Tls(stream).into_socket(&mut self.buffers));
             }
             Some(Slot::Resolving(_) | Slot::Connecting(_)) | None => {}
+        }
+    }
+
+    /// A connection with TLS goes. If its handshake was not over, the log says why.
+    fn note_handshake(&mut self, stream: &TlsStream<N::Socket>) {
+        let Some(failure) = stream.failure() else { return };
+        let (peer, now) = (stream.peer(), self.now.mono);
+        let why = explain_handshake(&failure, peer);
+        match peer {
+            TlsPeer::Client(address) => self.handshakes.fail(peer, &address.to_string(), &why, now),
+            TlsPeer::Target(target) => {
+                let name =
+                    self.dial_tls.iter().find(|(of, _)| *of == target).map_or("", |(_, tls)| &tls.whom);
+                self.handshakes.fail(peer, name, &why, now);
+            }
         }
     }
 

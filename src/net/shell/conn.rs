@@ -280,6 +280,14 @@ impl<S> Conns<S> {
         }
     }
 
+    /// Whether this connection is in a handshake of TLS that a client began.
+    pub(super) fn is_handshaking(&self, key: Key) -> bool {
+        self.get(key).is_some_and(|conn| match &conn.stream {
+            Stream::Plain(_) | Stream::Framed(_) => false,
+            Stream::Tls(stream) => stream.is_handshaking(),
+        })
+    }
+
     /// Whether anything waits to be sent to this connection of the table.
     #[inline]
     pub(super) fn has_waiting(&self, conn: &Conn<S>) -> bool {

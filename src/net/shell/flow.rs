@@ -79,7 +79,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return;
             }
             let is_bulk = conn.is_bulk;
-            if matches!(conn.stream, Stream::Tls(_)) && self.is_handshake_put_off(key) {
+            let is_tls = matches!(conn.stream, Stream::Tls(_));
+            if is_tls && self.conns.is_handshaking(key) && !self.handshakes.take_step() {
                 self.put_off(key);
                 return;
             }

@@ -28,7 +28,7 @@ use rustls::ServerConfig;
 
 use self::conn::{Conns, Slot};
 pub use self::dial::{DialTls, Endpoint, Targets};
-use self::handshakes::{Handshakes, STEPS_PER_TURN};
+use self::handshakes::Handshakes;
 pub use self::listeners::Entrance;
 use self::listeners::Listeners;
 use super::buffer::BufferPool;
@@ -181,7 +181,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.has_accepted = false;
         self.net.poll(&mut events, timeout)?;
         self.now = self.net.now();
-        self.handshakes.steps = STEPS_PER_TURN;
+        self.handshakes.begin_turn();
         self.look_at(events);
         if due.is_some_and(|at| at <= self.now.mono) {
             // The process may have been stopped since it was told of these events: now come those until the
@@ -198,12 +198,16 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         self.try_next_addresses();
         self.look_for_vanished();
+        self.handshakes.handle_timeout(self.now.mono);
         self.core.handle_batch_end(self.now);
         self.obey();
         self.end_shares();
         // Here and nowhere else: what the watchdog is to know is that turns come to their end.
         if let Some(notifier) = &mut self.notifier {
             notifier.end_turn(self.now.mono);
+        }
+        if self.exit.is_some() {
+            self.handshakes.handle_end(self.now.mono);
         }
         Ok(self.exit)
     }
@@ -238,7 +242,8 @@ impl<C: Core, N: Net> Shell<C, N> {
             .min(or_never(self.listeners.paused_until()))
             .min(or_never(notice))
             .min(or_never(self.look_at))
-            .min(or_never(self.next_attempt()));
+            .min(or_never(self.next_attempt()))
+            .min(self.handshakes.next_timeout());
         (next != Mono::NEVER).then_some(next)
     }
 
