@@ -87,8 +87,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Command::Pair { requester, responder, upto } => {
                 if let Some(conn) = self.conns.get_mut(requester) {
                     conn.peer = Some(Peer { key: responder, role: Role::Requester });
-                    conn.held.sent = 0;
-                    conn.held.allow(upto);
+                    conn.held.begin(upto);
                 }
                 if let Some(conn) = self.conns.get_mut(responder) {
                     conn.peer = Some(Peer { key: requester, role: Role::Responder { written: false } });

@@ -2,9 +2,9 @@
 
 use core::net::SocketAddr;
 
+use super::held::Held;
 use crate::net::Pipe;
-use crate::net::buffer::{Buffer, BufferPool, offset};
-use crate::net::chain::Chain;
+use crate::net::buffer::{Buffer, BufferPool};
 use crate::net::stream::Stream;
 use crate::net::tls_stream::TlsStream;
 use crate::proto::seam::{End, Target};
@@ -104,55 +104,6 @@ pub(super) enum Role {
     Responder { written: bool },
 }
 
-/// The held bytes of a requester.
-#[derive(Default)]
-pub(super) struct Held {
-    pub(super) bytes: Chain,
-    /// How many of them the present responder has been sent.
-    pub(super) sent: u32,
-    /// How many of them it may be sent at present, and [`RELEASED`].
-    upto: u32,
-}
-
-/// They are not needed any more once they are sent. It has no field of its own because a connection is
-/// smaller then.
-const RELEASED: u32 = 1 << 31;
-
-impl Held {
-    /// What the responder may be sent and has not been sent, as far as it lies side by side.
-    pub(super) fn unsent(&self) -> &[u8] {
-        let data = self.bytes.from(self.sent as usize);
-        data.get(..self.upto().saturating_sub(self.sent as usize)).unwrap_or(data)
-    }
-
-    const fn upto(&self) -> usize {
-        (self.upto & !RELEASED) as usize
-    }
-
-    /// So many may be sent, or all.
-    pub(super) fn allow(&mut self, upto: Option<usize>) {
-        self.upto = self.upto & RELEASED | upto.map_or(!RELEASED, |upto| offset(upto) & !RELEASED);
-    }
-
-    pub(super) fn release(&mut self) {
-        self.upto |= RELEASED;
-    }
-
-    pub(super) fn is_released(&self) -> bool {
-        self.upto & RELEASED != 0
-    }
-
-    /// Whether the responder has been sent all that it may be.
-    pub(super) fn is_sent(&self) -> bool {
-        self.sent as usize >= self.bytes.len().min(self.upto())
-    }
-
-    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
-        self.bytes.clear(pool);
-        *self = Self::default();
-    }
-}
-
 /// What happens to a connection once everything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -171,6 +122,14 @@ impl<S> Conn<S> {
     pub(super) fn note_written(&mut self, bytes: usize) {
         if let Some(Peer { role: Role::Responder { written }, .. }) = &mut self.peer {
             *written |= bytes > 0;
+        }
+    }
+
+    /// The connection that it is the responder of, if it is one.
+    pub(super) fn requester(&self) -> Option<Key> {
+        match self.peer {
+            Some(Peer { key, role: Role::Responder { .. } }) => Some(key),
+            Some(Peer { role: Role::Requester, .. }) | None => None,
         }
     }
 
@@ -274,10 +233,17 @@ impl<S> Conns<S> {
 
     #[inline]
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
-        match self.slot_mut(key)? {
-            Slot::Open(conn) => Some(conn),
-            Slot::Resolving(_) | Slot::Connecting(_) | Slot::Securing { .. } => None,
-        }
+        self.tables.get_mut(index(key)?)?.open_mut(key)
+    }
+
+    /// A connection, and what is held for it if it is a responder.
+    pub(super) fn with_held(&mut self, key: Key) -> Option<(&mut Conn<S>, Option<&mut Held>)> {
+        let Some(requester) = self.get(key)?.requester() else {
+            return self.get_mut(key).map(|conn| (conn, None));
+        };
+        // The two connections of a pair are of two kinds, and so in two tables.
+        let [table, other] = self.tables.get_disjoint_mut([index(key)?, index(requester)?]).ok()?;
+        Some((table.open_mut(key)?, other.open_mut(requester).map(|conn| &mut conn.held)))
     }
 
     /// Whether this connection is in a handshake of TLS that a client began.
@@ -297,8 +263,10 @@ impl<S> Conns<S> {
         !conn.output.is_empty()
             || conn.piped.is_some()
             || conn.stream.has_pending()
-            || matches!(conn.peer, Some(Peer { key: requester, role: Role::Responder { .. } })
-                if self.get(requester).is_some_and(|requester| !requester.held.is_sent()))
+            || conn
+                .requester()
+                .and_then(|requester| self.get(requester))
+                .is_some_and(|requester| !requester.held.is_sent())
     }
 
     /// Those that are as the closure says.
@@ -316,6 +284,15 @@ impl<S> Conns<S> {
 impl<S> Places<S> {
     fn new() -> Self {
         Self { places: Vec::new(), taken: 0, shrink: ShrinkPolicy::default() }
+    }
+
+    #[inline]
+    fn open_mut(&mut self, key: Key) -> Option<&mut Conn<S>> {
+        let place = self.places.get_mut(key.slot())?;
+        match &mut place.as_mut().filter(|entry| entry.key == key)?.slot {
+            Slot::Open(conn) => Some(conn),
+            Slot::Resolving(_) | Slot::Connecting(_) | Slot::Securing { .. } => None,
+        }
     }
 
     /// Gives back what is beyond the last place that is taken, if that is the larger part.

@@ -12,6 +12,7 @@ mod conn;
 mod dial;
 mod flow;
 mod handshakes;
+mod held;
 mod listeners;
 mod overdue;
 mod pieces;

@@ -8,9 +8,9 @@ use std::io::{self, IoSlice};
 
 use super::Shell;
 use super::conn::{Conn, Ending, Peer, Role};
+use super::held::Held;
 use super::pieces::{MAX_PIECES, Piece};
 use crate::net::Net;
-use crate::net::buffer::offset;
 use crate::proto::seam::{Core, Why};
 use crate::proto::tables::key::Key;
 
@@ -33,7 +33,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Some(peer) = conn.peer else {
             for slice in slices.iter() {
-                conn.held.bytes.append(slice, &mut self.buffers);
+                conn.held.append(slice, &mut self.buffers);
             }
             return;
         };
@@ -124,59 +124,31 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
         }
         loop {
-            let Some(conn) = self.conns.get(key) else { return };
-            let held = match conn.peer {
-                Some(Peer { key: requester, role: Role::Responder { .. } }) => {
-                    self.conns.get(requester).map_or(&[][..], |requester| requester.held.unsent())
-                }
-                Some(Peer { role: Role::Requester, .. }) | None => &[],
-            };
-            let (own, held_len) = (conn.output.len(), held.len());
-            if own + held_len == 0 || !conn.writable || conn.write_failed {
+            let Some((conn, held)) = self.conns.with_held(key) else { return };
+            let (ours, theirs) = (conn.output.data(), held.as_deref().map_or(&[][..], Held::unsent));
+            let (own, all) = (ours.len(), ours.len() + theirs.len());
+            if all == 0 || !conn.writable || conn.write_failed {
                 break;
             }
-            // The held bytes belong to another connection of the table: they are lent out while this one is
-            // written to.
-            let lender = conn.peer.filter(|_| held_len > 0).map(|peer| peer.key);
-            let lent =
-                lender.and_then(|key| self.conns.get_mut(key)).map(|conn| core::mem::take(&mut conn.held));
-            let Some(conn) = self.conns.get_mut(key) else { return };
-            let held = lent.as_ref().map_or(&[][..], |held| held.unsent());
-            let result = if own == 0 {
-                conn.stream.write(&mut self.net, &mut self.buffers, &[IoSlice::new(held)])
-            } else if held.is_empty() {
-                conn.stream.write(&mut self.net, &mut self.buffers, &[IoSlice::new(conn.output.data())])
-            } else {
-                conn.stream.write(
-                    &mut self.net,
-                    &mut self.buffers,
-                    &[IoSlice::new(conn.output.data()), IoSlice::new(held)],
-                )
+            let both = [IoSlice::new(ours), IoSlice::new(theirs)];
+            let slices = match &both {
+                [ours, _] if theirs.is_empty() => core::slice::from_ref(ours),
+                [_, theirs] if own == 0 => core::slice::from_ref(theirs),
+                both => &both[..],
             };
-            let sent = match &result {
-                Ok(n) => *n,
-                Err(_) => 0,
-            };
+            let result = conn.stream.write(&mut self.net, &mut self.buffers, slices);
+            let sent = *result.as_ref().unwrap_or(&0);
             conn.output.consume(sent.min(own), &mut self.buffers);
-            if let (Some(mut held), Some(lender)) = (lent, lender) {
-                held.sent += offset(sent.saturating_sub(own));
-                if sent > own
-                    && let Some(Peer { role: Role::Responder { written }, .. }) = &mut conn.peer
-                {
-                    *written = true;
-                }
-                if held.is_released() && held.is_sent() {
-                    held.clear(&mut self.buffers);
-                }
-                if let Some(conn) = self.conns.get_mut(lender) {
-                    conn.held = held;
-                }
+            if let Some(held) = held
+                && sent > own
+            {
+                conn.note_written(sent - own);
+                held.note_sent(sent - own, &mut self.buffers);
             }
-            let Some(conn) = self.conns.get_mut(key) else { return };
             match result {
                 Ok(n) => {
                     moved |= n > 0;
-                    conn.writable = !conn.stream.is_filled_by(n, own + held_len);
+                    conn.writable = !conn.stream.is_filled_by(n, all);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => conn.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
