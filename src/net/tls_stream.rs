@@ -19,6 +19,11 @@ const MAX_RECORD_BYTES: usize = 16 * 1024;
 /// Ciphertext that may wait for the socket before no more plaintext is taken.
 const MAX_OUTGOING_BYTES: usize = 3 * (MAX_RECORD_BYTES + RECORD_OVERHEAD_BYTES);
 
+// The largest block takes all that may wait; the next one the largest record that comes, whose remote side
+// may add more than we do (RFC 5246 section 6.2.3).
+const _: () = assert!(MAX_OUTGOING_BYTES <= Class::Large.size());
+const _: () = assert!(MAX_RECORD_BYTES + 2048 + 5 <= Class::Wide.size());
+
 /// Whom TLS is spoken with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TlsPeer {

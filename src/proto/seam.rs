@@ -16,8 +16,8 @@
 //! **Held bytes.** What the core produces or passes from a requester that has no responder yet is *held* by
 //! the shell beside the requester. `Pair` sends it. It stays until [`Command::DropHeld`], so that another
 //! responder can be given the same bytes. How much may be held is the core's to decide: it says so by what it
-//! wants and passes. Beyond a head and 16 KiB of body the shell keeps it in blocks of [`HELD_BLOCK`] bytes,
-//! so that the core can count memory and not only bytes.
+//! wants and passes. Beyond the first [`HELD_FIRST`] bytes the shell keeps it in blocks of [`HELD_BLOCK`]
+//! bytes, so that the core can count memory and not only bytes.
 //!
 //! **Back-pressure is the shell's.** The input of a connection is shown to the core only while its peer has
 //! nothing left to be sent (and all released held bytes are sent), and is read only while
@@ -26,12 +26,17 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use crate::proto::http1::limits::{HEAD_LIMIT, TUNNEL_ROOM};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::websocket::Side;
 
-/// The size of the blocks that held bytes take beyond the first one, which has room for any head and 16 KiB
-/// of body.
+/// How many bytes of a body are held beside their head, and take no block of their own.
+pub const HELD_BODY: usize = 16 * 1024;
+/// How many bytes the first block of what is held has room for at least: any head, as it goes out on a
+/// tunnel, and [`HELD_BODY`].
+pub const HELD_FIRST: usize = HEAD_LIMIT + TUNNEL_ROOM + HELD_BODY;
+/// The size of the blocks that held bytes take beyond the first one.
 pub const HELD_BLOCK: usize = 64 * 1024;
 
 /// The hub or the agent, as the shell sees it.

@@ -16,6 +16,7 @@ use super::splice::Spliced;
 use crate::net::Net;
 use crate::net::buffer::{Buffer, Class, offset};
 use crate::net::stream::Stream;
+use crate::proto::http1::limits::{HEAD_LIMIT, TUNNEL_ROOM};
 use crate::proto::seam::{Command, Core, End, Shown, Step, Why};
 use crate::proto::tables::key::Key;
 
@@ -31,6 +32,10 @@ const STEP_COST_BYTES: usize = 256;
 const FREE_STEPS: usize = 4;
 /// Steps in one look at the input, which are some 100 microseconds.
 const MAX_STEPS: usize = READ_BUDGET_BYTES / STEP_COST_BYTES;
+// The core can be shown any head whole: a medium block has room for one of an application, and a wide one for
+// one on a tunnel.
+const _: () = assert!(Class::Medium.size() >= HEAD_LIMIT && Class::Wide.size() >= HEAD_LIMIT + TUNNEL_ROOM);
+
 /// Bytes that a lingering connection may still send us before it is closed: what was on its way when it was
 /// told to stop.
 const MAX_LINGER_BYTES: u32 = 4 * 1024 * 1024;

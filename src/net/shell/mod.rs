@@ -33,6 +33,7 @@ use self::handshakes::Handshakes;
 pub use self::listeners::Entrance;
 use self::listeners::Listeners;
 use super::buffer::BufferPool;
+use super::sys::RESERVED_TOKENS;
 use super::sys::notify::Notifier;
 use super::{Event, Net};
 use crate::proto::seam::{Command, Core, Target, Why};
@@ -41,6 +42,9 @@ use crate::proto::tables::timer::{Mono, Now};
 
 /// The tokens of listeners begin here: above all keys, below those that the network keeps for itself.
 pub const LISTENER_TOKENS: u32 = 0xffff_0000;
+
+const _: () = assert!(LISTENER_TOKENS >= Key::TOKENS_END && LISTENER_TOKENS < *RESERVED_TOKENS.start());
+
 /// How often the ready list is gone through in one turn. What is ready then waits until new events were
 /// looked at.
 const ROUNDS_PER_TURN: usize = 8;

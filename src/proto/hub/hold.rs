@@ -6,13 +6,13 @@
 //! sender, until one is given back.
 
 use super::{Exchange, Hub, Phase};
-use crate::proto::seam::{Command, HELD_BLOCK};
+use crate::proto::seam::{Command, HELD_BLOCK, HELD_BODY};
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
 use crate::proto::tables::list::{Arena, List, NodeId};
 
 /// The bytes of a body that are held beside its head, so that a sender is not given a worker before it has
 /// shown them, and the request can be sent again.
-pub(super) const FREE: usize = 16 * 1024;
+pub(super) const FREE: usize = HELD_BODY;
 /// The bytes of a body that are held at most.
 pub(super) const MOST: usize = 1024 * 1024;
 

@@ -53,6 +53,9 @@ impl Kind {
 pub struct Key(NonZeroU32);
 
 impl Key {
+    /// All tokens of keys are below it.
+    pub const TOKENS_END: u32 = (Kind::Worker as u32 + 1) << (SLOT_BITS + GENERATION_BITS);
+
     pub(super) const fn new(kind: Kind, generation: u32, slot: u32) -> Self {
         // No kind is zero.
         Self::from_token(
