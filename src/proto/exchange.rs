@@ -52,7 +52,7 @@ impl Facts {
             head_only: head.method.is_head(),
             version: head.version,
             persistent: head.persistent,
-            idempotent: head.method.is_idempotent() || head.field("Idempotency-Key").is_some(),
+            idempotent: head.method.is_idempotent() || head.fields.first("Idempotency-Key").is_some(),
             upgrade: head.upgrade.map(Into::into),
         }
     }

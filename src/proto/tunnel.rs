@@ -204,7 +204,9 @@ impl<'a> Hello<'a> {
     /// Whether this is a handshake that lost its upgrade on the way: what is between removes the field unless
     /// it knows the protocol.
     pub fn is_stripped(head: &RequestHead<'_, '_>) -> bool {
-        head.path().ends_with(TUNNEL_PATH) && head.upgrade.is_none() && head.field(AGENT_TOKEN).is_some()
+        head.path().ends_with(TUNNEL_PATH)
+            && head.upgrade.is_none()
+            && head.fields.first(AGENT_TOKEN).is_some()
     }
 
     /// Whether a handshake of which [`Hello::is_stripped`] holds was one of WebSocket.
@@ -218,30 +220,32 @@ impl<'a> Hello<'a> {
     /// What is missing or not as it must be.
     pub fn parse(head: &'a RequestHead<'_, 'a>) -> Result<Self, BadHello> {
         let bad = |detail| BadHello::Malformed(Violation::malformed(detail));
-        let Some(token) = head.field(AGENT_TOKEN).and_then(text) else { return Err(BadHello::NoToken) };
-        let agent_id = head.field(AGENT_ID).and_then(text).filter(|id| is_agent_id(id));
-        let worker = head.field(WORKER).and_then(text).and_then(number);
-        let withdrawn = match head.field(READY) {
+        let Some(token) = head.fields.first(AGENT_TOKEN).and_then(text) else {
+            return Err(BadHello::NoToken);
+        };
+        let agent_id = head.fields.first(AGENT_ID).and_then(text).filter(|id| is_agent_id(id));
+        let worker = head.fields.first(WORKER).and_then(text).and_then(number);
+        let withdrawn = match head.fields.first(READY) {
             Some(b"?1") => None,
-            Some(b"?0") => Some(Trouble::read(head.field(REASON), head.field(LOADING))),
+            Some(b"?0") => Some(Trouble::read(head.fields.first(REASON), head.fields.first(LOADING))),
             Some(_) | None => return Err(bad("the handshake's Slime-Ready is neither ?0 nor ?1")),
         };
         let is_plain = head.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(PROTOCOL));
         let websocket = if is_plain {
             None
-        } else if head.field(WEBSOCKET_VERSION) != Some(websocket::VERSION.as_bytes()) {
+        } else if head.fields.first(WEBSOCKET_VERSION) != Some(websocket::VERSION.as_bytes()) {
             return Err(bad("the handshake's Sec-WebSocket-Version is not 13"));
         } else {
-            let key = head.field(WEBSOCKET_KEY).and_then(text).filter(|key| websocket::is_key(key));
+            let key = head.fields.first(WEBSOCKET_KEY).and_then(text).filter(|key| websocket::is_key(key));
             Some(key.ok_or(bad("the handshake's Sec-WebSocket-Key is not 16 bytes in base64"))?)
         };
-        let light = match head.field(LIGHT) {
+        let light = match head.fields.first(LIGHT) {
             Some(list) => Light::Only(
                 text(list)
                     .and_then(light::read)
                     .ok_or(bad("the handshake's Slime-Light is no list of light paths"))?,
             ),
-            None if has_feature(head.field(FEATURES)) => Light::Asked,
+            None if has_feature(head.fields.first(FEATURES)) => Light::Asked,
             None => Light::None,
         };
         Ok(Self {
@@ -267,7 +271,7 @@ pub enum BadHello {
 
 /// Whether what a WebSocket handshake is to open is a tunnel.
 fn offers_tunnel(head: &RequestHead<'_, '_>) -> bool {
-    head.field(WEBSOCKET_PROTOCOL) == Some(websocket::SUBPROTOCOL.as_bytes())
+    head.fields.first(WEBSOCKET_PROTOCOL) == Some(websocket::SUBPROTOCOL.as_bytes())
 }
 
 /// Whether this can be the id of an agent: `[A-Za-z0-9._-]{1,64}`.
@@ -352,17 +356,19 @@ impl Welcome {
                 || switches(PROTOCOL),
                 |nonce| {
                     switches(websocket::PROTOCOL)
-                        && head.field(WEBSOCKET_ACCEPT) == Some(websocket::accept(&nonce.key()).as_bytes())
-                        && head.field(WEBSOCKET_PROTOCOL) == Some(websocket::SUBPROTOCOL.as_bytes())
-                        && head.field("Sec-WebSocket-Extensions").is_none()
+                        && head.fields.first(WEBSOCKET_ACCEPT)
+                            == Some(websocket::accept(&nonce.key()).as_bytes())
+                        && head.fields.first(WEBSOCKET_PROTOCOL) == Some(websocket::SUBPROTOCOL.as_bytes())
+                        && head.fields.first("Sec-WebSocket-Extensions").is_none()
                 },
             ) =>
             {
-                let pace = head.field(HEARTBEAT).and_then(fields::seconds).filter(|pace| PACE.contains(pace));
-                let knows_light = has_feature(head.field(FEATURES));
+                let pace =
+                    head.fields.first(HEARTBEAT).and_then(fields::seconds).filter(|pace| PACE.contains(pace));
+                let knows_light = has_feature(head.fields.first(FEATURES));
                 pace.map_or(Self::Other, |pace| Self::Joined { pace, knows_light })
             }
-            401 if head.field("WWW-Authenticate") == Some(CHALLENGE.as_bytes()) => Self::Unauthorized,
+            401 if head.fields.first("WWW-Authenticate") == Some(CHALLENGE.as_bytes()) => Self::Unauthorized,
             403 | 503 => Self::NoRoom,
             _ => Self::Other,
         }
@@ -413,10 +419,10 @@ impl Ask {
         if head.method.as_str() != "OPTIONS" || head.target != "*" {
             return Self::Serve;
         }
-        if head.field(HEARTBEAT).is_some() {
+        if head.fields.first(HEARTBEAT).is_some() {
             return Self::Ping;
         }
-        match head.field(CLOSE) {
+        match head.fields.first(CLOSE) {
             Some(reason) => {
                 let known = CloseReason::ALL.into_iter().find(|known| known.as_str().as_bytes() == reason);
                 Self::Close(known.unwrap_or(CloseReason::Draining))
@@ -428,7 +434,7 @@ impl Ask {
 
 /// Whether the hub wants to hear [`CONTINUE`](crate::proto::http1::reply::CONTINUE) before it sends the body.
 pub fn expects_connect(head: &RequestHead<'_, '_>) -> bool {
-    head.field(EXPECT) == Some(b"connect")
+    head.fields.first(EXPECT) == Some(b"connect")
 }
 
 /// Writes the hub's farewell on an idle tunnel.
@@ -468,9 +474,9 @@ impl<'a> Note<'a> {
     /// The note in a response head.
     pub fn of(head: &ResponseHead<'_, 'a>) -> Self {
         match head.status {
-            102 | 204 if head.field(HEARTBEAT).is_some() => Self::Alive,
-            503 => match head.field(REFUSED) {
-                Some(reason) => Self::Refused(Trouble::read(Some(reason), head.field(LOADING))),
+            102 | 204 if head.fields.first(HEARTBEAT).is_some() => Self::Alive,
+            503 => match head.fields.first(REFUSED) {
+                Some(reason) => Self::Refused(Trouble::read(Some(reason), head.fields.first(LOADING))),
                 None => Self::None,
             },
             _ => Self::None,

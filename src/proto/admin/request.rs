@@ -96,9 +96,9 @@ pub(super) fn find<'b>(scan: &mut HeadScan, input: &'b [u8]) -> Found<'b> {
         path,
         query: target.split_once('?').map_or("", |(_, query)| query),
         authority: head.authority(),
-        origin: head.field("Origin"),
-        authorization: head.field("Authorization"),
-        is_forwarded: FORWARDED.iter().any(|name| head.field(name).is_some()),
+        origin: head.fields.first("Origin"),
+        authorization: head.fields.first("Authorization"),
+        is_forwarded: FORWARDED.iter().any(|name| head.fields.first(name).is_some()),
     })
 }
 

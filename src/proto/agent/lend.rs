@@ -29,7 +29,7 @@ impl Serving {
     pub(super) fn begins_stream(&self, head: &ResponseHead<'_, '_>) -> bool {
         match head.status {
             101 => self.messages.may_be_upgraded(),
-            200..300 => self.is_get && head.field("Content-Type").is_some_and(is_event_stream),
+            200..300 => self.is_get && head.fields.first("Content-Type").is_some_and(is_event_stream),
             _ => false,
         }
     }

@@ -52,7 +52,7 @@ impl Origins {
 
     /// Who may see the answer to a request.
     pub fn grant(&self, head: &RequestHead<'_, '_>) -> Grant {
-        let mut origins = head.fields_named("Origin");
+        let mut origins = head.fields.named("Origin");
         // One that says two origins says none.
         let (Some(origin), None) = (origins.next(), origins.next()) else { return Grant::Nobody };
         match self {
@@ -125,8 +125,8 @@ impl Sharing<'_> {
 pub fn is_preflight(head: &RequestHead<'_, '_>) -> bool {
     head.method.is_options()
         && matches!(head.framing, Framing::None | Framing::Length(0))
-        && head.field("Origin").is_some()
-        && head.field("Access-Control-Request-Method").is_some()
+        && head.fields.first("Origin").is_some()
+        && head.fields.first("Access-Control-Request-Method").is_some()
 }
 
 /// Answers a preflight: with leave to do what was asked for, or without a word of it, which is No.
@@ -142,11 +142,12 @@ pub fn answer_preflight(
         let grant = origins.grant(head);
         if let Some(origin) = origins.name(grant) {
             put::line(out, b"Access-Control-Allow-Origin: ", origin.as_bytes());
-            if let Some(method) = head.field("Access-Control-Request-Method").filter(|it| is_token(it)) {
+            if let Some(method) = head.fields.first("Access-Control-Request-Method").filter(|it| is_token(it))
+            {
                 put::line(out, b"Access-Control-Allow-Methods: ", method);
             }
             allow_fields(head, out);
-            let asks = head.field("Access-Control-Request-Private-Network") == Some(b"true");
+            let asks = head.fields.first("Access-Control-Request-Private-Network") == Some(b"true");
             if asks && matches!(grant, Grant::Listed(_)) {
                 out.extend_from_slice(b"Access-Control-Allow-Private-Network: true\r\n");
             }
@@ -165,7 +166,7 @@ pub fn answer_preflight(
 
 /// All fields that were asked for and have the form of a name.
 fn allow_fields(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
-    let asked = head.fields_named("Access-Control-Request-Headers").flat_map(members);
+    let asked = head.fields.named("Access-Control-Request-Headers").flat_map(members);
     let mut gap: &[u8] = b"Access-Control-Allow-Headers: ";
     for name in asked.filter(|name| is_token(name)) {
         out.extend_from_slice(gap);
@@ -180,17 +181,17 @@ fn allow_fields(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
 /// Whether a page of another origin may have made a browser send this request. `is_trusted`: it came from a
 /// proxy that is believed when it says under which name it was asked.
 pub fn is_foreign(head: &RequestHead<'_, '_>, origins: Option<&Origins>, is_trusted: bool) -> bool {
-    if head.fields_named("Sec-Fetch-Site").any(|site| site.eq_ignore_ascii_case(b"cross-site")) {
+    if head.fields.named("Sec-Fetch-Site").any(|site| site.eq_ignore_ascii_case(b"cross-site")) {
         return true;
     }
-    let forwarded = head.field("X-Forwarded-Host").filter(|_| is_trusted).and_then(first_authority);
+    let forwarded = head.fields.first("X-Forwarded-Host").filter(|_| is_trusted).and_then(first_authority);
     let is_own = |origin: &[u8]| {
         Url::parse(origin).is_some_and(|url| {
             url.is_of(head.authority()) || forwarded.is_some_and(|authority| url.is_of(authority))
         })
     };
     let is_listed = |origin: &[u8]| origins.is_some_and(|origins| origins.number(origin).is_some());
-    head.fields_named("Origin").any(|origin| !is_own(origin) && !is_listed(origin))
+    head.fields.named("Origin").any(|origin| !is_own(origin) && !is_listed(origin))
 }
 
 /// Whether a field is part of the protocol.

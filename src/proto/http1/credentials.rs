@@ -81,7 +81,7 @@ pub fn candidates<E>(
     head: &RequestHead<'_, '_>,
     mut see: impl FnMut(Credential, Option<&[u8]>, Shown) -> Result<(), E>,
 ) -> Result<(), E> {
-    for &Field { name, value } in head.fields {
+    for &Field { name, value } in head.fields.iter() {
         let Some(credential) = Credential::of(name) else { continue };
         let mut room = [0; MAX_BASIC];
         if credential != Credential::Authorization {

@@ -4,6 +4,7 @@
 //! A name is classified once, when its head is parsed; the class is kept beside the field, so that forwarding
 //! compares no names.
 
+use core::ops::Deref;
 use core::time::Duration;
 
 pub use httparse::Header as Field;
@@ -17,6 +18,43 @@ pub(super) type Classes = [Class; MAX_FIELDS + TUNNEL_FIELDS];
 /// How many fields one head may nominate by `Connection`. Each costs a look at all names; real clients
 /// nominate two or three.
 pub const MAX_NOMINATED: usize = 32;
+
+/// The fields of a head, in order, each with its class.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'s, 'b> {
+    all: &'s [Field<'b>],
+    classes: &'s [Class],
+}
+
+impl<'s, 'b> Fields<'s, 'b> {
+    /// Of the classes there are more than fields.
+    pub(super) fn new(all: &'s [Field<'b>], classes: &'s Classes) -> Self {
+        Self { all, classes: classes.get(..all.len()).unwrap_or_default() }
+    }
+
+    /// The value of the first field with this name.
+    pub fn first(&self, name: &str) -> Option<&'b [u8]> {
+        self.named(name).next()
+    }
+
+    /// The values of all fields with this name.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.all.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
+    /// The fields, each with its class.
+    pub(super) fn classified(&self) -> impl Iterator<Item = (&'s Field<'b>, Class)> + use<'s, 'b> {
+        self.all.iter().zip(self.classes.iter().copied())
+    }
+}
+
+impl<'b> Deref for Fields<'_, 'b> {
+    type Target = [Field<'b>];
+
+    fn deref(&self) -> &Self::Target {
+        self.all
+    }
+}
 
 /// What a field is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

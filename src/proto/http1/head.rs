@@ -14,7 +14,7 @@ use alloc::string::String;
 pub use super::scan::HeadScan;
 
 use super::facts::Facts;
-use super::fields::{Class, Classes, Field, is_received_by, is_token, is_token_byte, members};
+use super::fields::{Class, Classes, Field, Fields, is_received_by, is_token, is_token_byte, members};
 use super::framing::Framing;
 use super::limits::{MAX_FIELDS, TARGET_LIMIT, TARGET_TOO_LONG};
 use super::reading::{self, Reading};
@@ -38,7 +38,7 @@ pub struct RequestHead<'s, 'b> {
     /// The version of the sender.
     pub version: Version,
     /// All fields, in order.
-    pub fields: &'s [Field<'b>],
+    pub fields: Fields<'s, 'b>,
     /// How the body is delimited; never [`Framing::UntilClose`].
     pub framing: Framing,
     /// Whether the sender wants to use the connection again (RFC 9112 section 9.3).
@@ -51,7 +51,6 @@ pub struct RequestHead<'s, 'b> {
     /// Whether its credentials authenticate the connection that it goes out on, and with it whatever follows
     /// there.
     pub binds_connection: bool,
-    pub(super) classes: &'s [Class],
     pub(super) trailers_welcome: bool,
     has_via: bool,
     has_request_id: bool,
@@ -117,7 +116,7 @@ impl<'s, 'b> RequestHead<'s, 'b> {
             target,
             form: parts.form,
             version,
-            fields,
+            fields: Fields::new(fields, classes),
             framing,
             persistent: facts.persistent(version),
             upgrade: facts.upgrade(version).and_then(|protocols| members(protocols).find_map(offered)),
@@ -126,26 +125,16 @@ impl<'s, 'b> RequestHead<'s, 'b> {
             trailers_welcome: facts.trailers_welcome && version == Version::Http11,
             has_via: facts.has_via,
             has_request_id: facts.has_request_id,
-            classes: classes.get(..fields.len()).unwrap_or_default(),
             authority: if parts.form == TargetForm::Absolute { parts.authority } else { host },
             path_and_query: parts.path_and_query,
         })
-    }
-
-    /// The value of the first field with this name.
-    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
-        fields_named(self.fields, name).next()
-    }
-
-    /// The values of all fields with this name.
-    pub fn fields_named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
-        fields_named(self.fields, name)
     }
 
     /// Whether a proxy of this name has had it before (RFC 9110 section 7.6.3).
     pub fn came_by(&self, name: &str) -> bool {
         self.has_via
             && self
+                .fields
                 .classified()
                 .any(|(field, class)| class == Class::Via && is_received_by(field.value, name))
     }
@@ -156,13 +145,8 @@ impl<'s, 'b> RequestHead<'s, 'b> {
         if !self.method.is_options() && !self.method.is_trace() {
             return None;
         }
-        let fields = self.classified().filter(|(_, class)| *class == Class::MaxForwards);
+        let fields = self.fields.classified().filter(|(_, class)| *class == Class::MaxForwards);
         fields.filter_map(|(field, _)| max_forwards(field.value)).min()
-    }
-
-    /// The fields, each with its class.
-    pub(super) fn classified(&self) -> impl Iterator<Item = (&'s Field<'b>, Class)> + use<'s, 'b> {
-        self.fields.iter().zip(self.classes.iter().copied())
     }
 
     /// Whether it has an `X-Request-Id`, be it one that can be kept or not.
@@ -180,7 +164,7 @@ impl<'s, 'b> RequestHead<'s, 'b> {
     /// the hub has believed. Nothing if nobody said an authority.
     pub fn write_origin(&self, out: &mut String) {
         let (mut scheme, mut authority) = (Scheme::Http, self.authority);
-        for (field, class) in self.classified() {
+        for (field, class) in self.fields.classified() {
             if class == Class::XForwardedHost {
                 authority = first_authority(field.value).unwrap_or(authority);
             } else if class == Class::XForwardedProto
@@ -227,7 +211,7 @@ pub struct ResponseHead<'s, 'b> {
     /// The version of the sender.
     pub version: Version,
     /// All fields, in order.
-    pub fields: &'s [Field<'b>],
+    pub fields: Fields<'s, 'b>,
     /// How the body is delimited.
     pub framing: Framing,
     /// Whether the sender lets the connection be used again.
@@ -236,7 +220,6 @@ pub struct ResponseHead<'s, 'b> {
     pub upgrade: Option<&'b str>,
     /// Whether it asks for credentials that authenticate the connection, and with it whatever follows there.
     pub binds_connection: bool,
-    pub(super) classes: &'s [Class],
     pub(super) length_of_get: Option<u64>,
     pub(super) names_upgrades: bool,
     pub(super) is_folded: bool,
@@ -387,26 +370,15 @@ impl<'s, 'b> ResponseHead<'s, 'b> {
             status,
             reason,
             version,
-            fields,
+            fields: Fields::new(fields, classes),
             framing: body.framing,
             persistent: facts.persistent(version) && body.framing != Framing::UntilClose && !body.closes,
             upgrade: upgrade.and_then(|protocol| core::str::from_utf8(protocol).ok()),
-            classes: classes.get(..fields.len()).unwrap_or_default(),
             binds_connection: facts.binds_connection,
             length_of_get: body.length_of_get,
             names_upgrades: status == 426 && facts.upgrades > 0,
             is_folded,
         })
-    }
-
-    /// The value of the first field with this name.
-    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
-        fields_named(self.fields, name).next()
-    }
-
-    /// The values of all fields with this name.
-    pub fn fields_named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
-        fields_named(self.fields, name)
     }
 
     /// Whether another response to the same request follows: all of 1xx but 101 (RFC 9110 section 15.2).
@@ -495,10 +467,6 @@ fn obsolete_reason(head: &[u8]) -> &[u8] {
     line.get("HTTP/1.1 200 ".len()..).unwrap_or_default()
 }
 
-fn fields_named<'b>(fields: &[Field<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
-    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -525,9 +493,9 @@ mod tests {
             assert_eq!((head.path(), &*head.path_and_query()), ("/v1/chat", "/v1/chat?stream=1"));
             assert_eq!((head.form, head.version), (TargetForm::Origin, Version::Http11));
             assert_eq!((head.authority(), head.framing), ("a:80", Framing::Length(7)));
-            assert_eq!(head.field("SLIME-scope"), Some(b"llm".as_slice()));
-            assert_eq!(head.fields_named("Slime-Scope").count(), 2);
-            assert_eq!((head.field("x"), head.field("y")), (Some(b"".as_slice()), None));
+            assert_eq!(head.fields.first("SLIME-scope"), Some(b"llm".as_slice()));
+            assert_eq!(head.fields.named("Slime-Scope").count(), 2);
+            assert_eq!((head.fields.first("x"), head.fields.first("y")), (Some(b"".as_slice()), None));
             assert_eq!((head.persistent, head.upgrade, head.expect_continue), (true, None, false));
         });
     }

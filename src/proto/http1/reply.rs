@@ -81,7 +81,7 @@ fn is_navigation(head: &RequestHead<'_, '_>) -> bool {
         return false;
     }
     let (mut says, mut navigates, mut is_document, mut takes_html) = (false, false, false, false);
-    for Field { name, value } in head.fields {
+    for Field { name, value } in head.fields.iter() {
         match name.len() {
             6 if name.eq_ignore_ascii_case("Accept") => {
                 let kind = |member: &[u8]| member.split(|byte| *byte == b';').next() == Some(b"text/html");
@@ -194,7 +194,7 @@ pub fn write_last(head: &RequestHead<'_, '_>, id: Option<&str>, close: bool, out
         for part in [head.method.as_str(), " ", head.target, " HTTP/1.1\r\n"] {
             content.extend_from_slice(part.as_bytes());
         }
-        for (field, class) in head.classified() {
+        for (field, class) in head.fields.classified() {
             // RFC 9110 section 9.3.8: nothing sensitive.
             let is_secret = matches!(class, Class::Authorization | Class::HopByHop | Class::Slime)
                 || field.name.eq_ignore_ascii_case("Cookie");

@@ -58,7 +58,7 @@ fn given<'b>(head: &RequestHead<'_, 'b>) -> Option<&'b str> {
     if !head.has_request_id() {
         return None;
     }
-    let mut named = head.classified().filter(|(_, class)| *class == Class::RequestId);
+    let mut named = head.fields.classified().filter(|(_, class)| *class == Class::RequestId);
     let (field, _) = named.next()?;
     let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:/+=@-".contains(byte);
     let is_name = (1..=MAX_REQUEST_ID).contains(&field.value.len()) && field.value.iter().all(is_fit);

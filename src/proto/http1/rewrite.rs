@@ -63,7 +63,7 @@ pub fn request_to_agent(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut
     request_line(head, "", head.authority().as_bytes(), out);
     let (mut has_proto, mut has_host) = (false, false);
     let keeps_some = how.hides_origin || how.spent != Credentials::NONE;
-    for (field, class) in classified(head.fields, head.classes) {
+    for (field, class) in head.fields.classified() {
         let goes_on = match class {
             Class::Challenge
             | Class::EndToEnd
@@ -145,7 +145,7 @@ pub struct ToUpstream<'a> {
 pub fn request_to_upstream(head: &RequestHead<'_, '_>, how: &ToUpstream<'_>, out: &mut Vec<u8>) {
     let preserved = Some(head.authority()).filter(|host| how.preserve_host && !host.is_empty());
     request_line(head, how.at.base_path, preserved.unwrap_or(how.at.authority).as_bytes(), out);
-    for (field, class) in classified(head.fields, head.classes) {
+    for (field, class) in head.fields.classified() {
         let goes_on = match class {
             Class::Challenge
             | Class::EndToEnd
@@ -199,7 +199,7 @@ fn is_own(head: &RequestHead<'_, '_>, url: &Url<'_>) -> bool {
     let is_named = |(field, class): (&Field<'_>, Class)| {
         class == Class::XForwardedHost && first_authority(field.value).is_some_and(|named| url.is_of(named))
     };
-    url.is_of(head.authority()) || head.classified().any(is_named)
+    url.is_of(head.authority()) || head.fields.classified().any(is_named)
 }
 
 /// A service that compares `Origin` with `Host` takes a page of its own for a stranger's, unless both are
@@ -365,7 +365,7 @@ fn request_hop(head: &RequestHead<'_, '_>, out: &mut Vec<u8>) {
 fn forwarded_for(head: &RequestHead<'_, '_>, how: &ToAgent<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"X-Forwarded-For: ");
     if how.trusted {
-        for (field, class) in classified(head.fields, head.classes) {
+        for (field, class) in head.fields.classified() {
             if class == Class::XForwardedFor && !field.value.is_empty() {
                 out.extend_from_slice(field.value);
                 out.extend_from_slice(b", ");
@@ -400,7 +400,7 @@ enum Speaker<'a> {
 fn response_fields(head: &ResponseHead<'_, '_>, speaker: Speaker<'_>, out: &mut Vec<u8>) {
     // One is moved: there is no more room on the tunnel.
     let mut moved = false;
-    for (field, class) in classified(head.fields, head.classes) {
+    for (field, class) in head.fields.classified() {
         let goes_on = match class {
             Class::Authorization
             | Class::Challenge
@@ -510,13 +510,6 @@ fn via(received: Version, name: &str, out: &mut Vec<u8>) {
     });
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-fn classified<'s, 'b>(
-    fields: &'s [Field<'b>],
-    classes: &'s [Class],
-) -> impl Iterator<Item = (&'s Field<'b>, Class)> {
-    fields.iter().zip(classes.iter().copied())
 }
 
 #[cfg(test)]

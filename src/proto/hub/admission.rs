@@ -231,7 +231,7 @@ fn once<'b>(
     name: &str,
     twice: &'static str,
 ) -> Result<Option<&'b [u8]>, Violation> {
-    let mut values = head.fields_named(name);
+    let mut values = head.fields.named(name);
     let value = values.next();
     if values.next().is_some() { Err(Violation::malformed(twice)) } else { Ok(value) }
 }

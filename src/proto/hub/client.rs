@@ -372,7 +372,9 @@ impl Hub {
 
 impl Need {
     fn fill(&mut self, head: &RequestHead<'_, '_>) {
-        if let Some(scope) = head.field("Slime-Scope").and_then(|scope| core::str::from_utf8(scope).ok()) {
+        if let Some(scope) =
+            head.fields.first("Slime-Scope").and_then(|scope| core::str::from_utf8(scope).ok())
+        {
             self.scope.push_str(scope);
         }
         if !path::is_ambiguous(head.path()) {
