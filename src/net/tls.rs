@@ -30,7 +30,7 @@ const ALPN_OLD: &[u8] = b"http/1.0";
 
 /// The longest chain that is shown, in bytes: a message of a handshake has at most 64 KB, and other messages
 /// go along with it.
-const LONGEST_CHAIN: usize = 60_000;
+const MAX_CHAIN_BYTES: usize = 60_000;
 
 /// Whom an agent trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
     let key_der = private_key(key)?;
     let leaf =
         chain.first().ok_or_else(|| format!("there is no certificate in {}", certificate.display()))?;
-    if chain.iter().map(|certificate| certificate.len()).sum::<usize>() > LONGEST_CHAIN {
+    if chain.iter().map(|certificate| certificate.len()).sum::<usize>() > MAX_CHAIN_BYTES {
         return Err(format!(
             "the certificates in {} take more than 60 KB, which is more than clients read; remove those that are not needed",
             certificate.display()

@@ -20,13 +20,13 @@
 //! | hub | `sweep_at` | agents that are gone or refused, tokens that expire | `agent_grace`, `REFUSAL_PAUSE`, `startup_grace` |
 //! | agent | `Closed::Resting` | the next attempt to join | `Backoff` |
 //! | agent | `Opening` | a tunnel | `connect` |
-//! | agent | `Idle::heard_by` | the hub, that asks for a sign of life, or the rest of what it has begun | `SILENCE` halves of its pace; `head` |
+//! | agent | `Idle::heard_by` | the hub, that asks for a sign of life, or the rest of what it has begun | `SILENCE_HALF_PACES`; `head` |
 //! | agent | `Serving::heartbeat_at` | when a sign of life is sent | the hub's pace |
 //! | agent | `Leg::Dialling` | a connection to the upstream | `connect` |
 //! | agent | `Due::Head`, `Due::Byte` | the rest of a response head; of an upgraded connection one side of which has ended | `head`; `stall` |
 //! | agent | `Job::Discarding`, `Job::Leaving` | the end of a request that nobody answers; the hub, that closes the tunnel | `stall`; `linger`, or `stall` `IN_BETWEEN` times after a response |
 //! | agent | `Finishing` | the end of a response that nobody wants | `drain_timeout`; `stall` |
-//! | agent | `UpstreamUser::Kept` | the next request | `KEPT` |
+//! | agent | `UpstreamUser::Kept` | the next request | `KEPT_CONNECTION_AGE` |
 //! | agent | `Probe::Due`, `Probe::Running` | the next look at an upstream; its answer | `PROBE_PAUSE`, `CHECK_PAUSE`; `connect` |
 //! | hub, agent | `SendLimit` | a peer that takes what waits for it | `stall` |
 //! | hub, agent | `ClientState::Ending`, `TunnelState::Ending`, `Nobody` | the end of a connection | `linger` |
@@ -38,7 +38,7 @@
 //! | shell | `Listeners` | descriptors to be free again | `ACCEPT_PAUSE` |
 //! | shell | `look_at` | the next look for peers that have vanished | `LOOK_INTERVAL` |
 //! | shell | `Notifier` | the watchdog of the service manager | what it asks for |
-//! | system | `Resolver` | a name | `GIVEN_UP` |
+//! | system | `Resolver` | a name | `LOOK_UP_TIMEOUT` |
 
 use core::time::Duration;
 

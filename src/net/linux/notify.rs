@@ -38,10 +38,10 @@ enum State {
 }
 
 /// When the manager's queue is full, it is tried again after this.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Signs of life in each period of the watchdog: a turn of the loop may be late by a sixth of it, and still
 /// each half has one.
-const SIGNS: u32 = 3;
+const SIGNS_PER_PERIOD: u32 = 3;
 
 impl Notifier {
     /// The manager that the variables name, if they name one for this process. What is wrong with them is
@@ -61,7 +61,7 @@ impl Notifier {
             }
         };
         let watchdog = match watchdog(look_up("WATCHDOG_USEC"), look_up("WATCHDOG_PID"), pid) {
-            Ok(period) => period.map(|period| (period / SIGNS, Mono::NEVER)),
+            Ok(period) => period.map(|period| (period / SIGNS_PER_PERIOD, Mono::NEVER)),
             Err(name) => {
                 warn!(
                     "{name} is not a whole number above zero, so the watchdog of the service manager is told nothing"
@@ -128,7 +128,7 @@ impl Notifier {
 
     fn say(&mut self, text: String, now: Mono) {
         self.unsaid = match self.send(&text) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some((text, now.after(AGAIN))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some((text, now.after(RETRY_PAUSE))),
             Ok(()) | Err(_) => None,
         };
     }

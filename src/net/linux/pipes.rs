@@ -12,7 +12,7 @@ use crate::net::Pipe;
 const MAX_PIPES: usize = 32;
 /// What a pipe is asked to hold, in bytes. Beyond what an unprivileged user may have (`pipe-user-pages-soft`,
 /// pipe(7)) the kernel declines, and 64 KiB it is.
-const SIZE: usize = 1024 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
 
 /// The pipes of the process.
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Pipes {
         };
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         // Declined for want of privilege: it is smaller then.
-        let _ = fcntl_setpipe_size(&write, SIZE);
+        let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
         *self.all.get_mut(place)? = Some(Ends { read, write });
         Some(Pipe(u32::try_from(place).ok()?))
     }

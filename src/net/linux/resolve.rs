@@ -23,16 +23,16 @@ const MAX_WAITING: usize = 4096;
 
 /// After that a lookup is given up: its thread may never return, and must not keep others from being started.
 /// As many such threads as this are let be.
-const GIVEN_UP: Duration = Duration::from_secs(60);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_GIVEN_UP: usize = 12;
 
 /// An answer that took so long comes too late for whoever asked, as a rule. The next one who asks within
 /// [`LATE_ANSWER_LIFETIME`] gets it at once.
-const SLOW: Duration = Duration::from_secs(2);
+const SLOW_LOOK_UP: Duration = Duration::from_secs(2);
 const LATE_ANSWER_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Enough for getaddrinfo(3) of any libc, much less than the default of 2 MiB on a small machine.
-const STACK_SIZE: usize = 256 * 1024;
+const STACK_BYTES: usize = 256 * 1024;
 
 /// Names that are being looked up. Whoever asks for a name that is already being looked up shares its answer.
 pub(super) struct Resolver {
@@ -121,7 +121,7 @@ impl Resolver {
             for token in tokens {
                 events.push(Event::Resolved { token, addresses: addresses.clone() });
             }
-            let is_slow = running.is_some_and(|(_, since)| now.since(since) >= SLOW);
+            let is_slow = running.is_some_and(|(_, since)| now.since(since) >= SLOW_LOOK_UP);
             if is_slow && !addresses.is_empty() {
                 self.late.push((name, addresses, now.after(LATE_ANSWER_LIFETIME)));
             }
@@ -131,8 +131,9 @@ impl Resolver {
 
     /// Gives up the lookups that have taken too long. Whoever waits for them hears that there is no address.
     fn give_up(&mut self, now: Mono) {
-        let is_late =
-            |lookup: &mut Lookup| lookup.running.is_some_and(|(_, since)| now.since(since) >= GIVEN_UP);
+        let is_late = |lookup: &mut Lookup| {
+            lookup.running.is_some_and(|(_, since)| now.since(since) >= LOOK_UP_TIMEOUT)
+        };
         while self.given_up < MAX_GIVEN_UP
             && let Some(index) = self.lookups.iter_mut().position(is_late)
         {
@@ -169,7 +170,7 @@ fn spawn(number: u64, name: Name, sender: Sender<Answer>, waker: Arc<Waker>) -> 
         let _ = sender.send((number, addresses));
         let _ = waker.wake();
     };
-    thread::Builder::new().name("resolve".into()).stack_size(STACK_SIZE).spawn(lookup)?;
+    thread::Builder::new().name("resolve".into()).stack_size(STACK_BYTES).spawn(lookup)?;
     Ok(())
 }
 

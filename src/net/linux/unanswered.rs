@@ -22,18 +22,18 @@ use crate::net::Event;
 
 /// One for each family; that of a family that the kernel does not have is not there.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
-const STACK_SIZE: usize = 128 * 1024;
+const STACK_BYTES: usize = 128 * 1024;
 
 /// How often the same bytes were sent again, at least, and how long the kernel waits before it does once
 /// more, in hundredths of a second. That time doubles with each attempt, so that the silence has lasted as
 /// long, and at most twice as long.
-const RETRANSMITS: u32 = 4;
-const BACKED_OFF: u32 = 30 * 100;
+const MIN_RETRANSMITS: u32 = 4;
+const MIN_BACKOFF_TICKS: u32 = 30 * 100;
 /// Unanswered probes of a window that was closed, at least. A living peer answers each of them.
-const PROBES: u32 = 2;
+const MIN_PROBES: u32 = 2;
 /// Looks in a row at which that is so, before the remote side counts as gone. The time between two probes
 /// says nothing of the silence.
-const LOOKS: u8 = 4;
+const LOOKS_PER_VERDICT: u8 = 4;
 
 /// The sockets of this process's network of which the kernel hears nothing any more.
 pub(super) struct Unanswered {
@@ -76,7 +76,7 @@ impl Unanswered {
             let _ = sender.send(signs);
             let _ = waker.wake();
         };
-        let thread = thread::Builder::new().name("look".into()).stack_size(STACK_SIZE);
+        let thread = thread::Builder::new().name("look".into()).stack_size(STACK_BYTES);
         self.is_looking = thread.spawn(look).is_ok();
     }
 
@@ -99,7 +99,7 @@ impl Unanswered {
                 Sign::Silent(inode) => gone.push(inode),
                 Sign::Unprobed(inode) => {
                     let looks = before.iter().find(|(of, _)| *of == inode).map_or(0, |(_, looks)| *looks) + 1;
-                    if looks >= LOOKS {
+                    if looks >= LOOKS_PER_VERDICT {
                         gone.push(inode);
                     } else {
                         self.probed.push((inode, looks));
@@ -134,10 +134,10 @@ fn read_line(line: &str) -> Option<Sign> {
     let backed_off: u32 = fields.nth(2)?.parse().ok()?;
     let has_sent = unacknowledged.bytes().any(|digit| digit != b'0');
     match timer {
-        "01" if has_sent && retransmits >= RETRANSMITS && backed_off >= BACKED_OFF => {
+        "01" if has_sent && retransmits >= MIN_RETRANSMITS && backed_off >= MIN_BACKOFF_TICKS => {
             Some(Sign::Silent(inode))
         }
-        "04" if probes >= PROBES => Some(Sign::Unprobed(inode)),
+        "04" if probes >= MIN_PROBES => Some(Sign::Unprobed(inode)),
         _ => None,
     }
 }
@@ -184,13 +184,13 @@ mod tests {
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
         let mut unanswered = Unanswered::new(waker);
         for _ in 0..2 {
-            for _ in 1..LOOKS {
+            for _ in 1..LOOKS_PER_VERDICT {
                 assert!(unanswered.judge(&[Sign::Unprobed(1)]).is_empty());
             }
             // It has answered.
             assert!(unanswered.judge(&[]).is_empty());
         }
-        for _ in 1..LOOKS {
+        for _ in 1..LOOKS_PER_VERDICT {
             assert_eq!(unanswered.judge(&[Sign::Unprobed(1), Sign::Silent(2)]), [2]);
         }
         assert_eq!(unanswered.judge(&[Sign::Unprobed(1)]), [1]);

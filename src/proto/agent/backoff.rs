@@ -6,15 +6,15 @@ use crate::proto::random::Random;
 use crate::proto::tables::timer::Mono;
 
 /// The first window of the back-off.
-const SHORTEST: u32 = 200;
+const MIN_WINDOW_MS: u32 = 200;
 /// The window stays here while the outage is young.
-const PATIENT: u32 = 2_000;
+const MAX_YOUNG_WINDOW_MS: u32 = 2_000;
 /// The last window.
-const LONGEST: u32 = 30_000;
+const MAX_WINDOW_MS: u32 = 30_000;
 /// An outage is young for this long.
-const YOUNG: Duration = Duration::from_secs(15);
+const YOUNG_OUTAGE: Duration = Duration::from_secs(15);
 /// Signs of life that the hub may owe, and what a loaded machine takes, in halves.
-const SILENCE: u32 = 9;
+const SILENCE_HALF_PACES: u32 = 9;
 
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter",
 /// 2015).
@@ -49,21 +49,21 @@ impl Backoff {
 
     /// By when the hub must be heard of on an idle tunnel.
     pub(super) fn heard_by(&self, now: Mono) -> Mono {
-        now.after_coarse(self.pace() * SILENCE / 2)
+        now.after_coarse(self.pace() * SILENCE_HALF_PACES / 2)
     }
 
     pub(super) fn fail(&mut self, random: &mut Random, now: Mono) -> Mono {
         self.since = self.since.min(now);
-        let most = if now.since(self.since) < YOUNG { PATIENT } else { LONGEST };
-        self.window = (self.window * 2).clamp(SHORTEST, most);
+        let most = if now.since(self.since) < YOUNG_OUTAGE { MAX_YOUNG_WINDOW_MS } else { MAX_WINDOW_MS };
+        self.window = (self.window * 2).clamp(MIN_WINDOW_MS, most);
         Mono(now.0 + random.below(self.window.into()))
     }
 
     /// For those who are not wanted: the slowest rate, never less than half of it.
     pub(super) fn fail_slowly(&mut self, random: &mut Random, now: Mono) -> Mono {
         self.since = self.since.min(now);
-        self.window = LONGEST;
-        let half = u64::from(LONGEST / 2);
+        self.window = MAX_WINDOW_MS;
+        let half = u64::from(MAX_WINDOW_MS / 2);
         Mono(now.0 + half + random.below(half))
     }
 }

@@ -18,7 +18,7 @@ use crate::proto::tunnel::IN_BETWEEN;
 
 /// An upstream connection between two requests lasts this long: enough for requests that follow each other,
 /// and no more, because some servers serve nobody else meanwhile.
-const KEPT: Duration = Duration::from_secs(5);
+const KEPT_CONNECTION_AGE: Duration = Duration::from_secs(5);
 
 /// All connections, and what the shell is told to do.
 pub(super) struct Connections {
@@ -80,7 +80,7 @@ impl Timed for ToUpstream {
     fn deadline(&self) -> Mono {
         let until = match self.user {
             UpstreamUser::Worker(_) | UpstreamUser::Probe(_) => Limit::NONE.deadline(),
-            UpstreamUser::Kept { last_used, .. } => last_used.after_coarse(KEPT),
+            UpstreamUser::Kept { last_used, .. } => last_used.after_coarse(KEPT_CONNECTION_AGE),
             UpstreamUser::Nobody { until } => until,
         };
         until.min(self.sending.limit().deadline())
@@ -348,7 +348,9 @@ impl Connections {
         let (is_over, stalled) = match &mut it.user {
             UpstreamUser::Worker(worker) => (is_late, Some(Stalled::Worker(*worker))),
             UpstreamUser::Probe(index) => (is_late, Some(Stalled::Probe(*index))),
-            UpstreamUser::Kept { last_used, .. } => (last_used.after_coarse(KEPT) <= now.mono, None),
+            UpstreamUser::Kept { last_used, .. } => {
+                (last_used.after_coarse(KEPT_CONNECTION_AGE) <= now.mono, None)
+            }
             UpstreamUser::Nobody { until } if *until > now.mono => (is_late, None),
             // What it is still being sent counts as long as it takes any of it.
             UpstreamUser::Nobody { until } if !is_late && it.sending.waits() => {

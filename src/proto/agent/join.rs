@@ -330,8 +330,10 @@ impl Agent {
 /// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the
 /// head. None of ours has an escaped character.
 fn detail(body: &[u8]) -> Option<&str> {
-    const LONGEST: usize = 300;
+    const MAX_DETAIL_BYTES: usize = 300;
     let body = core::str::from_utf8(body).ok()?;
     let (_, text) = body.split_once("\"detail\":\"")?;
-    text.split('"').next().filter(|detail| (1..=LONGEST).contains(&detail.len()) && !detail.contains('\\'))
+    text.split('"')
+        .next()
+        .filter(|detail| (1..=MAX_DETAIL_BYTES).contains(&detail.len()) && !detail.contains('\\'))
 }

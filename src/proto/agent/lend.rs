@@ -22,7 +22,7 @@ use crate::proto::tables::key::WorkerKey;
 use crate::proto::tables::timer::Now;
 
 /// For this long the hub is taken to have no room, once it has said so. Agents try again twice in that time.
-const FULL: Duration = Duration::from_secs(60);
+const FULL_HUB_PAUSE: Duration = Duration::from_secs(60);
 
 impl Serving {
     /// Whether this response makes of the exchange one that stays, beside others of the same page.
@@ -95,7 +95,7 @@ impl Agent {
         if self.config.extra_streams == 0 {
             return;
         }
-        self.upstreams.note_full(index, now.mono.after(FULL));
+        self.upstreams.note_full(index, now.mono.after(FULL_HUB_PAUSE));
         let of_it = || self.workers.iter().filter(|(_, worker)| worker.upstream() == index);
         if of_it().any(|(_, worker)| worker.counts() && worker.is_at_hub()) {
             return;

@@ -18,7 +18,7 @@ use crate::proto::websocket::Nonce;
 
 /// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment,
 /// the hub would have to keep a place for each before the first of them has said a word.
-const AT_ONCE: usize = 16;
+const DIALS_PER_MS: usize = 16;
 
 /// Why a tunnel for light paths takes no other request.
 pub(super) const LIGHT_ONLY: Trouble<'_> = Trouble::new("this tunnel is for light paths");
@@ -67,11 +67,11 @@ impl Agent {
     fn dial_in_turn(&mut self, key: WorkerKey, before: usize, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
-        if before < AT_ONCE {
+        if before < DIALS_PER_MS {
             self.dial(key, now);
             return;
         }
-        let delay = Duration::from_millis(u64::try_from(before / AT_ONCE).unwrap_or(0));
+        let delay = Duration::from_millis(u64::try_from(before / DIALS_PER_MS).unwrap_or(0));
         worker.close(Closed::Resting { until: now.mono.after(delay) });
         self.workers.rearm(key);
     }

@@ -11,7 +11,7 @@ use crate::proto::deadline::Limit;
 use crate::proto::tables::timer::Mono;
 
 /// Kernels have taken what they have room for after this.
-const FILLED: Duration = Duration::from_secs(2);
+const KERNEL_FILL_TIME: Duration = Duration::from_secs(2);
 
 /// What waits to be sent to one upstream connection.
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ impl Sending {
     pub(super) fn note(&mut self, waits: bool, may_be_busy: bool, now: Mono, stall: Duration) {
         *self = match *self {
             Self::Nothing if may_be_busy => Self::Filling { since: now, waits },
-            Self::Filling { since, .. } if may_be_busy && now.since(since) < FILLED => {
+            Self::Filling { since, .. } if may_be_busy && now.since(since) < KERNEL_FILL_TIME => {
                 Self::Filling { since, waits }
             }
             // It began to wait again, which says nothing about the upstream.

@@ -25,14 +25,14 @@ use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::path;
 use crate::proto::http1::reply::{self, CONTINUE, Reply};
 use crate::proto::http1::rewrite::{ToUpstream, request_to_upstream};
-use crate::proto::seam::{Closed, Command, Shown, Step};
+use crate::proto::seam::{Closed, Command, HELD_BODY, Shown, Step};
 use crate::proto::tables::key::{UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::Now;
 use crate::proto::tunnel::{Trouble, expects_connect};
 
 /// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a
 /// request that could not be sent again.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH_CONNECTION_AGE: Duration = Duration::from_secs(1);
 
 const OUT_OF_BASE: Violation = Violation::new(
     400,
@@ -45,7 +45,7 @@ const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What is taken in of a body that comes along with its head, before the request has a connection: what the
 /// hub holds of it. The shell's buffer has room for the head beside it.
-const GATHERED: usize = 16 * 1024;
+const MAX_GATHERED_BYTES: usize = HELD_BODY;
 
 /// The answer to a request that must not reach the upstream.
 fn answer_here(
@@ -124,7 +124,7 @@ impl Agent {
             return Step::Wait;
         };
         let (gathers, room) = match serving.leg {
-            Leg::Gathering(gathered) => (true, GATHERED.saturating_sub(gathered)),
+            Leg::Gathering(gathered) => (true, MAX_GATHERED_BYTES.saturating_sub(gathered)),
             Leg::Waiting | Leg::Dialling { .. } | Leg::Paired { .. } => (false, usize::MAX),
         };
         if !serving.wants_request() {
@@ -180,7 +180,7 @@ impl Agent {
             self.dial_upstream(key, false, now);
             return;
         };
-        let is_fresh = now.mono.since(last_used) < FRESH;
+        let is_fresh = now.mono.since(last_used) < FRESH_CONNECTION_AGE;
         if !serving.is_private && (is_fresh || serving.is_repeatable()) {
             self.pair(key, kept, true, now);
         } else {

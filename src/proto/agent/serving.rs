@@ -158,10 +158,10 @@ pub(super) struct SpareServings(Vec<Box<Serving>>);
 
 impl SpareServings {
     /// More than this are in one agent's hands only if it is a large one; 10 KB.
-    const KEPT: usize = 64;
+    const KEPT_ENTRIES: usize = 64;
 
     pub(super) fn keep(&mut self, serving: Box<Serving>) {
-        if self.0.len() < Self::KEPT {
+        if self.0.len() < Self::KEPT_ENTRIES {
             self.0.push(serving);
         }
     }

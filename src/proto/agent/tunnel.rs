@@ -18,7 +18,7 @@ use crate::proto::tables::timer::Now;
 use crate::proto::tunnel::{Ask, CloseReason, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, write_refusal};
 
 /// A tunnel that lived this long was a success, though it carried nothing.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 const REPLACED: &str =
     "another agent with the same id took over a worker; give each agent its own --agent-id, or none";
 
@@ -165,7 +165,7 @@ impl Agent {
             Link::Open { job: Job::Serving(_), .. } => self.cancel(key, now),
             Link::Open { job: Job::Discarding(_) | Job::Leaving { .. }, .. } => self.next(key, now),
             Link::Open { job: Job::Idle(idle), .. } => {
-                let is_settled = now.mono.since(idle.since) >= SETTLED;
+                let is_settled = now.mono.since(idle.since) >= SETTLED_AFTER;
                 let last = if is_settled { Attempt::Succeeded } else { Attempt::Failed };
                 self.note_apart(key, Level::Warn, format_args!("lost the hub: {why}; reconnecting"));
                 self.rest(key, last, now);
