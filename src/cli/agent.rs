@@ -57,9 +57,8 @@ fn options(
             "an agent can have at most {MAX_UPSTREAMS} upstreams; run a second agent"
         )));
     }
-    let wrong = |flag: &'static str| move |error| Failure::Usage(format!("{}: {error}", given.origin(flag)));
     let light_paths: Vec<String> = items(&args.light_paths).map(without_last_slash).collect();
-    light::check(&light_paths).map_err(|error| wrong("--light-paths")(error.to_owned()))?;
+    light::check(&light_paths).map_err(given.wrong("--light-paths"))?;
     let light_tunnels = if light_paths.is_empty() { 0 } else { light::TUNNELS };
     let workers = [args.num_worker, args.extra_upgrades, args.extra_streams, light_tunnels];
     let workers = workers.into_iter().map(u64::from).sum::<u64>();
@@ -70,7 +69,7 @@ fn options(
     }
     let ids = agent_ids(args.agent_id, upstreams.len(), given)?;
     let health_path =
-        args.health_path.map(|path| health_path(&path)).transpose().map_err(wrong("--health-path"))?;
+        args.health_path.map(|path| health_path(&path)).transpose().map_err(given.wrong("--health-path"))?;
     let limits = Limits {
         head: args.head_timeout,
         stall: args.stall_timeout,
@@ -206,8 +205,7 @@ fn pins(flag: &str, values: &[String], given: &Normalised) -> Result<Vec<Pin>, F
 /// Reads the address that a flag holds. A password in it, if it was typed, earns a warning like any other
 /// secret.
 fn address(flag: &str, text: &str, default_port: u16, given: &Normalised) -> Result<Address, Failure> {
-    let address = Address::parse(text, default_port)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin(flag))))?;
+    let address = Address::parse(text, default_port).map_err(given.wrong(flag))?;
     if address.authorization.is_some() && given.is_typed(flag) {
         log::warn!(
             "every user of this machine can read the password of {flag} in the list of processes; use the variable {}",
@@ -223,11 +221,11 @@ fn missing(flag: &str, what: &str) -> Failure {
 
 /// One id for each upstream: random ones, or the given one, numbered if there are several.
 fn agent_ids(fixed: Option<String>, upstreams: usize, given: &Normalised) -> Result<Vec<String>, Failure> {
-    let wrong = |error| Failure::Usage(format!("{}: {error}", given.origin("--agent-id")));
+    let wrong = given.wrong("--agent-id");
     match fixed {
         None => (0..upstreams).map(|_| random::<8>().map(|bytes| hex(&bytes))).collect(),
         Some(id) if upstreams == 1 => agent_id(&id).map(|id| vec![id]).map_err(wrong),
-        Some(id) => (1..=upstreams).map(|n| agent_id(&format!("{id}-{n}")).map_err(wrong)).collect(),
+        Some(id) => (1..=upstreams).map(|n| agent_id(&format!("{id}-{n}")).map_err(&wrong)).collect(),
     }
 }
 

@@ -51,8 +51,7 @@ pub(super) fn is_orphaned_child() -> bool {
 /// Runs the demo until it is told to end.
 pub(super) fn run(args: &Demo, given: &Normalised) -> Result<u8, Failure> {
     if let Some(upstream) = &args.upstream {
-        let wrong = |error| Failure::Usage(format!("{}: {error}", given.origin("--upstream")));
-        Address::parse(upstream, HTTP_PORT).map_err(wrong)?;
+        Address::parse(upstream, HTTP_PORT).map_err(given.wrong("--upstream"))?;
     }
     let secret = hex(&random::<16>()?);
     let failed = |error| Failure::Runtime(format!("the demo cannot run: {error}"));

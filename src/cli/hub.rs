@@ -58,11 +58,9 @@ fn options(args: HubRun, given: &Normalised) -> Result<HubOptions, Failure> {
         view_password_file: args.admin_view_password_file,
     };
     let admin = admin::options(admin, "hub", tls.is_some(), |name| std::env::var_os(name), given)?;
-    let origin = given.origin("--trusted-proxy");
     let trusted_proxies = items(&args.trusted_proxy).map(cidr).collect::<Result<_, _>>();
-    let trusted_proxies = trusted_proxies.map_err(|error| Failure::Usage(format!("{origin}: {error}")))?;
-    let cors = origins(&args.cors)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin("--cors"))))?;
+    let trusted_proxies = trusted_proxies.map_err(given.wrong("--trusted-proxy"))?;
+    let cors = origins(&args.cors).map_err(given.wrong("--cors"))?;
     let hosts: Result<Vec<_>, Failure> =
         items(&args.host).map(|host| plain_host(host, given).map(Some)).collect();
     let mut hosts = hosts?;

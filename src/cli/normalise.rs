@@ -16,6 +16,7 @@
 //!
 //! Which flags there are it asks argh. What the values mean it does not know.
 
+use core::fmt;
 use std::ffi::OsString;
 use std::io;
 
@@ -57,6 +58,12 @@ impl Normalised {
             (Some(Layer::EnvFile), Some(file)) => format!("{} in {file}", variable(flag)),
             (Some(Layer::Environment | Layer::EnvFile), _) => variable(flag),
         }
+    }
+
+    /// Says of the value of this flag what is wrong with it.
+    pub(super) fn wrong<E: fmt::Display>(&self, flag: &str) -> impl Fn(E) -> Failure {
+        let origin = self.origin(flag);
+        move |error| Failure::Usage(format!("{origin}: {error}"))
     }
 
     /// Whether the flag was typed, so that every user of the machine can read its value in the list of

@@ -104,7 +104,7 @@ pub(super) fn read_token(
     })?;
     match AgentToken::check_form(&token) {
         Ok(()) => Ok(token),
-        Err(error) => Err(Failure::Usage(format!("{}: {error}", given.origin(flag)))),
+        Err(error) => Err(given.wrong(flag)(error)),
     }
 }
 

@@ -70,8 +70,7 @@ fn claims(
 /// the address is not shown.
 fn hub_flags(args: &HubRegister, given: &Normalised) -> Result<String, Failure> {
     let typed = args.hub.as_deref().unwrap_or("HOST");
-    let address = Address::parse(typed, DEFAULT_PORT)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", given.origin("--hub"))))?;
+    let address = Address::parse(typed, DEFAULT_PORT).map_err(given.wrong("--hub"))?;
     let own = args.tls_self_signed.as_deref().filter(|_| address.is_tls || !typed.contains("://"));
     let scheme = match (own, address.is_tls) {
         (Some(_), _) | (None, true) => "https://",
