@@ -54,7 +54,8 @@ impl<S> FramedStream<S> {
         }
     }
 
-    /// Unwraps what was read before there were frames. How much data there is at its front.
+    /// Takes the frames off what was read before the connection was framed. Returns how many bytes of data
+    /// are at its front.
     pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.decoder.decode(bytes).map_err(|broken| {
             debug!("WebSocket: {}", broken.0);
@@ -116,8 +117,8 @@ impl<S> FramedStream<S> {
         self.decoder.end().unwrap_or(End::Cut)
     }
 
-    /// Pings are answered, and a Close frame is seen, also while nobody wants data: what is between may wait
-    /// for the one, and not close the connection after the other.
+    /// Pings are answered and Close frames seen even while nobody wants data: an intermediary may wait for a
+    /// pong, or never close the connection after a Close frame.
     pub(super) fn look_ahead<N: Net<Socket = S>>(
         &mut self,
         net: &mut N,

@@ -156,7 +156,8 @@ impl<S> Stream<S> {
         !matches!(self, Self::Framed(_))
     }
 
-    /// The connection is to be closed: says the end, on each layer. What would have to wait is left out.
+    /// The connection is about to be closed: says the end on each layer, and leaves out what would have to
+    /// wait.
     pub(super) fn part<N: Net<Socket = S>>(&mut self, net: &mut N, pool: &mut BufferPool) {
         match self {
             Self::Plain(_) => {}
@@ -165,8 +166,8 @@ impl<S> Stream<S> {
         }
     }
 
-    /// After a failed read: whether the remote side speaks HTTP where it should speak TLS. What it said is
-    /// read without TLS then.
+    /// After a failed read: whether the remote side speaks HTTP where it should speak TLS. If so, what it
+    /// said is read without TLS.
     pub(super) fn turn_plain(&mut self) -> bool {
         match self {
             Self::Tls(tls) => tls.turn_plain(),

@@ -72,7 +72,7 @@ pub(super) struct TlsStream<S> {
     peer: TlsPeer,
     /// Anything came at all.
     has_received: bool,
-    /// What it failed of. rustls is not asked for anything after that.
+    /// Why it failed. rustls is not called after that.
     failure: Option<Box<rustls::Error>>,
 }
 
@@ -114,7 +114,7 @@ impl<S> TlsStream<S> {
         }
     }
 
-    /// Goes on with the handshake. Whether it is over.
+    /// Goes on with the handshake. Returns whether it is over.
     pub(super) fn handshake<N: Net<Socket = S>>(
         &mut self,
         net: &mut N,
@@ -214,8 +214,7 @@ impl<S> TlsStream<S> {
         space: &mut [u8],
     ) -> io::Result<usize> {
         loop {
-            // What waits already is sent when the socket takes more, and whoever waits for that hears of it:
-            // not from here.
+            // What already waits is sent, and its progress told, when the socket takes more; not from here.
             let is_silent = self.is_established && !self.outgoing.is_empty();
             let filled = self.process_or_fail(net, pool, space)?;
             match if is_silent { Ok(()) } else { self.flush(net, pool) } {
@@ -223,7 +222,7 @@ impl<S> TlsStream<S> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            // Who has room for little is given little, and may be long in coming back for more.
+            // A reader with little room takes little, and may be slow to come back for the rest.
             let is_narrow = space.len() <= Class::Wide.size();
             if filled > 0 || self.peer_closed {
                 if is_narrow {
@@ -260,8 +259,8 @@ impl<S> TlsStream<S> {
         }
     }
 
-    /// As `fill`, for the end alone, and no further than a small block reaches: an end that comes behind more
-    /// than that is seen when that is wanted.
+    /// As `fill`, but only to see the end, and no further than a small block reaches. An end behind more than
+    /// that is seen when the bytes before it are wanted.
     pub(super) fn look_ahead<N: Net<Socket = S>>(
         &mut self,
         net: &mut N,
@@ -320,7 +319,7 @@ impl<S> TlsStream<S> {
         })
     }
 
-    /// Processes the records that are there. How many bytes of plaintext went to `space`.
+    /// Processes the records that are there. Returns how many bytes of plaintext went to `space`.
     fn process(&mut self, pool: &mut BufferPool, space: &mut [u8]) -> Result<usize, rustls::Error> {
         if let Some(error) = &self.failure {
             return Err(rustls::Error::clone(error));
@@ -351,8 +350,8 @@ impl<S> TlsStream<S> {
         }
     }
 
-    /// After an error: what is still to be said, up to the alert that tells the remote side why. rustls must
-    /// not look at the input again once it has made that.
+    /// After an error: queues what is still to be said, up to the alert that tells the remote side why. Once
+    /// rustls has made the alert, it must not look at the input again.
     fn take_alert(&mut self, pool: &mut BufferPool) {
         loop {
             let before = self.outgoing.len();
@@ -424,7 +423,7 @@ impl<S> TlsStream<S> {
         if !self.is_established || core::mem::replace(&mut self.end_said, true) {
             return;
         }
-        // Without it the remote side takes the end for a cut, which is all that can be said then.
+        // If it fails, the remote side takes the end for a cut; nothing better can be said.
         let _ = self.when_writable(pool, |outgoing, traffic, pool| {
             let room = outgoing.room(RECORD_OVERHEAD_BYTES, pool);
             traffic.queue_close_notify(room)

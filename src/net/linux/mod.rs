@@ -48,7 +48,7 @@ const TERMINATE: u32 = u32::MAX - 1;
 const RELOAD: u32 = u32::MAX - 2;
 const ALARM: u32 = u32::MAX - 3;
 
-/// How long the time of day, which counts in seconds, is good for.
+/// How long a reading of the time of day, which counts in seconds, is good for.
 const UNIX_LIFETIME: Duration = Duration::from_millis(250);
 
 /// Events taken from the kernel at once. More only wait for the next turn; each costs 12 bytes for good.
@@ -73,7 +73,7 @@ pub struct Sys {
     start: Instant,
     /// What [`Net::now`] said last.
     last: Now,
-    /// When it asked for the time of day again.
+    /// When [`Net::now`] reads the time of day again.
     unix_again: Mono,
     resolver: Resolver,
     unanswered: Unanswered,
@@ -215,7 +215,7 @@ impl Net for Sys {
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Socket, SocketAddr)> {
         match listener {
             Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Socket(stream), peer)),
-            // The calls that move bytes are those of TCP. Who comes has no address.
+            // Bytes are moved by the same calls as on TCP. The remote side has no address.
             Listener::Unix(listener) => {
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 let socket = rustix::net::accept_with(listener, flags)?;
@@ -244,8 +244,8 @@ impl Net for Sys {
             return Err(error);
         }
         match socket.0.peer_addr() {
-            // The kernel chose for our side the very port that was dialled, on which nobody listens: both
-            // sides are this socket.
+            // Nobody listens on the port that was dialled, and the kernel chose that very port for our side:
+            // both sides are this socket.
             Ok(peer) if socket.0.local_addr().is_ok_and(|own| own == peer) => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -355,7 +355,7 @@ pub fn raise_nofile(wanted: u64) -> u64 {
     let Some(soft) = current.filter(|soft| *soft < wanted) else {
         return current.unwrap_or(u64::MAX);
     };
-    // Above the hard limit only a privileged process gets.
+    // Only a privileged process can go above the hard limit.
     let hard = maximum.unwrap_or(u64::MAX);
     for (current, maximum) in [(wanted, hard.max(wanted)), (wanted.min(hard), hard)] {
         let maximum = (maximum != u64::MAX).then_some(maximum);
@@ -376,7 +376,7 @@ fn mio_token(token: u32) -> Token {
 
 fn set_stream_options(socket: impl AsFd) -> io::Result<()> {
     let socket = socket.as_fd();
-    // What is written is meant to go out: the loop gathers by itself what belongs together.
+    // The loop itself gathers what belongs together, so what is written should go out at once.
     sockopt::set_tcp_nodelay(socket, true)?;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;

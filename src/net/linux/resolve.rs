@@ -17,16 +17,16 @@ use crate::proto::tables::timer::Mono;
 /// each retry.
 const MAX_THREADS: usize = 4;
 
-/// Who may wait for answers at once; beyond it the answer is that there is no address. As many as there are
-/// workers at most.
+/// How many askers may wait at once; those beyond hear that there is no address. There are hardly more
+/// workers.
 const MAX_WAITING: usize = 4096;
 
-/// After that a lookup is given up: its thread may never return, and must not keep others from being started.
-/// As many such threads as this are let be.
+/// After this time a lookup is given up: its thread may never return, and must not keep others from being
+/// started. At most [`MAX_GIVEN_UP`] such threads are left running.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_GIVEN_UP: usize = 12;
 
-/// An answer that took so long comes too late for whoever asked, as a rule. The next one who asks within
+/// An answer that took this long usually comes too late for whoever asked. The next one who asks within
 /// [`LATE_ANSWER_LIFETIME`] gets it at once.
 const SLOW_LOOK_UP: Duration = Duration::from_secs(2);
 const LATE_ANSWER_LIFETIME: Duration = Duration::from_secs(60);

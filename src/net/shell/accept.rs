@@ -19,7 +19,7 @@ use crate::proto::seam::{Caller, Closed, Core, Why};
 
 /// Connections accepted in one turn, so that a flood of them does not starve those that are there.
 const ACCEPT_BUDGET: usize = 64;
-/// After the process ran out of descriptors or memory while accepting, the next attempt.
+/// How long accepting pauses when the process has run out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl<C: Core, N: Net> Shell<C, N> {
@@ -99,9 +99,9 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Stream::Tls(Box::new(TlsStream::new(socket, session, peer)))
             }
         });
-        // It is read once its first edge was told, in the next turn. Only edges say that the remote side has
-        // left already, and most clients have sent their request by the time they are accepted: that edge
-        // would have them read twice.
+        // It is not read before its first edge, which the next turn tells. Only edges say that the remote
+        // side has already left; and most clients have sent their request by the time they are accepted, so
+        // that a read now and one after the edge would be one too many.
         self.has_accepted = true;
         self.conns.insert(key, Slot::Open(conn));
         true
@@ -113,7 +113,8 @@ fn is_of_process(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::WouldBlock && !is_of_connection(error)
 }
 
-/// Whether accept(2) failed for the connection that it would have returned, not for want of anything of ours.
+/// Whether accept(2) failed because of the connection that it would have returned, and not for lack of our
+/// own resources.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,

@@ -33,7 +33,7 @@ pub(super) struct Attempts<S> {
     pub(super) left: Vec<SocketAddr>,
     /// An edge has said that a socket was closed or reset.
     pub(super) hangup: bool,
-    /// There was more than one socket: whose that edge was is not known.
+    /// There was more than one socket, so it is not known which of them that edge was about.
     pub(super) are_several: bool,
 }
 
@@ -58,28 +58,28 @@ pub(super) struct Conn<S> {
     pub(super) readable: bool,
     /// No call has said that the socket takes no more.
     pub(super) writable: bool,
-    /// An edge said that the remote side has closed or reset. A short read does not prove then that nothing
+    /// An edge said that the remote side has closed or reset. A short read then does not prove that nothing
     /// follows.
     pub(super) hangup: bool,
     /// The core was told of the hangup.
     pub(super) hangup_told: bool,
     /// The core was told that bytes wait to be sent.
     pub(super) waiting_told: bool,
-    /// The socket takes nothing any more, but what it received before counts.
+    /// Writing has failed for good, but what was received still counts.
     pub(super) write_failed: bool,
-    /// It stands in the ready list, or in that of those that are put off.
+    /// It is in the ready list, or in the list of those that are put off.
     pub(super) is_listed: bool,
-    /// It has used up its share of this turn. It may stand in the ready list, too, and is passed over there.
+    /// It has used up its share of this turn. If it is in the ready list, too, it is passed over there.
     pub(super) is_put_off: bool,
-    /// The core was shown something and has more to say, though it may want nothing any more: the end of a
-    /// body, for one.
+    /// The core has more to say about what it was shown, even if it wants no more input: the end of a body,
+    /// for example.
     pub(super) is_unsettled: bool,
     /// The last read filled all its room: the next one gets more.
     pub(super) is_bulk: bool,
 }
 
-/// Bytes in a pipe, and what goes before and after them. It is put down only when the socket does not take
-/// all at once.
+/// Bytes in a pipe, and what goes before and after them. It exists only while the socket does not take all of
+/// it.
 pub(super) struct Piped {
     pub(super) before: Vec<u8>,
     pub(super) pipe: Pipe,
@@ -91,7 +91,7 @@ pub(super) struct Piped {
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
     pub(super) key: Key,
-    /// What the connection that has this peer is in the pair.
+    /// The role of the connection that has this peer.
     pub(super) role: Role,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Peer {
 pub(super) enum Role {
     /// The request came from it.
     Requester,
-    /// The request goes to it. Whether anything of it was written.
+    /// The request goes to it. `written` once any of it was.
     Responder { written: bool },
 }
 
@@ -113,7 +113,7 @@ pub(super) enum Ending {
     Finish,
     /// FIN has been sent.
     Finished,
-    /// FIN, and what is still read is dropped; so many bytes so far. `finished` once FIN has been sent.
+    /// FIN; what is still read is dropped, `dropped` bytes so far. `finished` once FIN has been sent.
     Linger { dropped: u32, finished: bool },
 }
 
@@ -269,7 +269,7 @@ impl<S> Conns<S> {
                 .is_some_and(|requester| !requester.held.is_sent())
     }
 
-    /// Those that are as the closure says.
+    /// The keys of the entries for which the closure returns true.
     pub(super) fn keys_where(&mut self, mut is_meant: impl FnMut(&mut Slot<S>) -> bool) -> Vec<Key> {
         let entries = self.tables.iter_mut().flat_map(|table| table.places.iter_mut().flatten());
         entries.filter_map(|Entry { key, slot }| is_meant(slot).then_some(*key)).collect()
@@ -295,7 +295,7 @@ impl<S> Places<S> {
         }
     }
 
-    /// Gives back what is beyond the last place that is taken, if that is the larger part.
+    /// Gives back the memory behind the last place that is taken, if that is the larger part.
     fn shrink_tail(&mut self) {
         let needed = self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         if 2 * needed <= self.places.len() {

@@ -21,7 +21,7 @@ use crate::proto::seam::{Closed, Core, End, Target, Unreachable, Why};
 use crate::proto::tables::key::Key;
 use crate::proto::tables::timer::Mono;
 
-/// An attempt that is not answered for so long has another one beside it (RFC 8305 section 5).
+/// After this time without an answer, the next address is tried as well (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// TLS could not be established.
 const UNTRUSTED: Closed = Closed { why: Why::Unreachable(Unreachable::Untrusted), written: false };
@@ -82,8 +82,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.connect_next(key, why);
     }
 
-    /// Connects to the next address that is left. If there is none, and no attempt is under way, the
-    /// connection cannot be made.
+    /// Connects to the next address. If none is left and no attempt is under way, the connection has failed.
     fn connect_next(&mut self, key: Key, mut why: Unreachable) {
         let Some(Slot::Connecting(attempts)) = self.conns.slot_mut(key) else { return };
         while let Some(address) = attempts.left.pop() {
@@ -115,15 +114,15 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.attempts.front().map(|(at, _)| *at)
     }
 
-    /// Tries the next address of those connections whose last attempt takes long.
+    /// Tries the next address of each connection whose last attempt takes too long.
     pub(super) fn try_next_addresses(&mut self) {
         while let Some((_, key)) = self.attempts.pop_front_if(|(at, _)| *at <= self.now.mono) {
             self.connect_next(key, Unreachable::Other);
         }
     }
 
-    /// Looks at the connections that are being made and had an event. All events of the batch are noted then:
-    /// one of an attempt that is over must not be taken for one of the connection that stands.
+    /// Checks the connections that are being made and had an event. By now all events of the batch are noted:
+    /// an event of an attempt that is over must not be taken for one of the finished connection.
     #[inline]
     pub(super) fn check_dialled(&mut self) {
         while let Some(key) = self.dialled.pop() {
@@ -131,7 +130,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Looks whether a connection stands now, or an attempt has failed.
+    /// Checks whether a connection is made now, or an attempt has failed.
     fn check_connecting(&mut self, key: Key) {
         let Some(Slot::Connecting(attempts)) = self.conns.slot_mut(key) else { return };
         let mut index = 0;
@@ -141,8 +140,8 @@ impl<C: Core, N: Net> Shell<C, N> {
                 Ok(true) => {
                     let mut socket = attempts.sockets.swap_remove(index);
                     let (target, hangup) = (attempts.target, attempts.hangup && !attempts.are_several);
-                    // What the edges said of it, and what of others, is told anew: connecting, data and FIN
-                    // may share one edge.
+                    // It is not known which edges were about this socket, so they are told again: connecting,
+                    // data and FIN may share one edge.
                     let is_told =
                         !attempts.are_several || self.net.reregister(&mut socket, key.to_token()).is_ok();
                     self.conns.remove(key);
@@ -161,7 +160,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                 }
                 Err(error) => {
                     // Not by FIN: a socket that was connected to itself would keep the port, and its server
-                    // from listening there.
+                    // could not listen there.
                     self.net.abort(attempts.sockets.remove(index));
                     attempts.hangup = false;
                     self.connect_next(key, unreachable(&error));
@@ -176,7 +175,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.dial_tls.iter().find(|(of, _)| *of == target).map(|(_, tls)| tls)
     }
 
-    /// A connection that was dialled stands.
+    /// A connection that was dialled is open.
     fn opened(&mut self, key: Key, stream: Stream<N::Socket>, hangup: bool) {
         let mut conn = Conn::new(stream);
         conn.hangup = hangup;
@@ -189,15 +188,15 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
         self.core.handle_connected(key, self.now);
         self.obey();
-        // What came along with the end of a handshake is announced by no edge.
+        // No edge announces what came along with the end of a handshake.
         if let Some(conn) = self.conns.get_mut(key) {
             conn.readable = true;
             self.list(key);
         }
     }
 
-    /// The remote side ended a connection before it stood here. The core hears of that now, unless bytes came
-    /// before it, while it has sent nothing there yet.
+    /// The remote side ended a connection before it was open here. Unless bytes came first, the core is told
+    /// at once, before it sends anything.
     fn read_ended(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let space = conn.input.space(Class::Medium, &mut self.buffers);
@@ -209,7 +208,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 None
             }
-            // The error is told once, and this was the time.
+            // The kernel tells an error once, and this was it.
             Err(_) => Some(End::Cut),
         };
         if conn.end.is_some() {

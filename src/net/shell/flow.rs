@@ -22,15 +22,16 @@ use crate::proto::tables::key::Key;
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET_BYTES: usize = 256 * 1024;
-/// Times that what one connection sent may make the core say something in one turn: it does so of each head,
-/// and of hardly anything else. A client that sends thousands of small requests at once, each of which the
-/// hub answers by itself, makes nobody wait for all of them.
+/// How many times in one turn the input of one connection may make the core issue commands, which hardly
+/// anything but a head does. Without it, nobody else would be served while a client that sends thousands of
+/// small requests at once has them all answered by the hub itself.
 const HEAD_BUDGET: usize = 16;
-/// What a step of the core costs of the bytes, beyond the first ones: chunks may be of one byte.
+/// What each step of the core, beyond the free ones, takes from the byte budget: chunks may have one byte
+/// each.
 const STEP_COST_BYTES: usize = 256;
-/// Steps that every look at the input takes.
+/// Steps of each look at the input that cost nothing.
 const FREE_STEPS: usize = 4;
-/// Steps in one look at the input, which are some 100 microseconds.
+/// The most steps in one look at the input; they take about 100 microseconds.
 const MAX_STEPS: usize = READ_BUDGET_BYTES / STEP_COST_BYTES;
 // The core can be shown any head whole: a medium block has room for one of an application, and a wide one for
 // one on a tunnel.
@@ -40,7 +41,8 @@ const _: () = assert!(Class::Medium.size() >= HEAD_LIMIT && Class::Wide.size() >
 /// told to stop.
 const MAX_LINGER_BYTES: u32 = 4 * 1024 * 1024;
 
-/// What a look at the input cost of a connection's share of the turn, beside the bytes that were read for it.
+/// What a look at the input takes from a connection's share of the turn, beside the bytes that were read for
+/// it.
 struct Cost {
     bytes: usize,
     heads: usize,
@@ -114,14 +116,14 @@ impl<C: Core, N: Net> Shell<C, N> {
                 return;
             }
             let result = conn.stream.read(&mut self.net, &mut self.buffers, space);
-            // TLS may have had to say something, of its own accord.
+            // TLS may have had something to say of its own.
             let has_pending = conn.stream.has_pending();
             match result {
                 Ok(0) => {
                     conn.input.filled(0, &mut self.buffers);
                     conn.readable = false;
-                    // The error of a failed write may have been taken for it by the kernel: then nobody knows
-                    // what is missing.
+                    // After a failed write the kernel may tell the error as an end: then nobody knows what is
+                    // missing.
                     conn.end = Some(if conn.write_failed { End::Cut } else { conn.stream.end() });
                 }
                 Ok(n) => {
@@ -164,8 +166,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Shows the input to the core, delivers what it passes, and carries out its commands. What that cost;
-    /// `None` if nothing came of it.
+    /// Shows the input to the core, delivers what it passes, and carries out its commands. Returns what that
+    /// cost, or `None` if nothing came of it.
     fn show(&mut self, key: Key) -> Option<Cost> {
         let conn = self.conns.get_mut(key)?;
         let end = conn.end;
@@ -200,7 +202,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             if self.core.commands().iter().any(Command::ends_look) {
                 break;
             }
-            // Two places are kept free: a step adds two pieces at most.
+            // A step adds at most two pieces.
             if count + 2 > MAX_PIECES || steps >= MAX_STEPS {
                 is_unsettled = true;
                 break;

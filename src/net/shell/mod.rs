@@ -45,12 +45,11 @@ pub const LISTENER_TOKENS: u32 = 0xffff_0000;
 
 const _: () = assert!(LISTENER_TOKENS >= Key::TOKENS_END && LISTENER_TOKENS < *RESERVED_TOKENS.start());
 
-/// How often the ready list is gone through in one turn. What is ready then waits until new events were
-/// looked at.
+/// How many times a turn goes through the ready list. What is still ready then waits until new events have
+/// been looked at.
 const ROUNDS_PER_TURN: usize = 8;
 
-/// Entries that lists of what is to be done keep room for: more than a turn has but for bursts, as when all
-/// workers dial.
+/// Entries that the work lists keep room for between turns. Only bursts have more, as when all workers dial.
 const KEPT_ENTRIES: usize = 256;
 
 /// A core and its network.
@@ -66,25 +65,26 @@ pub struct Shell<C: Core, N: Net> {
     failed: Vec<(Key, Why)>,
     /// Connections to be served in this turn.
     ready: Vec<Key>,
-    /// An edge said of some of them that the remote side has closed or reset.
+    /// At least one of them had an edge that says that its remote side has closed or reset.
     has_hangups: bool,
-    /// The room of the ready list that is being gone through, while none is.
+    /// The memory of the ready list that was served last, for the next one.
     spare: Vec<Key>,
     /// Connections that used up their share of this turn.
     later: Vec<Key>,
     listeners: Listeners<N::Listener>,
     targets: Targets,
-    /// Connections were accepted whose first edge has not been told.
+    /// The first edge of a connection that was accepted has not been told yet.
     has_accepted: bool,
     events: Vec<Event>,
-    /// Connections that are being made, of which an event has told something.
+    /// Connections that are being made and had an event in this batch.
     dialled: Vec<Key>,
-    /// Those that try their next address, if they have one, at that time. Each waits as long, so the earliest
+    /// When a connection that is being made tries its next address. All wait equally long, so the earliest
     /// comes first.
     attempts: VecDeque<(Mono, Key)>,
-    /// When is looked next whether remote sides have vanished: see `vanish.rs`. Never while there are none.
+    /// When to look next for remote sides that have vanished (`vanish.rs`); `None` while there are no
+    /// connections.
     look_at: Option<Mono>,
-    /// Turns since a deadline passed on which nobody has acted yet: see `overdue.rs`.
+    /// How many turns have put off deadlines that had passed (`overdue.rs`).
     turns_overdue: usize,
     handshakes: Handshakes,
     /// What TLS listeners offer.
@@ -97,8 +97,8 @@ pub struct Shell<C: Core, N: Net> {
     exit: Option<u8>,
 }
 
-/// What is done when the operator asks to read again what may have changed. It may put something else in the
-/// place of what TLS listeners offer; connections that stand are not touched.
+/// Reads again what may have changed, when the operator asks for it. It may replace what TLS listeners offer;
+/// existing connections keep what they have.
 pub type Reload<C> = Box<dyn FnMut(&mut C, &mut Option<Arc<ServerConfig>>, Now)>;
 
 impl<C: Core, N: Net> Shell<C, N> {
@@ -135,12 +135,12 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Sees to it that `reload` is called on [`Event::Reload`].
+    /// Has `reload` called on [`Event::Reload`].
     pub fn on_reload(&mut self, reload: Reload<C>) {
         self.reload = Some(reload);
     }
 
-    /// Sees to it that the service manager hears what becomes of the process.
+    /// Tells the service manager what becomes of the process.
     pub fn notify_by(&mut self, notifier: Notifier) {
         self.notifier = Some(notifier);
     }
@@ -160,7 +160,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.dial_tls.push((target, tls));
     }
 
-    /// Runs turns until the core ends. Its exit code.
+    /// Runs turns until the core ends. Returns its exit code.
     ///
     /// # Errors
     /// Waiting for events failed.
@@ -175,7 +175,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Waits for events and deals with them. The exit code, once the core has ended.
+    /// Waits for events and deals with them. Returns the exit code once the core has ended.
     ///
     /// # Errors
     /// Waiting for events failed.
@@ -189,8 +189,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.handshakes.begin_turn();
         self.look_at(events);
         if due.is_some_and(|at| at <= self.now.mono) {
-            // The process may have been stopped since it was told of these events: now come those until the
-            // time that it knows.
+            // The process may have been stopped after it was told of these events. A second poll tells of
+            // everything that happened before the time it now knows.
             let mut events = core::mem::take(&mut self.events);
             self.has_accepted = false;
             let polled = self.net.poll(&mut events, Some(Duration::ZERO))?;
@@ -207,7 +207,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.core.handle_batch_end(self.now);
         self.obey();
         self.end_shares();
-        // Here and nowhere else: what the watchdog is to know is that turns come to their end.
+        // Only here: the watchdog must learn that turns end, not that they begin.
         if let Some(notifier) = &mut self.notifier {
             notifier.end_turn(self.now.mono);
         }
@@ -217,7 +217,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         Ok(self.exit)
     }
 
-    /// Notes the events of a batch, and serves the connections that they are of.
+    /// Notes the events of a batch and serves their connections.
     fn look_at(&mut self, mut events: Vec<Event>) {
         for event in events.drain(..) {
             self.note(event);
@@ -356,10 +356,10 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             let spare = core::mem::take(&mut self.spare);
             let mut batch = core::mem::replace(&mut self.ready, spare);
-            // The admin side comes last: nobody waits for it who has a request.
+            // The admin side comes last: no application waits for it.
             batch.sort_by_key(|key| core::cmp::Reverse(key.kind()));
             if core::mem::take(&mut self.has_hangups) {
-                // Before anything is read: what has been left must not be begun.
+                // Before anything is read: a request whose client has left must not be started.
                 for key in &batch {
                     self.tell_hangup(*key);
                 }
@@ -378,7 +378,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// The turn ends: those that were put off have a share of the next one.
+    /// The turn ends: connections that were put off get a share of the next one.
     #[inline]
     fn end_shares(&mut self) {
         for key in self.later.drain(..) {

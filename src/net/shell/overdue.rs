@@ -13,11 +13,11 @@ use super::handshakes::STEPS_PER_TURN;
 use crate::net::{Net, Polled};
 use crate::proto::seam::Core;
 
-/// Turns in which all events and all connections of a backlog were told: the network tells of 1024 events at
-/// once and the shell accepts 64 connections in one turn, and first those that have waited longest.
+/// After this many turns all events and the whole backlog have been seen: a turn takes 1024 events and
+/// accepts 64 connections, those that have waited longest first.
 const QUEUE_TURNS: usize = 64;
-/// Turns in which a connection that uses up its share each time was shown a megabyte: more than any deadline
-/// runs for without a break.
+/// After this many turns a connection that uses up its share each time has been shown a megabyte: more than
+/// what arrives in one go before any deadline.
 const SHARE_TURNS: usize = 4;
 
 impl<C: Core, N: Net> Shell<C, N> {
@@ -28,7 +28,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         } else if self.ready.is_empty() && self.later.is_empty() {
             0
         } else {
-            // Of handshakes, some wait for their turn.
+            // Handshakes wait for their steps.
             SHARE_TURNS + self.later.len() / STEPS_PER_TURN
         };
         let may = self.turns_overdue >= most;

@@ -41,7 +41,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         if to.write_failed {
             return;
         }
-        // Nothing waits there, or the input would not have been looked at.
+        // Nothing waits there: otherwise the input would not have been looked at.
         while to.writable && to.output.is_empty() && !slices.is_empty() {
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
             match to.stream.write(&mut self.net, &mut self.buffers, slices) {
@@ -176,7 +176,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.conns.get(key).and_then(|conn| conn.peer).is_some_and(|peer| self.waits(peer.key))
     }
 
-    /// The core hears that bytes wait, once, when they begin to.
+    /// Tells the core, once, that bytes have begun to wait.
     pub(super) fn tell_waiting(&mut self, key: Key) {
         let waits = self.waits(key);
         if let Some(conn) = self.conns.get_mut(key)
@@ -188,8 +188,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// Something that waited was taken: the core hears of it if it knew of the waiting, and the source goes
-    /// on if all was.
+    /// Some of what waited was taken. The core is told if it knew that bytes wait; once all is taken, the
+    /// source goes on.
     fn tell_moved(&mut self, key: Key) {
         let waits = self.waits(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -231,8 +231,8 @@ impl<C: Core, N: Net> Shell<C, N> {
         }
     }
 
-    /// A write failed. A requester is gone then; what a responder sent before still counts, and its reading
-    /// tells the end.
+    /// A write failed. A requester is then gone. What a responder has sent still counts, and reading it will
+    /// tell the end.
     pub(super) fn write_failed(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let is_responder = matches!(conn.peer, Some(Peer { role: Role::Responder { .. }, .. }));

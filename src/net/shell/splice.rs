@@ -15,13 +15,11 @@ use crate::net::{Net, Pipe};
 use crate::proto::seam::{Core, Why};
 use crate::proto::tables::key::Key;
 
-/// Less than this is not worth the two more system calls that a pipe takes. Measured: below it, copying
-/// through a buffer costs less.
+/// A pipe takes two more system calls. Measured: below this size, copying through a buffer costs less.
 const MIN_SPLICE_BYTES: u64 = 128 * 1024;
 
-/// How many times as many bytes as others may be spliced in one turn. The larger the lump, the less each
-/// byte of it costs: lumps of a megabyte, which is what a pipe holds, take a fifth less processor time than
-/// those of a quarter.
+/// By how much the byte budget of a turn is larger for spliced bytes. Larger lumps cost less per byte: a
+/// megabyte, which is what a pipe holds, takes a fifth less processor time than four quarters of one.
 const LUMP_FACTOR: usize = 4;
 
 /// What became of an attempt to splice.
@@ -57,7 +55,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             result => {
                 self.net.give_pipe(pipe, true);
                 match result {
-                    // The end: reading tells it once more, and in the usual way.
+                    // The end: a read tells it again, in the usual way.
                     Ok(_) => return Spliced::Unsupported,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         conn.readable = false;
@@ -65,7 +63,7 @@ impl<C: Core, N: Net> Shell<C, N> {
                         conn.is_bulk = opaque > MIN_SPLICE_BYTES;
                         return Spliced::Blocked;
                     }
-                    // The error is told once, and this was the time.
+                    // The kernel tells an error once, and this was it.
                     Err(_) => {
                         self.fail(key, Why::Failed);
                         return Spliced::Blocked;
@@ -86,7 +84,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         Spliced::Bytes(n.div_ceil(LUMP_FACTOR))
     }
 
-    /// Sends a lump, and puts down what the socket does not take at once.
+    /// Sends a lump, and keeps what the socket does not take at once.
     fn send_lump(
         &mut self,
         key: Key,
@@ -108,7 +106,7 @@ impl<C: Core, N: Net> Shell<C, N> {
             }
             Err(error) => {
                 let Lump { before: unsent, left, after } = lump;
-                // What would block may be written at any time from now on.
+                // From now on the rest may be written at any time.
                 if error.kind() == io::ErrorKind::WouldBlock || left < n || unsent.len() < before.len() {
                     to.note_written(n);
                 }

@@ -13,12 +13,12 @@ use super::conn::Slot;
 use crate::net::Net;
 use crate::proto::seam::{Core, Why};
 
-/// How often is looked. A peer that vanished is noticed within about a minute, most of which the silence
-/// itself has to last.
+/// Time between two looks. A peer that vanished is noticed within about a minute, most of which is the
+/// silence that proves it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 impl<C: Core, N: Net> Shell<C, N> {
-    /// Looks after those that have vanished, if it is time and there is any connection.
+    /// Looks for peers that have vanished, if it is time and there are connections.
     #[inline]
     pub(super) fn look_for_vanished(&mut self) {
         if self.look_at.is_none_or(|at| at <= self.now.mono) {
@@ -37,7 +37,7 @@ impl<C: Core, N: Net> Shell<C, N> {
         self.look_at = Some(self.now.mono.after_coarse(LOOK_INTERVAL));
     }
 
-    /// These sockets have nobody at their other end any more, if they are ours.
+    /// Nobody is at the other end of these sockets any more. Some may not be ours.
     pub(super) fn vanished(&mut self, sockets: &[u64]) {
         let net = &mut self.net;
         let gone = self.conns.keys_where(|slot| match slot {
