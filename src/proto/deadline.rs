@@ -3,39 +3,18 @@
 //!
 //! # All timers
 //!
-//! A timer lives in the state that waits, and the `deadline` of its owner, or its `next_timeout`, takes the
-//! earliest. Limits that have no constant are fields of [`Limits`](crate::config::Limits) or of the
-//! configuration.
+//! A timer lives in the state that waits, and its owner tells the earliest one by `deadline` or
+//! `next_timeout`. Those of the hub and of the agent stand in the tables of [`hub`](crate::proto::hub) and
+//! [`agent`](crate::proto::agent), state by state. The others are:
 //!
 //! | Who waits | State | For what | Limit |
 //! |---|---|---|---|
-//! | hub | `ClientState::Waiting` | a request head, or the next request | `head`; `idle` between two |
-//! | hub | `Phase::Gathering` | enough of a request's body | `body`, and for what is beyond a second for each `SLOWEST` bytes |
-//! | hub | `Phase::Queued` | a worker | `queue_timeout`, `Slime-Max-Wait`; `ASKED_GRACE` with `Slime-Block: 0` |
-//! | hub | `Awaited::Continue` | the agent that wants the body | `EXPECT_WAIT`, `stall` at most |
-//! | hub | `Awaited::Request`, `OtherSide` | progress of a body, or of an upgraded connection | `stall` |
-//! | hub | `Phase::Active`, `response` | the response head | `response` |
-//! | hub | `TunnelState::Free` | when a sign of life is asked for | `heartbeat` |
-//! | hub | `Owes::Sign`, `Owes::Bytes` | a sign of life; what is left of a response | `sign_limit`; `linger` |
 //! | hub | `sweep_at` | agents that are gone or refused, tokens that expire | `agent_grace`, `REFUSAL_PAUSE`, `startup_grace` |
-//! | agent | `Closed::Resting` | the next attempt to join | `Backoff` |
-//! | agent | `Opening` | a tunnel | `connect` |
-//! | agent | `Idle::heard_by` | the hub, that asks for a sign of life, or the rest of what it has begun | `SILENCE_HALF_PACES`; `head` |
-//! | agent | `Serving::heartbeat_at` | when a sign of life is sent | the hub's pace |
-//! | agent | `Leg::Dialling` | a connection to the upstream | `connect` |
-//! | agent | `Due::Head`, `Due::Byte` | the rest of a response head; of an upgraded connection one side of which has ended | `head`; `stall` |
-//! | agent | `Job::Discarding`, `Job::Leaving` | the end of a request that nobody answers; the hub, that closes the tunnel | `stall`; `linger`, or `stall` `IN_BETWEEN` times after a response |
-//! | agent | `Finishing` | the end of a response that nobody wants | `drain_timeout`; `stall` |
-//! | agent | `UpstreamUser::Kept` | the next request | `KEPT_CONNECTION_AGE` |
-//! | agent | `Probe::Due`, `Probe::Running` | the next look at an upstream; its answer | `PROBE_PAUSE`, `CHECK_PAUSE`; `connect` |
-//! | hub, agent | `SendLimit` | a peer that takes what waits for it | `stall` |
-//! | hub, agent | `ClientState::Ending`, `TunnelState::Ending`, `Nobody` | the end of a connection | `linger` |
-//! | hub, agent | the drain | exchanges in progress; upgraded ones | `drain_timeout`; `upgrade_drain` |
 //! | hub, agent, shell | `Notices` | the next line of its kind | `REPEAT_AFTER` |
-//! | admin | `State::Waiting`, `Ending`, `SendLimit` | a head, the next request, the end; its client | `HEAD`, `IDLE`, `LINGER`; `STALL` |
-//! | node | `drain_delay` | balancers that look at `/readyz` | the flag |
+//! | admin | `State::Waiting`, `Ending`, `SendLimit` | a head or the next request; the end; its client | `HEAD`, `IDLE`; `LINGER`; `STALL` |
+//! | node | `drain_delay` | balancers that look at `/readyz` | `--drain-delay` |
 //! | shell | `attempts` | an address that does not answer | `ATTEMPT_DELAY` |
-//! | shell | `Listeners` | descriptors to be free again | `ACCEPT_PAUSE` |
+//! | shell | `Listeners` | free descriptors | `ACCEPT_PAUSE` |
 //! | shell | `look_at` | the next look for peers that have vanished | `LOOK_INTERVAL` |
 //! | shell | `Notifier` | the watchdog of the service manager | what it asks for |
 //! | system | `Resolver` | a name | `LOOK_UP_TIMEOUT` |
