@@ -52,7 +52,12 @@ pub(super) fn options(
     Ok(AdminOptions { listen, config: AdminConfig { password, view_password } })
 }
 
-fn parse(text: &str, role: &str, environment: impl Fn(&str) -> Option<OsString>) -> Option<AdminListen> {
+/// One address of `--admin`. None if it is none. `role` is `hub` or `agent`.
+pub(super) fn parse(
+    text: &str,
+    role: &str,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Option<AdminListen> {
     if text == "unix" {
         return Some(AdminListen::Unix { path: usual_socket(role, environment), makes_folder: true });
     }

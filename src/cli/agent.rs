@@ -247,7 +247,11 @@ mod tests {
             Command::Agent(agent) => match agent.command {
                 AgentCommand::Run(args) => options(args, |_| None, &given),
             },
-            Command::Hub(_) | Command::Demo(_) | Command::Version(_) | Command::Completions(_) => {
+            Command::Hub(_)
+            | Command::Demo(_)
+            | Command::Ready(_)
+            | Command::Version(_)
+            | Command::Completions(_) => {
                 panic!("{line}")
             }
         }

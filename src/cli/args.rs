@@ -5,11 +5,13 @@
 //! it. Values that may hold a secret stay text here, because argh shows what it cannot parse; and nothing
 //! here is ever printed field by field.
 
+use core::time::Duration;
+
 use argh::{ArgsInfo, FromArgs};
 
 use super::agent_args::Agent;
 use super::hub_args::Hub;
-use super::values::port;
+use super::values::{duration, port};
 
 /// One address for many machines behind NAT: a hub takes HTTP requests and gives each to a free machine whose
 /// agent dialled out to it.
@@ -34,6 +36,7 @@ pub(super) enum Command {
     Hub(Hub),
     Agent(Agent),
     Demo(Demo),
+    Ready(Ready),
     Version(Version),
     Completions(Completions),
 }
@@ -54,6 +57,40 @@ pub(super) struct Demo {
     /// port of the hub (default: 8080, or any free one)
     #[argh(option, arg_name = "port", from_str_fn(port))]
     pub(super) port: Option<u16>,
+}
+
+/// say whether a hub or an agent takes work: exit code 0 if it does, 1 if not
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "ready",
+    example = "{command_name}\n\
+               {command_name} --admin 127.0.0.1:8081 --agents 2 --wait 30s\n\
+               {command_name} --live",
+    note = "A hub takes work until it is told to end, also without agents. An agent does if a tunnel stands and an upstream can be used. No \
+            password is needed."
+)]
+pub(super) struct Ready {
+    /// where it is asked: the --admin of the hub or agent (default: its unix socket, if it has one)
+    #[argh(option, arg_name = "address")]
+    pub(super) admin: Option<String>,
+
+    /// so many agents of the hub must take work, too
+    #[argh(option, arg_name = "n")]
+    pub(super) agents: Option<u32>,
+
+    /// ask until it is ready, for so long (default: once)
+    #[argh(option, arg_name = "time", from_str_fn(duration))]
+    pub(super) wait: Option<Duration>,
+
+    /// ask only whether it is alive: it may be ending, or have no upstream
+    #[argh(switch)]
+    pub(super) live: bool,
+
+    /// file of variables for these flags, such as SLIME_ADMIN=unix
+    #[argh(option, arg_name = "file")]
+    #[expect(dead_code, reason = "its variables have become flags before")]
+    pub(super) env_file: Option<String>,
 }
 
 /// print the version

@@ -308,7 +308,11 @@ pub(super) fn parse(line: &str, environment: &[(&str, &str)]) -> (HubCommand, su
     match super::parse_words(args, environment) {
         Ok((slime, given)) => match slime.command {
             Command::Hub(hub) => (hub.command, given),
-            Command::Agent(_) | Command::Demo(_) | Command::Version(_) | Command::Completions(_) => {
+            Command::Agent(_)
+            | Command::Demo(_)
+            | Command::Ready(_)
+            | Command::Version(_)
+            | Command::Completions(_) => {
                 panic!("{line}")
             }
         },

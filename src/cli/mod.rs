@@ -2,14 +2,15 @@
 //!
 //! Everything is parsed once, here, and nothing behind it looks at text again. The way of a command line is
 //! `normalise` (spellings, environment, `env_file`), `args` (argh), `values` and `address` (typed values),
-//! then the command: `hub`, `token`, `agent` or `demo`. Wrong usage is one line that says what to do, and
-//! exit code 2; what was understood and cannot be used, and what fails later, is 1.
+//! then the command: `hub`, `token`, `agent`, `demo` or `ready`. Wrong usage is one line that says what to
+//! do, and exit code 2; what was understood and cannot be used, and what fails later, is 1.
 
 mod address;
 mod admin;
 mod agent;
 mod agent_args;
 mod args;
+mod ask;
 mod completions;
 mod demo;
 mod demo_upstream;
@@ -20,6 +21,7 @@ mod hub;
 mod hub_args;
 mod normalise;
 mod proxy;
+mod ready;
 mod secret;
 mod token;
 mod values;
@@ -97,7 +99,7 @@ fn parse_words(
     let words: Vec<&str> = given.args.iter().map(String::as_str).collect();
     if words.is_empty() {
         return Err(Failure::Usage(format!(
-            "a command is missing: hub, agent, demo or version; {}",
+            "a command is missing: hub, agent, demo, ready or version; {}",
             help_line("")
         )));
     }
@@ -129,7 +131,7 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
             }
         }
         // Whoever calls these reads their lines at once, and knows the time.
-        Command::Hub(_) | Command::Version(_) | Command::Completions(_) => {
+        Command::Hub(_) | Command::Ready(_) | Command::Version(_) | Command::Completions(_) => {
             logging::to_stderr_undated(LevelFilter::Info)
         }
         // The only failure is that there is a logger already.
@@ -150,6 +152,7 @@ fn dispatch(command: Command, given: &Normalised) -> Result<u8, Failure> {
             AgentCommand::Run(args) => agent::run(args, given),
         },
         Command::Demo(args) => demo::run(&args, given),
+        Command::Ready(args) => ready::run(&args, given, |name| std::env::var_os(name)),
         Command::Completions(args) => {
             print(&completions::script(&args, &Slime::get_args_info())?)?;
             Ok(0)
@@ -242,7 +245,10 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_one_line_that_says_what_to_do() {
-        assert_eq!(usage("", &[]), "a command is missing: hub, agent, demo or version; see `slime --help`");
+        assert_eq!(
+            usage("", &[]),
+            "a command is missing: hub, agent, demo, ready or version; see `slime --help`"
+        );
         let line = usage("hub --port x", &[]);
         assert_eq!(
             line,

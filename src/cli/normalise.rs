@@ -434,7 +434,7 @@ mod tests {
         check("demo", "demo");
         refused(
             "run",
-            "unknown command 'run'; commands are hub, agent, demo, version, completions; see `slime --help`",
+            "unknown command 'run'; commands are hub, agent, demo, ready, version, completions; see `slime --help`",
         );
     }
 

@@ -90,7 +90,7 @@ fn completes(shell: &str) {
     folder.file("secret.txt", "");
     fs::create_dir(folder.0.join("section")).unwrap();
     for (line, expected) in [
-        ("slime ", "hub agent demo version completions"),
+        ("slime ", "hub agent demo ready version completions"),
         ("slime hub ", "run register inspect"),
         ("slime hub reg", "register"),
         ("slime hub run --tls-p", "--tls-port"),

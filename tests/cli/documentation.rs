@@ -7,12 +7,13 @@ use crate::harness::*;
 
 /// What stands at the end of a command to be looked at: a value that is found wrong when everything before it
 /// was taken.
-const WRONG: [(&str, &str); 5] = [
+const WRONG: [(&str, &str); 6] = [
     ("hub register", "--max-workers"),
     ("hub inspect", "--env-file"),
     ("hub", "--log-level"),
     ("agent", "--log-level"),
     ("demo", "--port"),
+    ("ready", "--env-file"),
 ];
 
 /// The front door stays one: who wants more follows a link.

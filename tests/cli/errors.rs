@@ -16,11 +16,19 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     let hub = ["SLIME_SECRET=s"];
     let agent = [FORM, "SLIME_HUB=h", "SLIME_UPSTREAM=u"];
     for (args, environment, says) in [
-        ("", &hub[..], "a command is missing: hub, agent, demo or version"),
+        ("", &hub[..], "a command is missing: hub, agent, demo, ready or version"),
         (
             "frob",
             &[],
-            "unknown command 'frob'; commands are hub, agent, demo, version, completions; see `slime --help`",
+            "unknown command 'frob'; commands are hub, agent, demo, ready, version, completions; see `slime --help`",
+        ),
+        ("ready --live --agents 2", &[], "--live does not ask for agents: leave --agents out"),
+        ("ready --agents two", &[], "invalid value 'two' for --agents"),
+        ("ready --admin https://h:1", &[], "--admin 'https://h:1': this command does not speak HTTPS"),
+        (
+            "ready",
+            &["SLIME_ADMIN=h"],
+            "SLIME_ADMIN 'h': an admin address is a port, HOST:PORT, unix:PATH or unix",
         ),
         ("completions", &[], "a shell is bash, zsh or fish"),
         ("completions tcsh", &[], "a shell is bash, zsh or fish"),

@@ -51,6 +51,7 @@ fn version_and_help() {
         "agent --help",
         "agent run help",
         "demo --help",
+        "ready --help",
         "completions --help",
         "version --help",
     ] {

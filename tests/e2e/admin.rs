@@ -161,6 +161,59 @@ fn a_password_is_asked_for_where_there_is_one() {
     }
 }
 
+/// What `slime ready` says, and its exit code.
+fn say_ready(arguments: &[&str], admin: Option<&str>) -> (i32, String, String) {
+    let mut asks = command(&[&["ready"], arguments].concat());
+    if let Some(admin) = admin {
+        asks.env("SLIME_ADMIN", admin);
+    }
+    let output = asks.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_command_says_whether_hub_and_agent_are_ready() {
+    let upstream = RawUpstream::new();
+    let folder = std::env::temp_dir().join(format!("slime-ready-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = format!("unix:{}", folder.join("admin.sock").display());
+    let hub = Hub::start(&["--admin", &format!("127.0.0.1:0,{socket}")]);
+    let of_hub = admin_of(&hub).to_string();
+    for admin in [of_hub.as_str(), &socket, &format!("{socket},8081")] {
+        assert_eq!(say_ready(&["--admin", admin], None), (0, "ready\n".into(), String::new()));
+        assert_eq!(say_ready(&[], Some(admin)), (0, "ready\n".into(), String::new()));
+    }
+    assert_eq!(say_ready(&["--live", "--admin", &of_hub], None).1, "ok\n");
+    let none = (1, "not ready: 0 of 1 agents take work\n".to_owned(), String::new());
+    assert_eq!(say_ready(&["--agents", "1", "--admin", &of_hub], None), none);
+    let begin = Instant::now();
+    assert_eq!(say_ready(&["--agents=1", "--wait=600ms", "--admin", &of_hub], None), none);
+    assert!(begin.elapsed() >= Duration::from_millis(600), "{:?}", begin.elapsed());
+
+    let waits = std::thread::spawn({
+        let of_hub = of_hub.clone();
+        move || say_ready(&["--agents", "1", "--wait", "60", "--admin", &of_hub], None)
+    });
+    let token = hub.token(&[]);
+    let agent = hub.agent_with(&token, &upstream.address().to_string(), &ADMIN);
+    assert_eq!(waits.join().unwrap().1, "ready\n");
+    let of_agent = admin_of(&agent).to_string();
+    assert_eq!(say_ready(&["--wait", "60", "--admin", &of_agent], None).0, 0);
+    drop((hub, agent));
+
+    let (code, out, err) = say_ready(&["--admin", &socket], None);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with(&format!("slime: {socket} cannot be asked: ")), "{err}");
+    // One that takes the question and says nothing, and one that is no slime.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (code, _, err) = say_ready(&["--admin", &silent.local_addr().unwrap().to_string()], None);
+    assert!(code == 1 && err.contains("no answer within 3 s"), "{err}");
+    let (code, _, err) = say_ready(&["--admin", &upstream.address().to_string(), "--live"], None);
+    assert!(code == 1 && err.contains("cannot be asked"), "{err}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// As many as are served at a time ask for more than they have had, and take all of it: a balancer's check
 /// comes through.
 #[test]
