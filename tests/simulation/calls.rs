@@ -368,7 +368,9 @@ impl World {
             };
         }
         let ended = it.fin_received || it.dead;
-        if !ended && self.rng.chance(self.weather.block) {
+        // What has lain there for long, while its process was stopped, cannot pass for late.
+        let is_fresh = self.clock < it.history.arrived_at + SECOND;
+        if !ended && is_fresh && self.rng.chance(self.weather.block) {
             // As if the bytes arrived only later.
             let at = self.clock + self.delay(end);
             self.deliver_at(at, Delivery::Edge(end));

@@ -19,6 +19,8 @@ pub(crate) struct History {
     pub(crate) accepted: Option<Moment>,
     /// Bytes that have arrived.
     pub(crate) arrived: u64,
+    /// When the last of them did.
+    pub(crate) arrived_at: Micros,
     /// The process was killed while it had this connection.
     pub(crate) killed: bool,
     /// The process went away while it had this connection, or before it took it.

@@ -176,6 +176,12 @@ impl Model {
         } else if may_be_unheard && record.is_tls && outcome == Outcome::Nothing {
             // A hub that is stopped in the middle of the handshake finds its limit passed, and the request is
             // not sent before the handshake is over.
+        } else if outcome == Outcome::Own(502)
+            && record.attempts.is_empty()
+            && self.exchanges[exchange].expect
+        {
+            // A body that is sent without being asked for, or because nobody says 100 for long, goes on as it
+            // comes. It cannot be sent again when the agent refuses it.
         } else if outcome == Outcome::Own(503) && self.may_wait_too_long() {
             // One worker, and jobs that take longer together than a request waits.
         } else if is_bad && !(self.is_crowded && outcome == Outcome::Nothing) {

@@ -513,6 +513,7 @@ impl World {
         }
         it.queue.extend(bytes);
         it.history.arrived += n as u64;
+        it.history.arrived_at = self.clock;
         it.edge = true;
         self.note("bytes", self.ends[end].process, end, n as u64);
     }
