@@ -210,7 +210,7 @@ async function states() {
             /^Waiting: now \d+, at most \d+ in the last hour$/,
         );
         await page.getByRole('button', {name: 'Show gpu-3'}).click();
-        assert.match(await page.evaluate(() => document.activeElement.textContent), /nobody listens there/);
+        await page.waitForFunction(() => /nobody listens there/.test(document.activeElement.textContent));
     });
     await check('usual-colourless', 'usual', async page => {
         const session = await page.context().newCDPSession(page);
