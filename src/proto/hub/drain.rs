@@ -42,14 +42,19 @@ impl Hub {
         });
     }
 
-    /// A drain is over when nothing is left to be served and the last answers are out.
-    pub(super) fn check_drained(&mut self, now: Now) {
+    /// Ends upgraded connections whose time is over. What they held is free for those that wait.
+    pub(super) fn cut_off_upgraded(&mut self, now: Now) {
         let Some(draining) = &mut self.draining else { return };
-        let late = now.mono >= draining.until;
         if draining.upgraded_until.has_passed(now) {
             draining.upgraded_until = Limit::NONE;
             self.cut_off(|hub, key| hub.is_upgraded(key), now);
         }
+    }
+
+    /// A drain is over when nothing is left to be served and the last answers are out.
+    pub(super) fn check_drained(&mut self, now: Now) {
+        let Some(draining) = &self.draining else { return };
+        let late = now.mono >= draining.until;
         if !late && !self.exchanges.is_empty() {
             return;
         }

@@ -403,6 +403,7 @@ impl Core for Hub {
     }
 
     fn handle_batch_end(&mut self, now: Now) {
+        self.cut_off_upgraded(now);
         if self.is_dispatch_due {
             self.dispatch(now);
         }

@@ -1,6 +1,8 @@
 //! The end of a hub.
 
 use super::*;
+use crate::proto::seam::Core as _;
+use crate::proto::tables::timer::Now;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::token;
 use crate::proto::testing::scenario::*;
@@ -155,6 +157,28 @@ fn a_response_that_is_cut_off_does_not_look_complete() {
         assert_eq!((at.pair.ended(at.client), at.pair.hub.exit), (Some(Ended::Reset), Some(1)));
         assert_eq!(at.pair.ended(at.upstream), Some(Ended::Reset));
     }
+}
+
+/// What an upgraded connection held is given at once to a request that waits for it.
+#[test]
+fn what_an_upgraded_connection_held_is_free_for_those_that_wait() {
+    let setup = Setup::default().hub(|hub| (hub.concurrent, hub.upgrade_drain) = (1, seconds(5)));
+    let mut at = setup.upgraded();
+    let helper = at.pair.raw_agent(&token(2), 0);
+    at.pair.got(helper);
+    let waits = at.pair.client();
+    at.pair.send(waits, GET);
+    assert_eq!(at.pair.got(helper), "");
+    at.pair.drain_hub();
+    // Not only once something else happens.
+    at.pair.at_hub(|hub, now| {
+        hub.handle_batch_end(Now { mono: now.mono.after(seconds(5)), ..now });
+        assert_eq!(hub.audit(), None);
+    });
+    assert!(at.pair.ended(at.client).is_some());
+    assert!(at.pair.got(helper).contains("GET /x "));
+    at.pair.send(helper, OK);
+    assert!(at.pair.got(waits).contains("\r\nConnection: close\r\n"));
 }
 
 #[test]
