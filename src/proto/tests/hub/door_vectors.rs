@@ -1,4 +1,4 @@
-//! Who is let in, as `tests/vectors/doors.txt` has it: its format is explained there.
+//! Who is let in, as `doors.txt` beside this file has it: its format is explained there.
 
 use crate::proto::fuzzing::unescape::unescape;
 use crate::proto::http1::cors::Origins;
@@ -6,7 +6,7 @@ use crate::proto::testing::Setup;
 use crate::proto::testing::scenario::OK;
 use crate::proto::testing::split::every_split;
 
-const DOORS: &str = include_str!("../../../../tests/vectors/doors.txt");
+const DOORS: &str = include_str!("doors.txt");
 
 #[derive(Default)]
 struct Door<'a> {
