@@ -39,7 +39,7 @@ def is_kept(name):
     """Whether a field of a stranger goes on: not one that some server reads as a field of a proxy's, or of framing."""
     plain = re.sub(rb"[^a-z0-9]", b"-", name)
     of_proxies = plain in OF_PROXIES or plain.startswith((b"x-forwarded-", b"x-original-"))
-    return not of_proxies and (plain == name or plain not in HOP | OF_REQUESTS | {b"max-forwards"} and not plain.startswith(b"slime-"))
+    return not of_proxies and (plain == name or plain not in HOP | OF_REQUESTS | {b"max-forwards", b"x-request-id"} and not plain.startswith(b"slime-"))
 
 
 def unescape(text):
@@ -145,7 +145,7 @@ def read_message(parser, first, receive):
 
 
 def end_to_end(fields, also=frozenset()):
-    """What must go on unchanged, in order."""
+    """What must go on unchanged, in order: not what a request is called, and how long it took, which the hub says."""
     nominated = {
         name.strip().lower() for key, value in fields if key == b"connection" for name in value.split(b",")
     }
@@ -153,6 +153,7 @@ def end_to_end(fields, also=frozenset()):
         (name, value)
         for name, value in fields
         if name not in HOP and name not in also and name not in nominated and not name.startswith(b"slime-")
+        and name != b"x-request-id" and not (name == b"server-timing" and value.startswith(b"queue;dur="))
     ]
 
 
