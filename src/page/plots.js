@@ -86,7 +86,8 @@ function plot(title, lines, say, scale = (value, most) => value / most) {
                 'max ' + say({[lines[0].of]: most(lines[0])}),
                 hm(value.end_at),
             ]);
-            point(null);
+            // A reader who looks at a point stays there.
+            point(at);
         },
     };
 }
