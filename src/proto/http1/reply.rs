@@ -45,7 +45,7 @@ pub struct Reply<'a> {
     pub date: Option<u64>,
     /// Which pages may see it, where the hub speaks for its upstreams.
     pub sharing: Option<Sharing<'a>>,
-    /// What its request is called, if that could be read.
+    /// What its request is called. Nothing at an agent, whose hub says it, and for a handshake.
     pub id: Option<&'a str>,
 }
 
