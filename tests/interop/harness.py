@@ -361,22 +361,24 @@ def main(wanted):
                 skipped += 1
                 continue
             begin = time.monotonic()
-            good = run_one(name, body)
-            print(f"{'ok  ' if good else 'FAIL'} {name} ({time.monotonic() - begin:.1f} s)", flush=True)
-            passed += good
-            if not good:
-                failed.append(name)
+            why = run_one(name, body)
+            print(f"{'FAIL' if why else 'ok  '} {name} ({time.monotonic() - begin:.1f} s)", flush=True)
+            if why:
+                failed.append((name, why))
+            else:
+                passed += 1
     finally:
         signal.alarm(0)
         for process in SHARED.values():
             process.kill()
-    for name in failed:
-        print(f"failed: {name}")
+    for name, why in failed:
+        print(f"failed: {name}: {why}")
     print(f"{passed} passed, {len(failed)} failed, {skipped} skipped")
     return 1 if failed else 0
 
 
 def run_one(name, body):
+    """Why it failed, on one line; None if it did not."""
     with Bed() as bed:
         try:
             signal.alarm(TEST_LIMIT)
@@ -385,12 +387,12 @@ def run_one(name, body):
                 # Whatever happens, slime itself never ends by a signal of its own making.
                 code = process.child.poll()
                 check(code is None or code >= 0 or code == -signal.SIGKILL, process.name, "ended with", code)
-            return True
-        except Exception:
+            return None
+        except Exception as error:
             print(f"\n===== {name}\n{traceback.format_exc()}", flush=True)
             for line in bed.logs():
                 print(line)
-            return False
+            return " ".join(f"{type(error).__name__}: {error}".split())[:400]
         finally:
             signal.alarm(0)
 

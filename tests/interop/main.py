@@ -12,14 +12,19 @@ WIRES = ["plain", "tls"]
 
 
 def run(wire, wanted):
-    """Runs the tests over one of both in a process of its own. What it says is marked; its last line and exit code are returned."""
+    """
+    Runs the tests over one of both in a process of its own. What it says is marked; its last line, what it says of those
+    that failed, and its exit code are returned.
+    """
     command = [sys.executable, __file__, f"--{wire}", *wanted]
-    last = ""
+    last, failed = "", []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as child:
         for line in child.stdout:
             last = line.rstrip("\n")
             print(f"{wire:5} {last}", flush=True)
-    return last, child.returncode
+            if last.startswith("failed: "):
+                failed.append(f"{wire:5} {last}")
+    return last, failed, child.returncode
 
 
 def both(wanted):
@@ -32,11 +37,15 @@ def both(wanted):
     for thread in threads:
         thread.join()
     sums = [0, 0, 0]
-    for last, _ in results.values():
+    for last, _, _ in results.values():
         for at, number in enumerate(re.findall(r"\d+", last)[:3]):
             sums[at] += int(number)
+    # Once more, at the end: the other run may have gone on for long since.
+    for _, failed, _ in results.values():
+        for line in failed:
+            print(line)
     print("{} passed, {} failed, {} skipped, over plain and TLS".format(*sums))
-    codes = [code for _, code in results.values()]
+    codes = [code for _, _, code in results.values()]
     # A name that only one of both runs knows is known.
     return max(codes) if 1 in codes or min(codes) else 0
 
