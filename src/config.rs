@@ -114,6 +114,25 @@ pub struct AdminConfig {
     pub password: Option<String>,
     /// The same, for those who may only look.
     pub view_password: Option<String>,
+    /// The status page, if there is one.
+    pub page: Option<Page>,
+    /// The number of the process.
+    pub pid: Option<u32>,
+    /// Drawn at the start: another run of the process has another one.
+    pub instance: u32,
+    /// What the machine is called, if it is known.
+    pub host: Option<String>,
+}
+
+/// A document for browsers, and what is said of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The document, compressed by gzip.
+    pub gzip: &'static [u8],
+    /// Its `ETag`, with quotes.
+    pub etag: &'static str,
+    /// Its `Content-Security-Policy`.
+    pub csp: &'static str,
 }
 
 /// A range of addresses.

@@ -38,8 +38,7 @@
 //! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move),
 //!   `net::buffer` (borrowed blocks). The operating system is behind the trait `net::Net`; `net::sys` is the
 //!   real one, `tests/simulation` the other.
-//! - `page` is the status page, a document of its own. Nobody hands it out yet: the
-//!   admin listener answers only what [`proto::admin`] names.
+//! - `page` is the status page, a document of its own; [`proto::admin`] hands it out, and what it shows.
 //! - `cli` turns words into [`config`], once; nothing behind it parses a flag.
 //!
 //! ## Invariants

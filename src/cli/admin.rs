@@ -2,14 +2,16 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::ffi::OsString;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
 
 use super::Failure;
 use super::normalise::Normalised;
 use super::secret::read;
 use super::values::{items, number};
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, Page};
 use crate::net::run::{AdminListen, AdminOptions};
+use crate::page;
 
 /// The flags, as they were given.
 pub(super) struct Flags {
@@ -49,7 +51,29 @@ pub(super) fn options(
             }
         })
         .collect::<Result<_, _>>()?;
-    Ok(AdminOptions { listen, config: AdminConfig { password, view_password } })
+    Ok(AdminOptions {
+        listen,
+        config: AdminConfig {
+            password,
+            view_password,
+            page: Some(Page { gzip: page::PAGE, etag: page::ETAG, csp: page::CSP }),
+            pid: Some(std::process::id()),
+            instance: instance(),
+            host: host(),
+        },
+    })
+}
+
+/// A number that another run of the process does not have.
+fn instance() -> u32 {
+    let drawn = RandomState::new().build_hasher().finish();
+    u32::try_from(drawn >> 32).unwrap_or_default()
+}
+
+/// What the machine is called, where the system tells it in a file.
+fn host() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// One address of `--admin`. None if it is none. `role` is `hub` or `agent`.

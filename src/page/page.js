@@ -74,7 +74,7 @@ function sentence(item) {
             'draining, until ' +
             hm(S.drain.until_at) +
             ' at most; ' +
-            (S.load ? S.load.running + ' run, ' + S.load.waiting + ' wait.' : S.running.length + ' run.')
+            (S.load ? S.load.running + ' run, ' + S.load.waiting + ' wait.' : (S.running?.length ?? 0) + ' run.')
         );
     }
     if (item.code === 'predecessor' && S.predecessor) {
@@ -200,13 +200,13 @@ function drawTiles(hub) {
                     ' idle' +
                     (away ? '  ' + count(away) + ' away' : ''),
             ],
-            ['Last minute', plural(minute.requests, 'request', 'requests') + ', ' + count(minute.failed) + ' failed'],
-            ['Waited', 'p50 ' + seconds(minute.queue_p50_ms) + '  p95 ' + seconds(minute.queue_p95_ms)],
+            ['Last minute', plural(minute?.requests, 'request', 'requests') + ', ' + count(minute?.failed) + ' failed'],
+            ['Waited', 'p50 ' + seconds(minute?.queue_p50_ms) + '  p95 ' + seconds(minute?.queue_p95_ms)],
         );
     } else {
         const last = name => (S.history?.[name] ?? []).slice(-6).reduce((n, value) => n + (value ?? 0), 0);
         tiles.push(
-            ['Running', count(S.running.length)],
+            ['Running', count(S.running?.length)],
             [
                 'Workers',
                 from(
@@ -236,7 +236,7 @@ function drawFirst(hub) {
     const node = $('first'),
         line = (text, label) => [{t: label, c: 'text'}, {t: text, code: true}, copying(text, label, 'Copy')];
     const empty = hub && !S.agents_total && !S.names.length,
-        untried = hub && !empty && !S.totals.requests;
+        untried = hub && !empty && S.totals && !S.totals.requests;
     set(node, 'class', empty || untried ? 'card' : null);
     if (empty) {
         fill(node, [
@@ -245,7 +245,7 @@ function drawFirst(hub) {
                 'slime hub register --secret-file secret.txt --name gpu-1 > token.txt',
                 'On the machine of the hub:',
             ),
-            ...line(S.join_command, 'On the machine beside your service:'),
+            ...(S.join_command ? line(S.join_command, 'On the machine beside your service:') : []),
         ]);
     } else if (untried) {
         fill(node, line('curl ' + applications(), 'It works when this answers:'));
@@ -254,7 +254,7 @@ function drawFirst(hub) {
 }
 
 function applications() {
-    const {address, tls} = S.listeners[0] ?? {address: 'HOST:8080'};
+    const {address, tls} = S.listeners?.[0] ?? {address: 'HOST:8080'};
     return (
         (tls ? 'https://' : 'http://') +
         address.replace(/^(0\.0\.0\.0|\[::\]|\*)(?=:)/, S.host ?? location.hostname) +
@@ -265,7 +265,7 @@ function applications() {
 const TABLES = () => (S.role === 'hub' ? HUB : AGENT);
 
 function drawTables(hub) {
-    const wanted = Object.values({...TABLES(), ...BOTH}).filter(table => hub || S[table.id]);
+    const wanted = Object.values({...TABLES(), ...BOTH}).filter(table => S[table.id]);
     const nodes = wanted.map(table => table.node);
     if (
         [...$('sections').children].some((node, i) => node !== nodes[i]) ||
@@ -279,14 +279,14 @@ function drawTables(hub) {
         show(HUB.agents, agents, trouble_only.checked ? agents.length : S.agents_total);
         show(
             HUB.apps,
-            [...S.apps].sort((a, b) => busyOf(b, b.busy_ms_day) - busyOf(a, a.busy_ms_day) || order(a.name, b.name)),
+            [...(S.apps ?? [])].sort((a, b) => busyOf(b, b.busy_ms_day) - busyOf(a, a.busy_ms_day) || order(a.name, b.name)),
         );
     } else {
         show(AGENT.hubs, S.hubs);
         show(AGENT.upstreams, S.upstreams);
         show(
             AGENT.running,
-            [...S.running].sort((a, b) => a.started_at - b.started_at),
+            [...(S.running ?? [])].sort((a, b) => a.started_at - b.started_at),
         );
     }
     for (const id in BOTH) if (S[id]) show(BOTH[id], S[id]);

@@ -43,7 +43,7 @@ const button = make => column('', row => (may() ? make(row) : ''), null, 'act');
 const APP = column('Application', row => row.app, undefined, 'strong');
 const REQUEST = column(
     'Request',
-    row => [row.method + ' ' + row.path, row.request_id !== row.id && minor(row.request_id)],
+    row => [[row.method, row.path].filter(Boolean).join(' ') || '-', row.request_id !== row.id && minor(row.request_id)],
     row => row.path,
 );
 const MODEL = column(
@@ -62,7 +62,7 @@ const WORKERS = number(
     row => row.workers.busy + '/' + row.workers.total,
 );
 const DONE = number('Done', row => row.requests.complete);
-const FAILED = number('Failed', row => row.requests.failed + (row.requests.lost ?? 0));
+const FAILED = number('Failed', row => row.requests.failed && row.requests.failed + (row.requests.lost ?? 0));
 const TRAFFIC = number(
     'In / out',
     row => row.in_bytes + row.out_bytes,

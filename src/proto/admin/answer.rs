@@ -5,12 +5,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
+use crate::config::Page;
 use crate::proto::http1::start_line::Version;
 
 /// What every answer has: nothing of it is for other pages, caches, or guesses.
 const COMMON: &str = "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
-                      Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Resource-Policy: same-origin\r\n\
-                      Cache-Control: no-store\r\n";
+                      Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Resource-Policy: same-origin\r\n";
 
 /// What is answered.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Answer {
 enum Body {
     /// All of it.
     Whole(Cow<'static, str>),
+    /// The page, or that the client has it already.
+    Page(Page),
     /// It follows, framed like this.
     Follows(Framing),
 }
@@ -61,6 +63,12 @@ impl Answer {
         Self { status, content_type, field, body: Body::Whole(Cow::Owned(body)) }
     }
 
+    /// The page.
+    pub(super) fn page(page: Page, has_it: bool) -> Self {
+        let status = if has_it { 304 } else { 200 };
+        Self { status, content_type: "text/html; charset=utf-8", field: "", body: Body::Page(page) }
+    }
+
     /// A document that follows in slices.
     pub(super) fn document(content_type: &'static str, framing: Framing) -> Self {
         Self { status: 200, content_type, field: "", body: Body::Follows(framing) }
@@ -74,6 +82,19 @@ impl Answer {
         // Writing to a string does not fail.
         let _ = write!(out, "HTTP/1.1 {status} {title}\r\nContent-Type: {content_type}\r\n{COMMON}{field}");
         let _ = match &self.body {
+            Body::Page(Page { etag, csp, .. }) => write!(
+                out,
+                "Cache-Control: no-cache\r\nETag: {etag}\r\nVary: Accept-Encoding\r\n\
+                 Content-Security-Policy: {csp}\r\n"
+            ),
+            Body::Whole(_) | Body::Follows(_) => write!(out, "Cache-Control: no-store\r\n"),
+        };
+        let _ = match &self.body {
+            // RFC 9110 section 15.4.5: no body, and nothing about one.
+            Body::Page(_) if *status == 304 => Ok(()),
+            Body::Page(Page { gzip, .. }) => {
+                write!(out, "Content-Encoding: gzip\r\nContent-Length: {}\r\n", gzip.len())
+            }
             Body::Whole(body) => write!(out, "Content-Length: {}\r\n", body.len()),
             Body::Follows(Framing::Chunked) => write!(out, "Transfer-Encoding: chunked\r\n"),
             Body::Follows(Framing::UntilClose) => Ok(()),
@@ -83,12 +104,13 @@ impl Answer {
             (true, Version::Http10) => "Connection: keep-alive\r\n\r\n",
             (true, Version::Http11) => "\r\n",
         });
-        if let Body::Whole(body) = &self.body
-            && !head_only
-        {
-            out.push_str(body);
+        let mut out = out.into_bytes();
+        match &self.body {
+            Body::Whole(body) if !head_only => out.extend_from_slice(body.as_bytes()),
+            Body::Page(page) if !head_only && *status == 200 => out.extend_from_slice(page.gzip),
+            Body::Whole(_) | Body::Page(_) | Body::Follows(_) => {}
         }
-        out.into_bytes()
+        out
     }
 }
 
@@ -124,11 +146,13 @@ impl Framing {
 const fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
         413 => "Content Too Large",
         429 => "Too Many Requests",

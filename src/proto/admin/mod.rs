@@ -1,9 +1,9 @@
 //! The admin side of hub and agent: what an operator, a balancer or a scraper asks the process itself.
 //!
 //! It is an HTTP server of its own, apart from applications and tunnels: `request` says what is asked for,
-//! `access` who may, `answer` how it is said, `metrics` what `/metrics` has. What hub and agent know they
-//! tell as a [`Subject`]. Nothing is rendered whole: a document is a cursor, of which each turn sends one
-//! slice.
+//! `access` who may, `answer` how it is said, `metrics` what `/metrics` has, `status` what `/api/status` has.
+//! What hub and agent know they tell as a [`Subject`]. Nothing is rendered whole: a document is a cursor, of
+//! which each turn sends one slice.
 //!
 //! # Who has to act, and what ends the waiting for it
 //!
@@ -23,6 +23,7 @@ mod access;
 mod answer;
 pub mod metrics;
 mod request;
+pub mod status;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -34,6 +35,7 @@ use self::access::Gatekeeper;
 use self::answer::{Answer, Framing};
 use self::metrics::{METRICS, Metric, OwnMetric, RoleName, Samples};
 use self::request::{Asked, Found, Route};
+use self::status::{Calendar, Json, Place, Telling};
 use super::deadline::SendLimit;
 use super::http1::head::HeadScan;
 use super::http1::start_line::Version;
@@ -41,7 +43,7 @@ use super::seam::{Caller, Close, Command, Shown, Step};
 use super::tables::key::{AdminKey, Key, TableKey};
 use super::tables::table::Table;
 use super::tables::timer::{Mono, Now};
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, Page};
 
 /// The most connections at a time.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -105,6 +107,10 @@ pub trait Subject {
         samples: &mut Samples<'_>,
         now: Now,
     ) -> Option<String>;
+
+    /// Goes on with the members of `/api/status` that hub or agent know, until [`Json::is_full`]. Whether all
+    /// are told.
+    fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool;
 }
 
 /// The admin side of a process.
@@ -116,6 +122,12 @@ pub struct Admin {
     is_draining: bool,
     /// In seconds since 1970.
     started: u64,
+    calendar: Calendar,
+    began: Mono,
+    page: Option<Page>,
+    pid: Option<u32>,
+    instance: u32,
+    host: Option<String>,
 }
 
 /// One connection of an operator, a balancer or a scraper.
@@ -140,11 +152,12 @@ enum State {
     Ending { until: Mono },
 }
 
-/// How far `/metrics` has been told.
-#[derive(Default)]
-struct Cursor {
-    metric: usize,
-    after: Option<String>,
+/// How far a document has been told.
+enum Cursor {
+    /// `/metrics`: metrics that are told, and the name behind which the next one goes on.
+    Metrics { metric: usize, after: Option<String> },
+    /// `/api/status`, perhaps with all rows.
+    Status { place: Place, all: bool },
 }
 
 impl Connection {
@@ -187,6 +200,12 @@ impl Admin {
             accepted: 0,
             is_draining: false,
             started: now.unix,
+            calendar: Calendar::new(now),
+            began: now.mono,
+            page: config.page,
+            pid: config.pid,
+            instance: config.instance,
+            host: config.host.clone(),
         }
     }
 
@@ -286,13 +305,14 @@ impl Admin {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.answers += 1;
         let Asked { head_only, version, is_kept, .. } = asked;
+        let framing = Framing::of_unknown_length(version);
         // A port of TLS takes no password in plain text.
         let route = if connection.is_insecure {
             Err(Answer::refusal(400, "this port speaks HTTPS: write https:// instead of http://"))
         } else {
-            self.gatekeeper.check(connection.caller, &asked, now).and_then(|()| asked.route())
+            self.gatekeeper.check(connection.caller, &asked, now).and_then(|()| asked.route(self.page))
         };
-        let mut framing = None;
+        let mut document = None;
         let answer = match route {
             Err(answer) => answer,
             Ok(Route::Health) => Answer::text(200, "ok\n".into()),
@@ -300,20 +320,25 @@ impl Admin {
                 Ok(()) => Answer::text(200, "ready\n".into()),
                 Err(reason) => Answer::text(503, format!("not ready: {reason}\n").into()),
             },
+            Ok(Route::Page { has_it }) => match self.page {
+                Some(page) => Answer::page(page, has_it),
+                None => Answer::refusal(404, "there is no page"),
+            },
+            Ok(Route::Status { all }) => {
+                document = Some(Cursor::Status { place: Place::default(), all });
+                Answer::document(status::CONTENT_TYPE, framing)
+            }
             Ok(Route::Metrics) => {
-                let how = Framing::of_unknown_length(version);
-                framing = Some(how);
-                Answer::document(metrics::CONTENT_TYPE, how)
+                document = Some(Cursor::Metrics { metric: 0, after: None });
+                Answer::document(metrics::CONTENT_TYPE, framing)
             }
         };
-        let is_kept = is_kept && framing != Some(Framing::UntilClose);
+        let is_kept = is_kept && !(document.is_some() && framing == Framing::UntilClose);
         let bytes = answer.write(head_only, version, is_kept);
         commands.push(Command::Send { key: key.into(), bytes });
         let Some(connection) = self.connections.get_mut(key) else { return };
-        match framing.filter(|_| !head_only) {
-            Some(framing) => {
-                connection.state = State::Sending { at: Cursor::default(), framing, is_kept };
-            }
+        match document.filter(|_| !head_only) {
+            Some(at) => connection.state = State::Sending { at, framing, is_kept },
             None => Self::end_answer(key, connection, is_kept, now, commands),
         }
     }
@@ -403,10 +428,13 @@ impl Admin {
         });
         let Some(key) = next.map(|(key, _)| key) else { return };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let State::Sending { at, framing, is_kept } = &mut connection.state else { return };
-        let (mut at, framing, is_kept) = (core::mem::take(at), *framing, *is_kept);
+        let state = core::mem::replace(&mut connection.state, Connection::idle(now));
+        let State::Sending { mut at, framing, is_kept } = state else { return };
         let mut text = String::new();
-        let is_whole = self.write_metrics(subject, &mut at, &mut text, now);
+        let is_whole = match &mut at {
+            Cursor::Metrics { metric, after } => self.write_metrics(subject, metric, after, &mut text, now),
+            Cursor::Status { place, all } => self.write_status(subject, place, *all, &mut text, now),
+        };
         let bytes = framing.wrap(text.as_bytes(), is_whole);
         commands.push(Command::Send { key: key.into(), bytes });
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -418,22 +446,75 @@ impl Admin {
     }
 
     /// Goes on with `/metrics`, for one slice. Whether that was the last one.
-    fn write_metrics(&self, subject: &impl Subject, at: &mut Cursor, text: &mut String, now: Now) -> bool {
-        while let Some(metric) = METRICS.get(at.metric) {
-            let mut samples = Samples::new(*metric, text, SLICE_BYTES, at.after.is_some());
+    fn write_metrics(
+        &self,
+        subject: &impl Subject,
+        at: &mut usize,
+        after: &mut Option<String>,
+        text: &mut String,
+        now: Now,
+    ) -> bool {
+        while let Some(metric) = METRICS.get(*at) {
+            let mut samples = Samples::new(*metric, text, SLICE_BYTES, after.is_some());
             if samples.is_full() {
                 return false;
             }
-            at.after = if self.write_own_samples(*metric, subject, &mut samples) {
+            *after = if self.write_own_samples(*metric, subject, &mut samples) {
                 None
             } else {
-                subject.write_samples(*metric, at.after.as_deref(), &mut samples, now)
+                subject.write_samples(*metric, after.as_deref(), &mut samples, now)
             };
-            if at.after.is_none() {
-                at.metric += 1;
+            if after.is_none() {
+                *at += 1;
             }
         }
         true
+    }
+
+    /// Goes on with `/api/status`, for one slice. Whether that was the last one.
+    fn write_status(
+        &mut self,
+        subject: &impl Subject,
+        at: &mut Place,
+        all: bool,
+        text: &mut String,
+        now: Now,
+    ) -> bool {
+        self.calendar.follow(now);
+        let telling = Telling { calendar: self.calendar, instance: self.instance, is_all: all };
+        let mut json = Json::new(text, SLICE_BYTES, at.is_behind);
+        if !core::mem::replace(&mut at.is_begun, true) {
+            json.open('{');
+            self.write_own_status(subject, &mut json, now);
+        }
+        let is_whole = subject.write_status(at, &mut json, &telling);
+        if is_whole {
+            json.close('}');
+        }
+        at.is_behind = json.is_behind;
+        is_whole
+    }
+
+    /// What the admin side itself knows, and what nobody knows.
+    fn write_own_status(&self, subject: &impl Subject, json: &mut Json<'_>, now: Now) {
+        json.key("api").number(1_u64);
+        json.key("role").text(subject.role().name());
+        json.key("version").text(env!("CARGO_PKG_VERSION"));
+        json.key("instance").text(format_args!("{:08x}", self.instance));
+        json.key("pid").maybe(self.pid.map(u64::from));
+        json.key("host").text_or_null(self.host.as_deref().unwrap_or_default());
+        json.key("started_at").number(self.calendar.at(self.began));
+        json.key("now_at").number(self.calendar.at(now.mono));
+        json.key("state").text(if self.is_draining { "draining" } else { "running" });
+        let ready = self.check_ready(subject, None);
+        json.key("ready").flag(ready.is_ok());
+        match ready {
+            Ok(()) => json.key("ready_reason").null(),
+            Err(reason) => json.key("ready_reason").text(reason),
+        }
+        // Nothing can be done here but look.
+        json.key("access").text("view");
+        json.unknown(&["drain", "predecessor", "recent", "log", "history"]);
     }
 
     /// The samples of a metric that the admin side itself knows. False if hub or agent know it.

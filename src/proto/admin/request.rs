@@ -1,6 +1,7 @@
 //! What is asked of the admin side: a request, found in bytes, and where it leads.
 
 use super::answer::Answer;
+use crate::config::Page;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead};
 use crate::proto::http1::start_line::Version;
@@ -37,6 +38,8 @@ pub(super) struct Asked<'b> {
     pub(super) authority: &'b str,
     pub(super) origin: Option<&'b [u8]>,
     pub(super) authorization: Option<&'b [u8]>,
+    accept_encoding: Option<&'b [u8]>,
+    if_none_match: Option<&'b [u8]>,
     /// It has come through a proxy.
     pub(super) is_forwarded: bool,
 }
@@ -44,6 +47,10 @@ pub(super) struct Asked<'b> {
 /// What a request leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
+    /// `/`: the page, unless the client has it already.
+    Page { has_it: bool },
+    /// `/api/status`, perhaps with all rows.
+    Status { all: bool },
     /// `/healthz`.
     Health,
     /// `/readyz`, perhaps for a number of agents.
@@ -98,6 +105,8 @@ pub(super) fn find<'b>(scan: &mut HeadScan, input: &'b [u8]) -> Found<'b> {
         authority: head.authority(),
         origin: head.fields.first("Origin"),
         authorization: head.fields.first("Authorization"),
+        accept_encoding: head.fields.first("Accept-Encoding"),
+        if_none_match: head.fields.first("If-None-Match"),
         is_forwarded: FORWARDED.iter().any(|name| head.fields.first(name).is_some()),
     })
 }
@@ -109,16 +118,34 @@ impl Asked<'_> {
     }
 
     /// What it leads to.
-    pub(super) fn route(&self) -> Result<Route, Answer> {
-        let route = match self.path {
-            "/healthz" => Route::Health,
-            "/readyz" => Route::Ready { agents: self.agents()? },
-            "/metrics" => Route::Metrics,
+    pub(super) fn route(&self, page: Option<Page>) -> Result<Route, Answer> {
+        let route = match (self.path, page) {
+            ("/", Some(page)) if self.is_get => self.page(page)?,
+            ("/", Some(_)) => Route::Page { has_it: false },
+            ("/api/status", _) => Route::Status { all: self.query.split('&').any(|part| part == "all=1") },
+            ("/healthz", _) => Route::Health,
+            ("/readyz", _) => Route::Ready { agents: self.agents()? },
+            ("/metrics", _) => Route::Metrics,
             _ => {
-                return Err(Answer::refusal(404, "there is /healthz, /readyz and /metrics"));
+                return Err(Answer::refusal(404, "there is /, /api/status, /healthz, /readyz and /metrics"));
             }
         };
         if self.is_get { Ok(route) } else { Err(Answer::refusal(405, "this can only be read: use GET")) }
+    }
+
+    fn page(&self, page: Page) -> Result<Route, Answer> {
+        if self.accept_encoding.is_some_and(|accepted| !takes_gzip(accepted)) {
+            return Err(Answer::refusal(
+                406,
+                "the page is only there as gzip, which the client does not take",
+            ));
+        }
+        // A weak comparison (RFC 9110 section 13.1.2).
+        let has_it = self.if_none_match.is_some_and(|known| {
+            let mut tags = known.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            tags.any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == page.etag.as_bytes())
+        });
+        Ok(Route::Page { has_it })
     }
 
     /// The number of `?agents=N`. Other parameters mean nothing.
@@ -132,4 +159,18 @@ impl Asked<'_> {
             Ok(_) | Err(_) => Err(Answer::refusal(400, "agents= must be a number")),
         }
     }
+}
+
+/// Whether an `Accept-Encoding` allows gzip (RFC 9110 section 12.5.3).
+fn takes_gzip(accepted: &[u8]) -> bool {
+    let find = |name: &[u8]| {
+        let mut codings = accepted.split(|byte| *byte == b',').map(|coding| {
+            let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+        });
+        let (_, weight) = codings.find(|(coding, _)| coding.eq_ignore_ascii_case(name))?;
+        let is_weight = matches!(weight, [b'q' | b'Q', b'=', ..]);
+        Some(!is_weight || weight.iter().any(|byte| matches!(byte, b'1'..=b'9')))
+    };
+    find(b"gzip").or_else(|| find(b"x-gzip")).or_else(|| find(b"*")).unwrap_or(false)
 }

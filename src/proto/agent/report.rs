@@ -5,6 +5,7 @@ use alloc::string::String;
 use super::Agent;
 use super::worker::{Closed, Job, Link, Said, Worker};
 use crate::proto::admin::metrics::{AgentMetric, Metric, RoleName, Samples};
+use crate::proto::admin::status::{Json, Place, Telling};
 use crate::proto::admin::{NotReady, Subject};
 use crate::proto::tables::timer::Now;
 
@@ -67,9 +68,90 @@ impl Subject for Agent {
         }
         None
     }
+
+    fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
+        if at.section == 0 {
+            self.tell_hubs(json);
+            at.end_section();
+        }
+        if at.section == 1 {
+            if at.rows == 0 {
+                json.key("upstreams").open('[');
+            }
+            for index in self.upstreams.indices().skip(at.rows) {
+                if at.rows >= telling.most_rows() {
+                    break;
+                }
+                self.tell_upstream(index, json);
+                at.rows += 1;
+                if json.is_full() {
+                    return false;
+                }
+            }
+            json.close(']');
+            at.end_section();
+        }
+        true
+    }
 }
 
 impl Agent {
+    fn tell_hubs(&self, json: &mut Json<'_>) {
+        json.key("attention").open('[');
+        json.close(']');
+        json.unknown(&["running", "totals"]);
+        let count = |state| self.counted().filter(|it| tunnel_state(it) == Some(state)).count();
+        let (joined, dialling, waiting) = (count(0), count(1), count(2));
+        let state = match (joined, dialling) {
+            (1.., _) => "joined",
+            (0, 1..) => "dialling",
+            (0, 0) => "waiting",
+        };
+        json.key("hubs").open('[');
+        json.open('{');
+        json.key("address").text(&self.config.hub_name);
+        json.key("tls").null();
+        json.key("state").text(state);
+        json.unknown(&["reason", "since_at", "retry_at", "rtt_ms"]);
+        json.key("tunnels").number(joined);
+        json.key("tunnels_max").number(joined + dialling + waiting);
+        json.close('}');
+        json.close(']');
+    }
+
+    fn tell_upstream(&self, index: u16, json: &mut Json<'_>) {
+        let Some(upstream) = self.config.upstreams.get(usize::from(index)) else { return };
+        let trouble = self.upstreams.trouble(index);
+        json.open('{');
+        json.key("index").number(index);
+        json.key("address").text(&upstream.name);
+        json.key("agent_id").text(&upstream.agent_id);
+        json.key("state").text(match trouble {
+            _ if self.process.is_draining() => "draining",
+            Some(_) => "unwell",
+            None => "well",
+        });
+        match trouble {
+            Some(trouble) => json.key("reason").text(trouble.reason),
+            None => json.key("reason").null(),
+        }
+        json.unknown(&["since_at", "checked_at"]);
+        let workers = || self.counted().filter(|worker| worker.upstream() == index);
+        json.key("workers").open('{');
+        json.key("total").number(workers().filter_map(worker_state).count());
+        for (state, name) in WORKER_STATES.into_iter().enumerate() {
+            json.key(name).number(workers().filter(|it| worker_state(it) == Some(state)).count());
+        }
+        json.close('}');
+        json.key("models").null();
+        json.key("models_total").number(0_u64);
+        json.key("requests").open('{');
+        json.unknown(&["complete", "failed", "cancelled", "refused"]);
+        json.close('}');
+        json.unknown(&["busy_ms", "last_request_at"]);
+        json.close('}');
+    }
+
     /// Those that are workers to others than this agent, too.
     fn counted(&self) -> impl Iterator<Item = &Worker> {
         self.workers.iter().map(|(_, worker)| worker).filter(|worker| !worker.is_light())

@@ -60,6 +60,7 @@ mod presence;
 mod profile;
 pub mod queue;
 mod report;
+mod status;
 mod tournament;
 mod tunnel;
 mod tunnels;

@@ -7,6 +7,7 @@ use super::Hub;
 use super::exchanges::Phase;
 use super::tunnels::{Standing, TunnelState};
 use crate::proto::admin::metrics::{HubMetric, Metric, RoleName, Samples};
+use crate::proto::admin::status::{Json, Place, Telling};
 use crate::proto::admin::{NotReady, Subject};
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::tables::timer::{Mono, Now};
@@ -19,7 +20,7 @@ struct Named {
 }
 
 /// The states of a worker.
-const WORKER_STATES: [&str; 5] = ["idle", "busy", "silent", "withdrawn", "paused"];
+pub(super) const WORKER_STATES: [&str; 5] = ["idle", "busy", "silent", "withdrawn", "paused"];
 
 impl Subject for Hub {
     fn role(&self) -> RoleName {
@@ -54,11 +55,15 @@ impl Subject for Hub {
         }
         None
     }
+
+    fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
+        self.tell_status(at, json, telling)
+    }
 }
 
 impl Hub {
     /// The caps that it holds: name, cap, and what is used of it.
-    fn limits(&self) -> [(&'static str, u64, u64); 4] {
+    pub(super) fn limits(&self) -> [(&'static str, u64, u64); 4] {
         let gathering = self.gathering.len();
         let each = [
             ("concurrent", self.config.concurrent, self.active + self.clients.tails()),
@@ -111,7 +116,7 @@ impl Hub {
     }
 
     /// Which of [`WORKER_STATES`] the worker of a tunnel is in, unless it has left.
-    fn worker_state(&self, key: TunnelKey) -> Option<usize> {
+    pub(super) fn worker_state(&self, key: TunnelKey) -> Option<usize> {
         match self.tunnels.get(key)?.state {
             TunnelState::Busy { .. } | TunnelState::Free { standing: Standing::Behind(_), .. } => Some(1),
             TunnelState::Free { standing: Standing::Pooled(_), .. } => Some(0),

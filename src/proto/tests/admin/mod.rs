@@ -47,7 +47,25 @@ impl Subject for Process {
         }
         None
     }
+
+    fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
+        if at.rows == 0 {
+            json.key("names").open('[');
+        }
+        for name in at.rows..self.names.min(telling.most_rows()) {
+            json.text(format_args!("{HOSTILE}{name:05}"));
+            at.rows += 1;
+            if json.is_full() {
+                return false;
+            }
+        }
+        json.close(']');
+        true
+    }
 }
+
+/// A name that would like to be something else.
+const HOSTILE: &str = "</script>\"\\\n\u{202e}\u{0}";
 
 const LOOPBACK: Caller = Caller::Network(IpAddr::V4(core::net::Ipv4Addr::LOCALHOST));
 
@@ -56,7 +74,7 @@ fn at(seconds: u64) -> Now {
 }
 
 fn guarded() -> AdminConfig {
-    AdminConfig { password: Some("right".into()), view_password: Some("view".into()) }
+    AdminConfig { password: Some("right".into()), view_password: Some("view".into()), ..Default::default() }
 }
 
 /// The admin side, and a shell for it.
@@ -493,4 +511,140 @@ fn names_of_metrics_are_as_promlint_wants_them() {
         let row = format!("| `{name}` | {kind} | {} | {help} |", labels.join(", "));
         assert!(manual.contains(&row), "the manual has not {row}");
     }
+}
+
+fn with_page() -> AdminConfig {
+    let page = Page { gzip: b"pressed", etag: "\"1f\"", csp: "default-src 'none'" };
+    AdminConfig { page: Some(page), ..AdminConfig::default() }
+}
+
+#[test]
+fn the_page_is_handed_out_as_it_is_and_only_once() {
+    let config = with_page();
+    let answer = answered(&config, &get("/", "Accept-Encoding: br, gzip\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"), "{answer}");
+    for field in [
+        "Content-Encoding: gzip",
+        "ETag: \"1f\"",
+        "Cache-Control: no-cache",
+        "Content-Security-Policy: default-src 'none'",
+        "X-Content-Type-Options: nosniff",
+    ] {
+        assert!(answer.contains(&format!("\r\n{field}\r\n")), "{field}: {answer}");
+    }
+    assert!(!answer.contains("no-store"), "{answer}");
+    assert!(answer.ends_with("Content-Length: 7\r\n\r\npressed"), "{answer}");
+    let head = answered(&config, &get("/", "").replace("GET", "HEAD"));
+    assert!(head.ends_with("Content-Length: 7\r\n\r\n"), "{head}");
+
+    for known in ["\"1f\"", "W/\"1f\"", "\"1e\", \"1f\"", "*"] {
+        let answer = answered(&config, &get("/", &format!("If-None-Match: {known}\r\n")));
+        assert!(answer.starts_with("HTTP/1.1 304 Not Modified\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n") && !answer.contains("Content-Length"), "{answer}");
+    }
+    let mut bench = Bench::new(&config);
+    let mut status = |request: &str| bench.ask(LOOPBACK, request);
+    assert_eq!(status(&get("/", "If-None-Match: \"1e\"\r\n")), 200);
+    for refused in ["identity", "gzip;q=0", "br", "gzip; q=0.000, *", ""] {
+        assert_eq!(status(&get("/", &format!("Accept-Encoding: {refused}\r\n"))), 406, "{refused}");
+    }
+    for taken in ["*", "GZIP", "x-gzip", "gzip;q=0.001", "br;q=1, gzip;q=0.5"] {
+        assert_eq!(status(&get("/", &format!("Accept-Encoding: {taken}\r\n"))), 200, "{taken}");
+    }
+    assert_eq!(status(&get("/", "").replace("GET", "POST")), 405);
+}
+
+/// The body of an answer that came in chunks.
+fn joined(answer: &str) -> String {
+    let (_, mut rest) = answer.split_once("\r\n\r\n").unwrap();
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n").unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        body.push_str(&after[..length]);
+        rest = after[length..].strip_prefix("\r\n").unwrap();
+        if length == 0 {
+            return body;
+        }
+    }
+}
+
+/// What follows the JSON value (RFC 8259) that a text begins with.
+pub(crate) fn after_json(text: &str) -> Option<&str> {
+    let rest = match text.chars().next()? {
+        '{' | '[' => {
+            let (is_object, end) = (text.starts_with('{'), if text.starts_with('{') { '}' } else { ']' });
+            let mut rest = &text[1..];
+            if let Some(rest) = rest.strip_prefix(end) {
+                return Some(rest);
+            }
+            loop {
+                if is_object {
+                    assert!(rest.starts_with('"'), "no name: {rest:.40}");
+                    rest = after_json(rest)?.strip_prefix(':')?;
+                }
+                rest = after_json(rest)?;
+                match rest.strip_prefix(',') {
+                    Some(next) => rest = next,
+                    None => return rest.strip_prefix(end),
+                }
+            }
+        }
+        '"' => {
+            let mut escaped = false;
+            let end = text[1..].find(|c: char| {
+                assert!(c >= ' ', "a control");
+                let is_end = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                is_end
+            })?;
+            &text[end + 2..]
+        }
+        _ => ["null", "true", "false"]
+            .into_iter()
+            .find_map(|word| text.strip_prefix(word))
+            .or_else(|| Some(text.trim_start_matches(|c: char| c.is_ascii_digit())))?,
+    };
+    (rest.len() < text.len()).then_some(rest)
+}
+
+#[test]
+fn the_status_is_json_row_by_row_with_a_cap() {
+    let mut bench = Bench::new(&AdminConfig { instance: 0xab, pid: Some(7), ..AdminConfig::default() });
+    for (names, path, told) in [
+        (0, "/api/status", 0),
+        (999, "/api/status", 999),
+        (3000, "/api/status", 1000),
+        (3000, "/api/status?all=1", 3000),
+    ] {
+        bench.process.names = names;
+        assert_eq!(bench.ask(LOOPBACK, &get(path, "")), 200);
+        let answer = bench.text();
+        assert!(answer.contains("\r\nContent-Type: application/json\r\n"), "{answer:.500}");
+        let body = joined(&answer);
+        assert_eq!(after_json(&body), Some(""), "{body:.500}");
+        assert_eq!(body.matches("/script").count(), told, "{path} of {names}");
+        assert!(!body.contains(['<', '\u{202e}', '\n']), "{body:.500}");
+        for member in [
+            "{\"api\":1,\"role\":\"hub\",",
+            "\"instance\":\"000000ab\",\"pid\":7,\"host\":null,\"started_at\":1800000000000,",
+            "\"state\":\"running\",\"ready\":true,\"ready_reason\":null,\"access\":\"view\",",
+        ] {
+            assert!(body.contains(member), "{member}: {body:.500}");
+        }
+    }
+    assert_eq!(bench.ask(LOOPBACK, &get("/api/status", "").replace("GET", "POST")), 405);
+}
+
+#[test]
+fn a_time_is_told_alike_until_the_clock_is_set() {
+    let at = |mono, unix| Now { mono: Mono(mono), unix };
+    let mut calendar = Calendar::new(at(500, 1_800_000_000));
+    for (mono, unix) in [(1400, 1_800_000_001), (99_600, 1_800_000_099), (100_400, 1_800_000_099)] {
+        calendar.follow(at(mono, unix));
+        assert_eq!(calendar.at(Mono(600)), 1_800_000_000_100);
+    }
+    calendar.follow(at(200_000, 1_900_000_000));
+    assert_eq!(calendar.at(Mono(200_000)), 1_900_000_000_000);
+    assert_eq!(calendar.at(Mono(0)), 1_899_999_800_000);
 }
