@@ -8,6 +8,8 @@
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
+mod known;
+
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -18,6 +20,7 @@ use core::time::Duration;
 
 use slab::Slab;
 
+pub use self::known::Known;
 use super::classes::{Candidate, Classes, Rights};
 pub use super::classes::{ClassId, ProfileId};
 use super::presence::Presence;
@@ -142,31 +145,6 @@ pub struct Gone {
     pub name: String,
     /// How its last tunnel ended.
     pub why: String,
-}
-
-/// What people are told of an agent.
-#[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
-    /// The name that goes with its token.
-    pub name: &'a str,
-    /// The id that it gave itself.
-    pub id: &'a str,
-    /// Its token.
-    pub token: TokenId,
-    /// When that expires, in seconds since 1970.
-    pub expires: Option<u64>,
-    /// Why it takes no work, while it says so.
-    pub trouble: &'a str,
-    /// How its last tunnel ended, while it has none.
-    pub why_gone: &'a str,
-    /// Its workers by number; none once it is gone.
-    pub workers: &'a [(u32, TunnelKey)],
-    /// What it may serve.
-    pub profile: ProfileId,
-    /// Scopes of its token.
-    pub scopes: &'a [String],
-    /// Scope paths of its token.
-    pub paths: &'a [String],
 }
 
 #[derive(Debug)]
@@ -596,33 +574,6 @@ impl Pool {
         let agents = self.agents.iter().map(|(_, agent)| agent);
         let connected = agents.filter(|agent| agent.light.is_empty() && !agent.workers.is_empty());
         connected.map(|agent| (agent.token_name.as_str(), agent.workers.as_slice()))
-    }
-
-    /// The agents that are known, in no order.
-    pub fn known(&self) -> impl Iterator<Item = Known<'_>> {
-        let agents = self.agents.iter().map(|(_, agent)| agent);
-        agents.filter(|agent| agent.light.is_empty()).filter_map(|agent| self.tell(agent))
-    }
-
-    /// One of them, or of those that are kept to light paths.
-    pub fn known_one(&self, slot: AgentSlot) -> Option<Known<'_>> {
-        self.tell(self.agents.get(slot.index())?)
-    }
-
-    fn tell<'a>(&'a self, agent: &'a Agent) -> Option<Known<'a>> {
-        let profile = self.profiles.get(agent.profile.index())?;
-        Some(Known {
-            name: &agent.token_name,
-            id: &agent.id,
-            token: agent.token,
-            expires: agent.expires,
-            trouble: &agent.trouble,
-            why_gone: &agent.why_gone,
-            workers: &agent.workers,
-            profile: agent.profile,
-            scopes: &profile.scopes,
-            paths: &profile.paths,
-        })
     }
 
     /// How many agents take work.
