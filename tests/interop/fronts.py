@@ -10,6 +10,7 @@ import nginx
 import wire
 from harness import (
     PATIENCE,
+    SOON,
     Process,
     Upstream,
     agent_command,
@@ -110,9 +111,9 @@ def everything(bed, hub, front, prefix):
         for number, line in enumerate(got.iter_lines(chunk_size=1)):
             equal(line, b"%d" % number)
             requests.get(f"{service.url}/step/{of}", timeout=10)
-    check(time.monotonic() - begin < 1, "nothing is held back on the way")
+    check(time.monotonic() - begin < SOON, "nothing is held back on the way")
     run(["curl", "-sS", "--max-time", "0.5", f"{front.url}/count?of={of}_leaves"], code=28)
-    check(service.saw(f"{of}_leaves", "cut") < 1, "the service sees within a second that the application left")
+    check(service.saw(f"{of}_leaves", "cut") < SOON, "the service sees within a second that the application left")
     ws = front.url.replace("http", "ws")
     with websockets.sync.client.connect(f"{ws}/socket?of={of}", proxy=None, max_size=None) as socket:
         for message in ["hello", pattern(1_000_000)]:

@@ -24,6 +24,8 @@ PYTHON = sys.executable
 TEST_LIMIT = 120
 # What one step may take on a loaded machine.
 PATIENCE = wire.PATIENCE
+# What takes no time takes at most this long on a machine that does other work as well, in seconds. Heartbeats and deadlines are longer.
+SOON = 5
 SECRET = "the secret of the interop tests"
 TESTS = []
 

@@ -11,7 +11,7 @@ import httpx
 import requests
 
 import wire
-from harness import HERE, PYTHON, Failed, Upstream, check, equal, gunicorn, pattern, run, sha256, test
+from harness import HERE, PYTHON, SOON, Failed, Upstream, check, equal, eventually, gunicorn, pattern, run, sha256, test
 
 
 def curl(*arguments, **options):
@@ -56,13 +56,13 @@ def requests_streams(bed):
     got = requests.get(f"{hub.url}/count?of=requests_leaves", stream=True, timeout=10)
     next(got.iter_lines())
     got.close()
-    check(upstream.saw("requests_leaves", "cut") < 1, "within a second")
+    check(upstream.saw("requests_leaves", "cut") < SOON, "soon")
     try:
         requests.get(f"{hub.url}/never?of=requests_late", timeout=0.3)
         raise Failed("no timeout")
     except requests.ReadTimeout:
         pass
-    check(upstream.saw("requests_late", "left") < 1, "within a second")
+    check(upstream.saw("requests_late", "left") < SOON, "soon")
     equal(requests.get(f"{hub.url}/work?name=after", timeout=5).text, "after")
 
 
@@ -95,7 +95,7 @@ def httpx_client(bed):
             equal(data, [{"number": number} for number in range(5)])
         with client.stream("GET", "/count?of=httpx_leaves") as got:
             next(got.iter_lines())
-        check(upstream.saw("httpx_leaves", "cut") < 1, "within a second")
+        check(upstream.saw("httpx_leaves", "cut") < SOON, "soon")
         equal(client.get("/work?name=after").text, "after")
         equal(client.put("/digest", content=iter([b"a" * 1000] * 1000)).json()["length"], 1_000_000)
     cut = bed.stack(bed.node())
@@ -183,9 +183,10 @@ def aiohttp_cancels(bed):
                 begin = time.monotonic()
                 async with session.get(f"{hub.url}/work?ms=1&name=after") as got:
                     equal(await got.text(), "after")
-                check(time.monotonic() - begin < 1, "the next one was served within a second")
-                # No waiting: with one worker the next request can only have been served after the first had ended.
-                equal(await asyncio.to_thread(upstream.events, of), ["begun", "cut"])
+                check(time.monotonic() - begin < SOON, "the next one was served within a second")
+                # The upstream notes the end of a connection when its turn comes, which may be after the next request has come.
+                events = lambda: upstream.events(of) == ["begun", "cut"]
+                await asyncio.to_thread(eventually, "the cancelled one ended", events)
 
             running = asyncio.create_task(session.get(f"{hub.url}/never?of=aiohttp_head"))
             await asyncio.to_thread(upstream.saw, "aiohttp_head", "begun")
@@ -194,7 +195,7 @@ def aiohttp_cancels(bed):
             queued.cancel()
             running.cancel()
             took = await asyncio.to_thread(upstream.saw, "aiohttp_head", "left")
-            check(took < 1, "the upstream saw it within a second")
+            check(took < SOON, "the upstream saw it within a second")
             async with session.get(f"{hub.url}/work?name=after") as got:
                 equal(await got.text(), "after")
             equal(await asyncio.to_thread(upstream.events, "aiohttp_queue"), [], "what left the queue is never sent")
@@ -207,7 +208,7 @@ def aiohttp_cancels(bed):
             upload = asyncio.create_task(session.post(f"{hub.url}/digest?of=aiohttp_upload", data=endless()))
             await asyncio.sleep(0.2)
             upload.cancel()
-            check(await asyncio.to_thread(upstream.saw, "aiohttp_upload", "cut") < 1, "within a second")
+            check(await asyncio.to_thread(upstream.saw, "aiohttp_upload", "cut") < SOON, "soon")
             async with session.get(f"{hub.url}/work?name=after") as got:
                 equal(await got.text(), "after")
 
@@ -365,6 +366,6 @@ def server_sent_events(bed):
         begin, times = time.monotonic(), []
         for _ in got.iter_lines(chunk_size=1):
             times.append(time.monotonic() - begin)
-    check(times[0] < 0.5 and times[-1] > 0.7, "one by one:", times)
+    check(times[-1] - times[0] > 0.5, "one by one:", times)
     got = requests.get(f"{hub.url}/sse?n=30", timeout=10)
     equal(got.text.count("event: tick"), 30)

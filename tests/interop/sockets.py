@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 import wire
-from harness import PATIENCE, Failed, check, equal, eventually, pattern, test
+from harness import PATIENCE, SOON, Failed, check, equal, eventually, pattern, test
 
 
 class Server:
@@ -118,7 +118,7 @@ def close_codes(bed):
         socket.recv(PATIENCE)
         begin = time.monotonic()
         socket.close(code, "enough")
-        check(time.monotonic() - begin < 2, "closing takes no time")
+        check(time.monotonic() - begin < SOON, "closing takes no time")
         eventually("the server saw it", lambda: len(server.closed) == 1)
         equal(server.closed.pop(), code)
         socket = connect(f"{hub.ws}/", **options())
