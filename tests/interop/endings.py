@@ -206,7 +206,8 @@ def upstream_restarts(bed):
     agent = bed.agent(hub, upstream)
     equal(requests.get(f"{hub.url}/work?name=x", timeout=5).text, "x")
     upstream.kill()
-    check(requests.get(f"{hub.url}/x", timeout=5).status_code in (502, 503))
+    # The agent may have withdrawn already: then it waits as long as --agent-grace, five seconds, for it to come back.
+    check(requests.get(f"{hub.url}/x", timeout=PATIENCE).status_code in (502, 503))
     agent.line("cannot be used")
     hub.line("withdrew")
     bed.start(uvicorn(port=upstream.port, name="uvicorn again"))
