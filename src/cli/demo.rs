@@ -63,7 +63,8 @@ pub(super) fn run(args: &Demo, given: &Normalised) -> Result<u8, Failure> {
         None => start_upstream(&sender).map_err(failed)?,
     };
     let mut show = Show { events, sender, hub: None, agent: None };
-    let plan = Plan::new(secret, port, upstream, args.upstream.is_none());
+    let admin_port = port_beside(port).map_err(failed)?;
+    let plan = Plan::new(secret, port, admin_port, upstream, args.upstream.is_none());
     let end = show.play(&plan).map_err(failed);
     show.stop();
     match end? {
@@ -117,6 +118,8 @@ enum End {
 struct Plan {
     secret: String,
     hub_address: String,
+    /// Where the hub shows what it does.
+    page: String,
     hub: Vec<String>,
     register: Vec<String>,
     agent: Vec<String>,
@@ -125,14 +128,17 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(secret: String, port: u16, upstream: String, own_upstream: bool) -> Self {
+    fn new(secret: String, port: u16, admin_port: u16, upstream: String, own_upstream: bool) -> Self {
         let words = |text: String| text.split(' ').map(String::from).collect::<Vec<_>>();
         let mut agent = words(format!("agent run --log-level debug --hub 127.0.0.1:{port} --upstream"));
         agent.push(upstream);
         Self {
             secret,
             hub_address: format!("127.0.0.1:{port}"),
-            hub: words(format!("hub run --log-level debug --host 127.0.0.1 --port {port}")),
+            page: format!("http://127.0.0.1:{admin_port}/"),
+            hub: words(format!(
+                "hub run --log-level debug --host 127.0.0.1 --port {port} --admin 127.0.0.1:{admin_port}"
+            )),
             register: words("hub register --name demo".to_owned()),
             agent,
             own_upstream,
@@ -152,7 +158,7 @@ impl Plan {
     }
 
     fn suggestions(&self) -> String {
-        let hub = &self.hub_address;
+        let (hub, page) = (&self.hub_address, &self.page);
         let more = if self.own_upstream {
             format!(
                 "  curl -d 'some text' http://{hub}/echo\n  curl -N http://{hub}/events\n  curl http://{hub}/job\n"
@@ -161,7 +167,8 @@ impl Plan {
             String::new()
         };
         format!(
-            "That came through hub and agent. Try it from another terminal:\n\n  curl http://{hub}/\n{more}"
+            "That came through hub and agent. Try it from another terminal:\n\n  curl http://{hub}/\n{more}\n\
+             A browser shows what the hub does meanwhile:\n\n  {page}\n"
         )
     }
 }
@@ -335,10 +342,19 @@ fn child(words: &[String], (name, value): (&str, &str)) -> io::Result<Command> {
     Ok(command)
 }
 
+/// The port, if it is free; any free one for 0.
+fn free(port: u16) -> io::Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr().map(|address| address.port())
+}
+
+/// A free port that is not this one.
+fn port_beside(port: u16) -> io::Result<u16> {
+    let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    free(0)
+}
+
 /// The port that was asked for, if it is free; without one the usual port, or any free one if that is taken.
 fn choose_port(asked: Option<u16>, usual: u16) -> io::Result<u16> {
-    let free =
-        |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr().map(|address| address.port());
     match asked {
         Some(port) => free(port).map_err(|error| io::Error::other(format!("port {port} of --port: {error}"))),
         None => free(usual).or_else(|_| {
@@ -427,17 +443,18 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_typed() {
-        let plan = Plan::new("5ec3e7".into(), 9000, "http://h/a".into(), false);
+        let plan = Plan::new("5ec3e7".into(), 9000, 9001, "http://h/a".into(), false);
         let text = plan.introduction();
         for line in [
             "export SLIME_SECRET=5ec3e7\n",
-            "slime hub run --log-level debug --host 127.0.0.1 --port 9000\n",
+            "slime hub run --log-level debug --host 127.0.0.1 --port 9000 --admin 127.0.0.1:9001\n",
             "export SLIME_TOKEN=$(slime hub register --name demo)\n",
             "slime agent run --log-level debug --hub 127.0.0.1:9000 --upstream http://h/a\n",
         ] {
             assert!(text.contains(line), "{text}");
         }
         assert!(plan.suggestions().contains("curl http://127.0.0.1:9000/\n"));
+        assert!(plan.suggestions().ends_with("\n  http://127.0.0.1:9001/\n"));
         assert!(!plan.suggestions().contains("/echo"));
     }
 
