@@ -59,7 +59,7 @@ def main():
     os.environ["SLIME_INTEROP_WIRE"] = chosen[0]
     harness = importlib.import_module("harness")
     # The cases about TLS itself, and those of what the manual prints, make their own, and run once.
-    for module in MODULES + (["tls", "manual"] if chosen == ["plain"] else []):
+    for module in MODULES + (["tls", "manual", "monitors"] if chosen == ["plain"] else []):
         importlib.import_module(module)
     return harness.main(wanted)
 

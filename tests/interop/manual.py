@@ -10,13 +10,13 @@ import nginx
 from harness import Upstream, check, equal, free_port, pattern, sha256, test
 from tls import Authority, curl
 
-PAGE = Path(__file__).resolve().parents[2] / "src/manual/tls.md"
+PAGES = Path(__file__).resolve().parents[2] / "src/manual"
 
 
-def block(title):
+def block(title, page="tls.md"):
     """What stands in the fence below a line."""
-    _, found, rest = PAGE.read_text().partition(f"\n{title}\n\n```text\n")
-    check(found, f"{PAGE.name} has no fence below", title)
+    _, found, rest = (PAGES / page).read_text().partition(f"\n{title}\n\n```text\n")
+    check(found, f"{page} has no fence below", title)
     return rest.partition("\n```\n")[0] + "\n"
 
 
