@@ -1,7 +1,9 @@
 //! The agent, together with the real hub or with one that the test plays.
 
+mod cut;
 mod ending;
 mod health;
+mod kept;
 mod lend;
 mod light;
 mod link;
