@@ -7,6 +7,8 @@ mod doors;
 mod drain;
 mod hold;
 mod light;
+mod permits;
+mod queue;
 mod replace;
 mod request_id;
 mod respond;
