@@ -1,23 +1,23 @@
 //! The real hub and real agents on one virtual clock, with applications and upstreams whose bytes the test
 //! writes and reads.
 
+mod raw;
+mod setup;
+
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
-use std::sync::OnceLock;
+
+use raw::RawEnd;
+pub(crate) use setup::{Setup, UNIX, sealed, token, token_key};
 
 use super::driver::Driver;
-use super::wires::{Blocked, Ended, WireEnd, Wires};
-use crate::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
+use super::wires::{Ended, WireEnd, Wires};
 use crate::proto::agent::Agent;
-use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Core, Target, Unreachable};
 use crate::proto::tables::timer::{Mono, Now};
-use crate::proto::trust::agent_token::{AgentToken, TokenId, TokenKey};
+use crate::proto::trust::agent_token::AgentToken;
 use crate::proto::tunnel::{Hello, Light, Trouble};
-
-/// When the tests begin, in seconds since 1970.
-pub(crate) const UNIX: u64 = 1_800_000_000;
 
 /// Hub, agents, and the ends of the world around them.
 pub(crate) struct Pair {
@@ -33,19 +33,6 @@ pub(crate) struct Pair {
     arrivals: Vec<(Target, WireEnd)>,
     /// All attempts to connect so far.
     pub(crate) dials: Vec<(Target, Mono)>,
-}
-
-/// What a pair is made of.
-#[derive(Clone)]
-pub(crate) struct Setup {
-    pub(crate) hub: HubConfig,
-    pub(crate) agents: Vec<(AgentToken, AgentConfig)>,
-    /// The most bytes that one read gives.
-    pub(crate) grain: usize,
-    /// The most bytes that are under way in one direction.
-    pub(crate) room: usize,
-    /// Whether what the core need not see goes by without being shown.
-    pub(crate) splices: bool,
 }
 
 /// What becomes of an attempt to connect.
@@ -67,136 +54,10 @@ pub(crate) enum Reach {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Raw(usize);
 
-struct RawEnd {
-    wire: WireEnd,
-    to_send: Vec<u8>,
-    finish: bool,
-    received: Vec<u8>,
-    ended: Option<Ended>,
-    /// A write was told of a reset, so that reading finds a mere end.
-    is_reset: bool,
-    /// How many more bytes it reads.
-    appetite: usize,
-    closed: bool,
-}
-
-/// The key that all tokens are sealed with; deriving it is slow on purpose.
-pub(crate) fn token_key() -> &'static TokenKey {
-    static KEY: OnceLock<TokenKey> = OnceLock::new();
-    KEY.get_or_init(|| TokenKey::derive("secret"))
-}
-
-/// A token without limits.
-pub(crate) fn token(id: u8) -> AgentToken {
-    AgentToken {
-        id: TokenId::new([id; 8]),
-        name: format!("token-{id}"),
-        issued: UNIX,
-        expires: None,
-        scopes: Vec::new(),
-        scope_paths: Vec::new(),
-        max_workers: None,
-    }
-}
-
-/// The text of a token.
-pub(crate) fn sealed(token: &AgentToken) -> String {
-    token.seal(token_key(), [7; 12]).unwrap()
-}
-
 /// Heads without the fields whose values are others in each message: the name of a request, and its times.
 pub(crate) fn without_names(text: &str) -> String {
     const NAMES: [&str; 2] = ["X-Request-Id: ", "Server-Timing: queue"];
     text.split_inclusive('\n').filter(|line| !NAMES.iter().any(|name| line.starts_with(name))).collect()
-}
-
-impl Default for Setup {
-    /// A hub past its startup grace, and one agent with one upstream and one worker.
-    fn default() -> Self {
-        let hub = HubConfig { startup_grace: Duration::ZERO, ..HubConfig::default() };
-        Self { hub, agents: Vec::new(), grain: usize::MAX, room: 256 * 1024, splices: false }
-            .with_agent(token(1), "a")
-    }
-}
-
-impl Setup {
-    /// No agent at all.
-    pub(crate) fn hub_only() -> Self {
-        Self { agents: Vec::new(), ..Self::default() }
-    }
-
-    /// One more agent, with one upstream and one worker.
-    pub(crate) fn with_agent(mut self, token: AgentToken, agent_id: &str) -> Self {
-        let config = AgentConfig {
-            token: sealed(&token),
-            hub_name: "hub.test:80".to_owned(),
-            hub_authority: "hub.test".to_owned(),
-            hub_path: String::new(),
-            hub_authorization: None,
-            websocket: false,
-            proxy: None,
-            upstreams: vec![Upstream {
-                agent_id: agent_id.to_owned(),
-                scheme: Scheme::Http,
-                name: "up.test:80".to_owned(),
-                authority: "up.test".to_owned(),
-                base_path: String::new(),
-                authorization: None,
-            }],
-            workers: 1,
-            extra_upgrades: 0,
-            extra_streams: 0,
-            light_paths: Vec::new(),
-            preserve_host: false,
-            upstream_fields: Vec::new(),
-            on_cancel: OnCancel::Close,
-            health_path: None,
-            drain_timeout: Duration::from_secs(600),
-            upgrade_drain: Duration::from_secs(5),
-            limits: Limits::default(),
-        };
-        self.agents.push((token, config));
-        self
-    }
-
-    pub(crate) fn hub(mut self, change: impl FnOnce(&mut HubConfig)) -> Self {
-        change(&mut self.hub);
-        self
-    }
-
-    pub(crate) fn agent(mut self, change: impl FnOnce(&mut AgentConfig)) -> Self {
-        change(&mut self.agents.last_mut().unwrap().1);
-        self
-    }
-
-    /// A pair that has just begun: nothing has been said yet.
-    pub(crate) fn start(self) -> Pair {
-        let now = Now { mono: Mono(1_000_000), unix: UNIX };
-        let agents = self.agents.iter().enumerate();
-        Pair {
-            now,
-            wires: Wires::new(self.grain, self.room, self.splices),
-            hub: Driver::new(Hub::new(self.hub.clone(), token_key().clone(), 1, now)),
-            agents: agents
-                .map(|(seed, (_, config))| Driver::new(Agent::new(config.clone(), seed as u64, now)))
-                .collect(),
-            raws: Vec::new(),
-            setup: self,
-            to_hub: Reach::Hub,
-            to_upstream: Reach::Raw,
-            arrivals: Vec::new(),
-            dials: Vec::new(),
-        }
-    }
-
-    /// A pair whose agents have joined.
-    pub(crate) fn joined(self) -> Pair {
-        let mut pair = self.start();
-        pair.settle();
-        // The connections were probes.
-        pair.arrivals.clear();
-        pair
-    }
 }
 
 impl Pair {
@@ -530,40 +391,6 @@ impl Pair {
                         self.wires.close(other);
                         self.agents[index].connected(key, own, &mut self.wires, self.now);
                     }
-                }
-            }
-        }
-    }
-}
-
-impl RawEnd {
-    fn turn(&mut self, wires: &mut Wires) {
-        if self.closed {
-            return;
-        }
-        while !self.to_send.is_empty() {
-            match wires.write(self.wire, &self.to_send) {
-                Ok(n) => drop(self.to_send.drain(..n)),
-                Err(Blocked::Yet) => break,
-                Err(Blocked::For(_)) => {
-                    self.is_reset = true;
-                    self.to_send.clear();
-                }
-            }
-        }
-        if self.finish && self.to_send.is_empty() {
-            self.finish = false;
-            wires.shutdown(self.wire);
-        }
-        while self.appetite > 0 && self.ended.is_none() {
-            match wires.read(self.wire) {
-                Ok(bytes) => {
-                    self.appetite = self.appetite.saturating_sub(bytes.len());
-                    self.received.extend(bytes);
-                }
-                Err(Blocked::Yet) => break,
-                Err(Blocked::For(ended)) => {
-                    self.ended = Some(if self.is_reset { Ended::Reset } else { ended });
                 }
             }
         }
