@@ -28,8 +28,8 @@ pub enum Progress {
     /// The first `n` bytes are dropped; `n` is not zero. What replaces them, if anything, was appended to the
     /// output, and goes before what follows them.
     Skip(usize),
-    /// The body is complete. None of the bytes at hand belongs to it. What ends it where it goes, if that is
-    /// not among the bytes that went before, was appended to the output.
+    /// The body is complete. None of the bytes at hand belongs to it. Whatever ends the body where it goes
+    /// was appended to the output, unless it was among the bytes that went before.
     Done,
     /// The input ended before the body was complete, or in a way that does not say whether it is.
     Truncated,
@@ -179,12 +179,12 @@ impl Transfer {
     }
 }
 
-/// What a chunked body's lines are to its recipient.
+/// What the recipient of a chunked body gets of its chunk lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lines {
-    /// It gets them, in their canonical form.
+    /// All of them, in their canonical form.
     Keep,
-    /// It gets the data alone.
+    /// None: only the data.
     Drop,
 }
 
@@ -197,7 +197,7 @@ struct Chunked {
     excess: u32,
 }
 
-/// Where in a chunked body the input begins.
+/// The part of a chunked body that the input begins in.
 #[derive(Clone, Debug)]
 enum Place {
     Line(LineScan),
@@ -230,7 +230,7 @@ impl Chunked {
         Self { lines, reading, place: Place::Line(LineScan::default()), excess: 0 }
     }
 
-    /// Goes on for as long as all bytes share one fate. The flag says that the body is complete with them.
+    /// Takes as many bytes as share one fate. The flag says that the body is complete with them.
     fn advance(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(Progress, bool), Violation> {
         let mut n = 0;
         let mut shared = Fate::Pass;
@@ -284,8 +284,8 @@ impl Chunked {
         }
     }
 
-    /// What the input begins with, if that can be said already. Nothing is consumed: asked again, it says the
-    /// same.
+    /// What the input begins with, if that can be said already. Nothing is consumed, so that the same
+    /// question has the same answer.
     fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<Item<'a>>, Violation> {
         match &mut self.place {
             Place::Line(scan) => {
@@ -343,9 +343,9 @@ impl Fate {
     }
 }
 
-/// A close-delimited body that goes on in chunks. What is at hand becomes one chunk, and is sent whole in the
-/// same turn. No step consumes nothing, so that nobody has to ask again without input: a chunk's line takes
-/// its first byte along, and its last byte the CRLF.
+/// A close-delimited body that goes on in chunks. The bytes at hand become one chunk, which is sent whole in
+/// the same turn. Every step consumes something, so that nobody has to ask again without input: the chunk
+/// line goes along with the first byte of the data, and the CRLF with the last one.
 #[derive(Clone, Debug)]
 enum Encode {
     Between,

@@ -12,14 +12,14 @@ use crate::proto::error::Violation;
 /// The longest chunk line in bytes, with its extensions and its CRLF. It must fit a buffer; nobody uses
 /// extensions.
 pub(super) const CHUNK_LINE_LIMIT: usize = 4 * 1024;
-/// How many bytes of extensions and leading zeros one body may hold beyond those that its data makes up for:
-/// they cost us work and bring nobody anything (RFC 9112 section 7.1.1 asks for a limit), but there are
-/// bodies without end.
+/// How many bytes of extensions and leading zeros one body may hold beyond those that its data makes up for.
+/// They cost work and are of no use to anybody, so that RFC 9112 section 7.1.1 asks for a limit; data makes
+/// up for some because there are bodies without end.
 pub(super) const CHUNK_EXCESS_LIMIT: u32 = 64 * 1024;
-/// A chunk line with no more of them than this adds nothing: one with a padded size is as short as one that
-/// needs its digits.
+/// A chunk line with no more of them than this costs nothing: a padded size is no longer than one that needs
+/// all its digits.
 const FREE_EXCESS: u32 = 16;
-/// So many bytes of data make up for one.
+/// How many bytes of data make up for one of them.
 const DATA_FOR_EXCESS: u64 = 8;
 
 /// A complete chunk line.
@@ -31,19 +31,19 @@ pub(super) struct ChunkLine {
     pub(super) size: u64,
     /// How many of its bytes are neither needed digits nor CRLF.
     pub(super) excess: u32,
-    /// Whether it goes on as it is: there are none, and it ends in CRLF.
+    /// Whether the line goes on as it is: it has no such bytes, and ends in CRLF.
     pub(super) canonical: bool,
 }
 
 impl ChunkLine {
-    /// How many bytes that nobody needs it makes up for, its own among them.
+    /// How many needless bytes the chunk makes up for, its own among them.
     pub(super) fn credit(&self) -> u32 {
         let own = if self.excess <= FREE_EXCESS { self.excess } else { 0 };
         own.saturating_add(u32::try_from(self.size / DATA_FOR_EXCESS).unwrap_or(u32::MAX))
     }
 }
 
-/// The reading of a chunk line in bytes that arrive bit by bit. It looks at no byte twice.
+/// Reads a chunk line that arrives bit by bit, and looks at no byte twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LineScan {
     seen: u16,

@@ -39,8 +39,8 @@ impl Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ResponseFraming {
     pub(super) framing: Framing,
-    /// Whether it was framed in two ways, of which one counts: the sender is not to be trusted with another
-    /// message.
+    /// Whether the message was framed in two ways, of which one counts. Its sender is not trusted with
+    /// another message.
     pub(super) closes: bool,
     /// The length that a GET would have had (RFC 9110 section 8.6): HEAD and 304 only.
     pub(super) length_of_get: Option<u64>,
@@ -155,8 +155,8 @@ impl<'b> Delimiters<'b> {
     /// Whether the message is chunked, after all rules that requests and responses share.
     fn coded(&self, version: Version) -> Result<bool, Violation> {
         let Some(coding) = self.coding else { return Ok(false) };
-        // RFC 9112 section 6.3 item 3 lets a proxy prefer Transfer-Encoding. Who sends both is broken or
-        // attacks.
+        // RFC 9112 section 6.3 item 3 lets a proxy prefer Transfer-Encoding. A sender of both is broken, or
+        // an attacker.
         let is_strict = self.reading == Reading::Strict;
         if is_strict && self.length.is_some() {
             return Err(Violation::malformed("both Content-Length and Transfer-Encoding"));
