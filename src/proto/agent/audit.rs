@@ -1,5 +1,4 @@
-//! What holds of the agent's tables between two turns, whatever happened before. For tests, which ask after
-//! every turn.
+//! What holds of the agent's tables between two turns, whatever happened before. Tests ask after every turn.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -50,14 +49,13 @@ impl Agent {
         is_any_unarmed.then(|| format!("a deadline of an agent has no wake-up: {:?}", self.census()))
     }
 
-    /// Whether a worker that is idle at the hub has told it of its upstream what is known.
+    /// Whether the hub was told by an idle worker what is known about its upstream.
     fn is_true_to_hub(&self, worker: &Worker) -> bool {
         worker.idle().is_none_or(|idle| idle.said == Said::of(self.trouble_of(worker)))
     }
 
-    /// Whether somebody sees to it that a worker's state ends. Either it has a deadline, or it is one of
-    /// those that the table in the documentation of the module says somebody else ends, who must be there
-    /// then.
+    /// Whether something ends a worker's state: a deadline, or whatever the table in the documentation of the
+    /// module names instead, which must be there then.
     fn is_limited(&self, worker: &Worker) -> bool {
         if Limit::at(worker.deadline()).is_set() {
             return true;

@@ -1,4 +1,4 @@
-//! How an exchange ends that does not come to its regular end.
+//! Exchanges that do not come to their regular end, and how they end instead.
 
 use alloc::vec::Vec;
 
@@ -17,7 +17,7 @@ use crate::proto::tables::timer::Now;
 use crate::proto::tunnel::{Trouble, WORKING, write_refusal};
 
 impl Agent {
-    /// Time has come for something while a request is served.
+    /// A deadline of a request that is served has passed.
     pub(super) fn check_serving(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         let pace = worker.backoff.pace();
@@ -70,7 +70,7 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return };
         let Some(serving) = worker.take_serving(now.mono) else { return };
         match (self.config.on_cancel, &serving.leg) {
-            // What is held goes with the tunnel: an upstream that has not taken all of the request would wait
+            // What is held goes with the tunnel. An upstream that has not taken all of the request would wait
             // for the rest.
             (OnCancel::Drain, Leg::Paired { upstream, .. })
                 if serving.messages.request.is_done()

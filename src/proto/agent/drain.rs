@@ -45,22 +45,21 @@ impl Process {
         }
     }
 
-    /// The end of a response may not have come to its application, which counts only if the process is
-    /// ending.
+    /// The end of a response may not have come to its application. That counts only if the process is ending.
     pub(super) fn note_short(&mut self) {
         if let Self::Draining { is_short, .. } = self {
             *is_short = true;
         }
     }
 
-    /// There is one more upgraded connection. If the process is ending, it has until then.
+    /// There is one more upgraded connection. If the process is ending, the connection has until then.
     pub(super) fn note_upgraded(&mut self, until: Mono) {
         if let Self::Draining { upgraded_until, .. } = self {
             upgraded_until.bring_forward(until);
         }
     }
 
-    /// Whether upgraded connections are to be cut off now. Said once.
+    /// Whether upgraded connections are to be cut off now. Says so once.
     pub(super) fn cuts_upgraded(&mut self, now: Now) -> bool {
         match self {
             Self::Draining { upgraded_until, .. } if upgraded_until.has_passed(now) => {

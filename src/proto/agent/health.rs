@@ -1,12 +1,12 @@
 //! What is known of the upstreams, and how many requests each has.
 //!
-//! An agent joins only once it knows whether its upstream can be reached. While it cannot, the agent stays
-//! visible at the hub, withdrawn, and a probe is made every second, so that it is back within two seconds of
-//! its upstream. What a probe is stands in `probe`.
+//! An agent joins once it knows whether its upstream can be reached. While the upstream cannot be, the agent
+//! is at the hub, withdrawn, and makes a probe every second, so that it takes requests again within two
+//! seconds of its upstream. What a probe is stands in `probe`.
 //!
-//! A probe takes the place of a request at the upstream: it waits until there is one to take, and a request
-//! that would be one too many waits for it. Connections that are kept between two requests are closed before
-//! it, because some servers serve only one connection at a time.
+//! A probe takes the place of a request at the upstream: it waits until one is free, and a request that would
+//! be one too many waits for the probe. Connections that are kept between two requests are closed before a
+//! probe, because some servers serve only one connection at a time.
 
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
@@ -23,9 +23,9 @@ use crate::proto::tables::key::UpstreamKey;
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::tunnel::Trouble;
 
-/// From one look at an upstream that is down to the next.
+/// The pause between probes of an upstream that is down.
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
-/// From one look at a healthy upstream to the next, with `--health-path`.
+/// The pause between probes of a healthy upstream, with `--health-path`.
 const CHECK_PAUSE: Duration = Duration::from_secs(15);
 
 /// What is known of the upstreams, by the index of each.
@@ -35,7 +35,7 @@ pub(super) struct Upstreams(Vec<Upstream>);
 struct Upstream {
     verdict: Verdict,
     probe: Probe,
-    /// With how many workers its agent has joined, as the log has it.
+    /// How many of its workers have joined, according to the log.
     told_joined: usize,
     /// Until then the hub is taken to have no room for one more worker.
     full_until: Mono,
@@ -48,7 +48,7 @@ enum Verdict {
     Down(Trouble<'static>),
 }
 
-/// The look at an upstream that is under way, or the next one.
+/// The probe of an upstream that is under way, or the next one.
 pub(super) enum Probe {
     /// The next one begins then, if there is one.
     Due(Limit),
@@ -86,7 +86,7 @@ impl Upstreams {
         self.0.iter().map(Upstream::deadline).min()
     }
 
-    /// Whether there will be a look at this one.
+    /// Whether a probe of this one is under way, or will be made.
     pub(super) fn is_looked_at(&self, index: u16) -> bool {
         self.get(index).is_some_and(|it| Limit::at(it.deadline()).is_set())
     }
@@ -109,7 +109,7 @@ impl Upstreams {
         Some(&mut self.get_mut(index)?.probe)
     }
 
-    /// The log has it that an agent has joined with so many workers. How many it had it with before.
+    /// The log says from now on that so many workers have joined. Returns how many it said before.
     pub(super) fn tell_joined(&mut self, index: u16, joined: usize) -> usize {
         self.get_mut(index).map_or(0, |it| core::mem::replace(&mut it.told_joined, joined))
     }
@@ -165,7 +165,7 @@ impl Agent {
         self.set_probe(index, Probe::Running { connection, until, scan: HeadScan::of_upstream() });
     }
 
-    /// How many of the places for requests at an upstream are taken. A lent worker takes an extra place
+    /// How many of the places for requests at an upstream are taken. Lent workers take the extra places
     /// first.
     pub(super) fn at_upstream(&self, index: u16) -> u32 {
         let (mut requests, mut lent) = (0_u32, 0_u32);
@@ -203,7 +203,7 @@ impl Agent {
         }
         match core::mem::replace(&mut upstream.verdict, Verdict::Down(why)) {
             Verdict::Down(before) if before.is_loading == why.is_loading => return,
-            // The log has it that the upstream cannot be used, but the hub has to hear whether it is worth
+            // The log has said that the upstream cannot be used, but the hub must hear whether it is worth
             // waiting for.
             Verdict::Down(_) => {}
             Verdict::Unknown | Verdict::Up => {

@@ -22,7 +22,7 @@ use crate::proto::websocket::{Nonce, Side};
 const NOT_WANTED: &str = "it is not one of this hub's, has expired or was revoked";
 
 impl Agent {
-    /// The connection to the hub stands, or the one through the proxy does.
+    /// The connection to the hub stands, or to the proxy on the way, or through it.
     pub(super) fn tunnel_connected(&mut self, tunnel: TunnelKey) {
         let Some(key) = self.connections.worker_of(tunnel) else { return };
         let Some(worker) = self.workers.get_mut(key) else { return };
@@ -32,7 +32,7 @@ impl Agent {
                 self.connections.send(tunnel, proxy.request());
                 opening.stage = Stage::Passing(HeadScan::of_upstream());
             }
-            // From a proxy: it has connected, and TLS stands.
+            // Without a proxy, or through one that has connected; and TLS stands.
             (Stage::Dialling | Stage::Passing(_), _) => self.say_hello(key),
             (Stage::Joining { .. }, _) => {}
         }
@@ -72,7 +72,7 @@ impl Agent {
         opening.stage = Stage::Joining { scan: HeadScan::default(), said: Said::of(trouble) };
     }
 
-    /// What came through a link that is being made.
+    /// Reads what arrives on a link that is being opened.
     pub(super) fn read_opening(&mut self, key: WorkerKey, shown: Shown<'_>, now: Now) -> Step {
         let Some(opening) = self.workers.get_mut(key).and_then(Worker::opening_mut) else {
             return Step::Wait;
@@ -84,7 +84,7 @@ impl Agent {
         }
     }
 
-    /// What the proxy answers to CONNECT (RFC 9110 section 9.3.6).
+    /// Reads the proxy's answer to CONNECT (RFC 9110 section 9.3.6).
     fn read_passage(&mut self, key: WorkerKey, shown: Shown<'_>, now: Now) -> Step {
         let Shown { input, end, .. } = shown;
         let Some(opening) = self.workers.get_mut(key).and_then(Worker::opening_mut) else {
@@ -124,7 +124,7 @@ impl Agent {
         }
     }
 
-    /// What the hub answers to the handshake.
+    /// Reads the hub's answer to the handshake.
     fn read_welcome(&mut self, key: WorkerKey, shown: Shown<'_>, now: Now) -> Step {
         let Shown { input, end, .. } = shown;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
@@ -151,7 +151,7 @@ impl Agent {
                 let heard_by = worker.backoff.heard_by(now.mono);
                 worker.join(Idle::joined(said, heard_by, now.mono));
                 if nonce.is_some() {
-                    // Before anything is sent on it: what is sent from now on goes in frames.
+                    // This comes first: everything that is sent from now on goes in frames.
                     let side = Side::Asking(self.random.next());
                     self.connections.tell(Command::Frame { key: tunnel.into(), side });
                     self.note_websocket(now);
@@ -165,7 +165,7 @@ impl Agent {
             Welcome::Unauthorized if !self.hub.has_accepted => {
                 let hub = self.config.hub_name.clone();
                 let line = format_args!("the hub at {hub} rejects the token: {}", why.unwrap_or(NOT_WANTED));
-                // All workers may hear of it in one turn.
+                // All workers may be told so in one turn, and one line is enough.
                 self.notices.say(Level::Error, ("fatal", 0), now.mono, line);
                 self.connections.drop_tunnel(tunnel);
                 self.stop(key);
@@ -214,9 +214,9 @@ impl Agent {
         }
     }
 
-    /// The hub cannot be dialled, or there is no consent to the handshake. After one that a reverse proxy may
-    /// have refused, which passes no upgrade but WebSocket's, one of WebSocket follows at once: so nobody
-    /// goes on in frames because of a hub that was away for a while.
+    /// The hub cannot be reached, or has not accepted the handshake. If a reverse proxy that passes only
+    /// WebSocket upgrades may have refused it, a WebSocket handshake follows at once. If that fails too, the
+    /// next attempt is one of our own again: a hub that was away for a while is no reason for frames.
     pub(super) fn cannot_join(&mut self, key: WorkerKey, why: LinkEnd<'_>, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         let Link::Opening(opening) = worker.link() else { return };
@@ -242,7 +242,7 @@ impl Agent {
         self.rest(key, Attempt::Failed, now);
     }
 
-    /// A handshake of WebSocket came through. The log hears of it if nobody asked for one.
+    /// A WebSocket handshake has succeeded. The log says so if nobody asked for one.
     fn note_websocket(&mut self, now: Now) {
         if self.config.websocket || core::mem::replace(&mut self.hub.passes_websocket_only, true) {
             return;
@@ -255,7 +255,8 @@ impl Agent {
         self.notices.say(Level::Info, ("websocket", 0), now.mono, line);
     }
 
-    /// The hub has said whether it knows light paths. One that does not would give such a tunnel any request.
+    /// The hub has said whether it knows light paths. A hub that does not would send any request through a
+    /// light tunnel.
     fn note_light(&mut self, key: WorkerKey, is_light: bool, knows_light: bool, now: Now) {
         if self.config.light_paths.is_empty() {
             return;
@@ -274,7 +275,7 @@ impl Agent {
         }
     }
 
-    /// A worker has joined. The log hears of it when all of its agent have.
+    /// A worker has joined. The log says so once all workers of its agent have.
     pub(super) fn note_joined(&mut self, key: WorkerKey) {
         debug!("{} joined the hub", self.describe(key));
         let worker = self.workers.get(key).filter(|worker| !worker.is_light());
@@ -285,8 +286,8 @@ impl Agent {
         }
     }
 
-    /// The hub takes no more workers. The log hears with how many the agent has joined, if it has not heard
-    /// of that.
+    /// The hub takes no more workers. The log says how many of the agent have joined, unless it has said so
+    /// already.
     fn note_joined_partly(&mut self, index: u16) {
         let joined = self.joined(index);
         if joined > 0 && self.upstreams.told_joined(index) == 0 {
@@ -315,7 +316,7 @@ impl Agent {
         self.workers.iter().filter(|(_, worker)| is_there(worker)).count()
     }
 
-    /// A worker has lost its tunnel. The log hears of the first one of its agent.
+    /// A worker has lost its tunnel. The log says so of the first one of its agent.
     pub(super) fn note_apart(&mut self, key: WorkerKey, level: Level, line: core::fmt::Arguments<'_>) {
         let name = self.describe(key);
         let Some(worker) = self.workers.get(key) else { return };
@@ -327,8 +328,8 @@ impl Agent {
     }
 }
 
-/// What the hub says in words: the `detail` of its problem document (RFC 9457), if that came along with the
-/// head. None of ours has an escaped character.
+/// The hub's explanation: the `detail` of its problem document (RFC 9457), if that came along with the head.
+/// None of our own has an escaped character.
 fn detail(body: &[u8]) -> Option<&str> {
     const MAX_DETAIL_BYTES: usize = 300;
     let body = core::str::from_utf8(body).ok()?;

@@ -1,4 +1,4 @@
-//! What is left of an exchange that is over for one side: it is read to its end, and dropped.
+//! What is left of an exchange that is over for one side. It is read to its end, and dropped.
 
 use alloc::boxed::Box;
 
@@ -22,7 +22,7 @@ pub(super) struct Finishing {
     messages: Messages,
     /// The next byte of it must come by then.
     until: Mono,
-    /// The log hears of it then, unless it has.
+    /// The log says then that the worker is not free, once.
     told_at: Limit,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Finishing {
 /// the tunnel is not closed.
 pub(super) struct Discarding {
     messages: Messages,
-    /// The hub, which closes the tunnel unless it has sent all of the request already, has this long.
+    /// By then the hub must have closed the tunnel, or have sent the rest of the request.
     pub(super) until: Mono,
 }
 
@@ -105,7 +105,7 @@ impl Agent {
         step.unwrap_or(Step::Wait)
     }
 
-    /// Time has come for something while a response is read that nobody waits for.
+    /// A deadline has passed of a response that nobody waits for.
     pub(super) fn check_finishing(&mut self, key: WorkerKey, now: Now) {
         let name = self.describe(key);
         let limit = self.config.drain_timeout;
@@ -132,7 +132,7 @@ impl Agent {
         }
     }
 
-    /// The answer that nobody waited for is over, and its connection is gone: the worker is free.
+    /// The answer that nobody waited for is over, and its connection is gone. The worker is free.
     pub(super) fn finished(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.end_finishing();
@@ -152,7 +152,7 @@ impl Finishing {
         self.until.min(self.told_at.deadline())
     }
 
-    /// Takes in what comes and drops it. `None` if it has no end that could be waited for.
+    /// Drops what comes of the response. `None` if the response has no end that could be waited for.
     fn drop_response(&mut self, shown: Shown<'_>, now: Now) -> Option<Step> {
         if !self.messages.is_answered() {
             let mut storage = Storage::new();

@@ -28,13 +28,13 @@
 //! | `Resting` | this agent | the back-off, 30 s at most |
 //! | `Starting` | the first probe | `--connect-timeout` |
 //! | `Dialling`, `Passing`, `Joining` | the hub, or the proxy before it | `--connect-timeout` for all three |
-//! | `Idle` | the hub | four and a half heartbeats; from a response to the next word of the hub the kernel's keep-alive |
+//! | `Idle` | the hub | four and a half heartbeats; after a response TCP keep-alive, until the hub is heard of again |
 //! | `Idle`, a head has begun | the hub | `--head-timeout` |
 //! | `Serving`, `Gathering` | this agent | what has come is taken in at once |
 //! | `Serving`, `Waiting` | the probe | `--connect-timeout` |
 //! | `Serving`, `Dialling` | the upstream | `--connect-timeout` |
 //! | `Serving`, request not taken | the upstream | `--stall-timeout` once it has begun to read or has answered; before that as for its answer |
-//! | `Serving`, no answer | the upstream | the application's patience, or `--response-timeout` at the hub; the hub gets a heartbeat at its pace |
+//! | `Serving`, no answer | the upstream | the application's patience, or `--response-timeout` at the hub; the hub gets heartbeats meanwhile |
 //! | `Serving`, 100 is expected | the upstream | the hub says it after a few seconds |
 //! | `Serving`, a head has begun | the upstream | `--head-timeout` |
 //! | `Serving`, in a body or upgraded | either side | the kernel's keep-alive; for an end that takes nothing `--stall-timeout`, at the hub ten times that |
@@ -108,15 +108,15 @@ pub struct Agent {
     random: Random,
 }
 
-/// What is known of the hub, and of what is before it.
+/// What is known of the hub, and of proxies in front of it.
 #[derive(Default)]
 struct Hub {
-    /// It has taken the token at some time. Before that, a refusal of it is fatal.
+    /// It has accepted the token before. Until it has, a rejected token is fatal.
     has_accepted: bool,
-    /// What is before it passes no upgrade but WebSocket's: the last handshake was one of those, and came
-    /// through.
+    /// A proxy in front of it passes only WebSocket upgrades: the last handshake was one of WebSocket, and
+    /// succeeded.
     passes_websocket_only: bool,
-    /// It knows light paths. Tunnels for these are no workers to it then.
+    /// It knows light paths, so that it does not count the tunnels for them as workers.
     knows_light: bool,
 }
 
@@ -147,7 +147,7 @@ impl Agent {
         agent
     }
 
-    /// What there is, for tests.
+    /// Counts what there is, for tests.
     pub fn census(&self) -> Census {
         let count =
             |is_meant: fn(&Worker) -> bool| self.workers.iter().filter(|(_, it)| is_meant(it)).count();
@@ -177,7 +177,7 @@ impl Agent {
         }
     }
 
-    /// The lookup of a name is over: connecting has a limit of its own, which begins now.
+    /// The lookup of a name is over. The time limit for connecting begins now.
     fn begin_to_connect(&mut self, key: Key, now: Now) {
         let by = now.mono.after(self.config.limits.connect);
         let worker = self.worker_of(key).and_then(|worker| self.workers.get_mut(worker));
@@ -203,7 +203,7 @@ impl Agent {
         self.workers.next().into_iter().chain(self.connections.next()).min()
     }
 
-    /// Time has come to look at something that is in a table.
+    /// The next wake-up of a table of this kind is due.
     fn wake_up(&mut self, kind: Kind, now: Now) {
         match kind {
             Kind::Worker => {
@@ -346,8 +346,8 @@ impl Core for Agent {
             match self.connections.user_of(key) {
                 Some(UpstreamUser::Kept { .. }) => self.connections.drop_upstream(key),
                 Some(UpstreamUser::Worker(worker)) => self.upstream_hung_up(worker, key, now),
-                // A probe asks whether the upstream can be connected to. What it sent to one with a path
-                // counts, and the end of the input tells.
+                // A probe without a path only asks whether a connection can be made. One with a path reads
+                // the answer, and finds the end behind it.
                 Some(UpstreamUser::Probe(_) | UpstreamUser::Nobody { .. }) | None => {}
             }
         }

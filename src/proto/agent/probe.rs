@@ -1,8 +1,8 @@
-//! Probes: how it is found out whether an upstream can be reached.
+//! Probes, which find out whether an upstream can be reached.
 //!
-//! Without `--health-path` a connection is all that is asked for; with it, a response below 500. A healthy
-//! upstream is probed with `--health-path`, and when a request was cancelled before any byte of its answer,
-//! since it may hang. Requests may wait for the end of a probe (`health`), and go on or are refused then.
+//! Without `--health-path` a probe succeeds with a connection, with it by a response below 500. A healthy
+//! upstream is probed if there is a path, and when a request was cancelled before any byte of its answer:
+//! the upstream may hang. Requests may wait for the end of a probe (`health`), and go on or are refused then.
 
 use alloc::string::String;
 
@@ -31,7 +31,7 @@ impl Agent {
         }
     }
 
-    /// The lookup of its name is over, and connecting has until then.
+    /// The name of the upstream was looked up. The connection must stand by then.
     pub(super) fn probe_connects(&mut self, index: u16, by: Mono) {
         if let Some(Probe::Running { until, .. }) = self.upstreams.probe(index) {
             *until = by;
@@ -50,7 +50,7 @@ impl Agent {
         }
     }
 
-    /// What is asked of an upstream, if more than a connection is.
+    /// The request of a probe, with `--health-path`.
     fn probe_request(&self, index: u16) -> Option<String> {
         let path = self.config.health_path.as_ref()?;
         let upstream = self.config.upstreams.get(usize::from(index))?;
@@ -76,7 +76,7 @@ impl Agent {
         let connection = *connection;
         let status = match ResponseHead::find(scan, input, &mut Storage::new(), false) {
             Ok(None) if end.is_none() => return Step::Wait,
-            // What it says so far is no answer (RFC 9110 section 15.2).
+            // An interim response is no answer yet (RFC 9110 section 15.2).
             Ok(Some(head)) if head.is_interim() => {
                 *scan = scan.anew();
                 return Step::Skip(head.length);
@@ -109,8 +109,8 @@ impl Agent {
     }
 }
 
-/// What the health path answered. An upstream that answers in HTTP is not ready yet; nothing is known of any
-/// other one.
+/// What is wrong with an upstream whose health path answered with this status, 0 for no HTTP. An upstream
+/// that answers in HTTP will be ready before long.
 fn ill(status: u16) -> Trouble<'static> {
     macro_rules! answered {
         ($($status:literal)*) => {

@@ -1,4 +1,4 @@
-//! What the upstream sends: its response, on its way to the hub.
+//! The response of the upstream, on its way to the hub.
 
 use alloc::borrow::ToOwned;
 
@@ -25,7 +25,7 @@ impl Agent {
         worker.serving().is_none_or(|serving| serving.messages.wants_response())
     }
 
-    /// What an upstream sent to a worker.
+    /// Reads what an upstream sent to a worker.
     pub(super) fn read_upstream(
         &mut self,
         key: WorkerKey,
@@ -88,8 +88,8 @@ impl Agent {
             if let Err(failure) = self.may_lend(key, is_switch, now) {
                 self.note_not_lent(key, failure, now);
                 if is_switch {
-                    // The upstream has left HTTP: FIN would be the regular end of what the application says
-                    // there.
+                    // The upstream has left HTTP, and would take FIN for the regular end of the application's
+                    // direction.
                     self.break_upstream(Some(upstream), true);
                 }
                 self.fail(key, failure, now);
@@ -125,7 +125,7 @@ impl Agent {
         let origin = serving.origin.as_str();
         let from = at.filter(|_| !origin.is_empty()).map(|at| FromUpstream { at, origin });
         if lends {
-            // Another worker takes the next request. This one is not free when the stream is over.
+            // Another worker takes the next request; this one is not free when the stream is over.
             last_response_to_hub(&head, framing, from.as_ref(), out);
         } else {
             response_to_hub(&head, framing, from.as_ref(), out);
@@ -149,8 +149,7 @@ impl Agent {
         Step::Skip(head.length)
     }
 
-    /// The response of an upstream is not HTTP, or its end is in doubt: its operator hears what is wrong with
-    /// it.
+    /// Logs why the response of an upstream was refused: it is no HTTP, or its end is in doubt.
     fn note_unread(&mut self, key: WorkerKey, violation: Violation, now: Now) {
         let Some(index) = self.workers.get(key).map(Worker::upstream) else { return };
         let name = self.name_of(index).to_owned();
@@ -159,7 +158,7 @@ impl Agent {
         self.notices.say(Level::Warn, (detail, index.into()), now.mono, line);
     }
 
-    /// The response is complete.
+    /// The response is complete. The worker goes on to the next request, if it may.
     fn complete(&mut self, key: WorkerKey, upstream_is_clean: bool, now: Now) {
         let Some((tunnel, serving)) = self.workers.get_mut(key).and_then(Worker::serving_mut) else { return };
         let reusable = serving.messages.responder_is_reusable() && upstream_is_clean && !serving.is_private;
