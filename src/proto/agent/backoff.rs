@@ -7,13 +7,14 @@ use crate::proto::tables::timer::Mono;
 
 /// The first window of the back-off.
 const MIN_WINDOW_MS: u32 = 200;
-/// The window stays here while the outage is young.
+/// The largest window while the outage is young.
 const MAX_YOUNG_WINDOW_MS: u32 = 2_000;
-/// The last window.
+/// The largest window.
 const MAX_WINDOW_MS: u32 = 30_000;
-/// An outage is young for this long.
+/// How long an outage is young.
 const YOUNG_OUTAGE: Duration = Duration::from_secs(15);
-/// Signs of life that the hub may owe, and what a loaded machine takes, in halves.
+/// How many halves of the pace of heartbeats the hub may be silent for: it may miss some of them, and a
+/// loaded machine takes its time.
 const SILENCE_HALF_PACES: u32 = 9;
 
 /// When to dial again: full jitter over a window that doubles (Brooker, "Exponential backoff and jitter",
@@ -23,7 +24,7 @@ pub(super) struct Backoff {
     since: Mono,
     /// In milliseconds; 0 before the first failure.
     window: u32,
-    /// How often the hub is expected to be heard of, once it has said so; in milliseconds, up to 49 days.
+    /// The pace of heartbeats that the hub has announced, in milliseconds, up to 49 days; 0 before that.
     pace: u32,
 }
 
@@ -59,7 +60,8 @@ impl Backoff {
         Mono(now.0 + random.below(self.window.into()))
     }
 
-    /// For those who are not wanted: the slowest rate, never less than half of it.
+    /// The pause of a worker that the hub does not want: as for the largest window, but at least half of
+    /// that.
     pub(super) fn fail_slowly(&mut self, random: &mut Random, now: Mono) -> Mono {
         self.since = self.since.min(now);
         self.window = MAX_WINDOW_MS;

@@ -1,8 +1,8 @@
 //! The connections of an agent: its tunnels, and those to its upstreams, with what the shell is told about
 //! them.
 //!
-//! Each belongs to a worker or a probe, is kept between two requests, or belongs to nobody any more: then
-//! what waits is being sent, and FIN after it. What their bytes mean is not known here.
+//! A connection belongs to a worker or a probe, is kept between two requests, or belongs to nobody any more:
+//! it is sent what waits for it, and FIN after that. This module does not know what the bytes mean.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -16,8 +16,8 @@ use crate::proto::tables::timed::{Timed, TimedTable};
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::tunnel::IN_BETWEEN;
 
-/// An upstream connection between two requests lasts this long: enough for requests that follow each other,
-/// and no more, because some servers serve nobody else meanwhile.
+/// How long an upstream connection is kept between two requests: long enough for requests that follow each
+/// other. Some servers serve nobody else meanwhile.
 const KEPT_CONNECTION_AGE: Duration = Duration::from_secs(5);
 
 /// All connections, and what the shell is told to do.
@@ -57,7 +57,7 @@ struct ToUpstream {
 /// Whose an upstream connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UpstreamUser {
-    /// That of a request, or of an answer that is read to its end.
+    /// It carries a request, or an answer that is read to its end.
     Worker(WorkerKey),
     /// It finds out whether the upstream with this index can be reached.
     Probe(u16),
@@ -149,7 +149,7 @@ impl Connections {
         }
     }
 
-    /// The hub has closed its direction of a tunnel. Whose it is.
+    /// The hub has closed its direction of a tunnel. Returns whose tunnel it is.
     pub(super) fn note_left(&mut self, key: TunnelKey) -> Option<WorkerKey> {
         let TunnelUser::Worker { key, left } = &mut self.tunnels.get_mut(key)?.user else { return None };
         *left = true;
@@ -172,7 +172,7 @@ impl Connections {
         self.tunnels.change(key, |tunnel| tunnel.sending = SendLimit::of(waiting, stall, now));
     }
 
-    /// Lets a tunnel have what is on its way to it, then FIN. Its worker has nothing to do with it any more.
+    /// Sends a tunnel what waits for it, then FIN. The tunnel belongs to nobody from now on.
     pub(super) fn retire_tunnel(&mut self, key: TunnelKey, now: Now) {
         let until = now.mono.after(self.limits.linger);
         if self.tunnels.change(key, |tunnel| tunnel.user = TunnelUser::Nobody { until }).is_some() {
@@ -190,14 +190,14 @@ impl Connections {
         }
     }
 
-    /// The shell has closed a tunnel. Whose it was.
+    /// The shell has closed a tunnel. Returns whose tunnel it was.
     pub(super) fn forget_tunnel(&mut self, key: TunnelKey) -> Option<WorkerKey> {
         let worker = self.worker_of(key);
         self.tunnels.remove(key);
         worker
     }
 
-    /// Time has come to look at tunnels. One that takes nothing is closed; whose it was.
+    /// Closes the tunnel that is due, if it takes nothing. Returns whose tunnel it was.
     pub(super) fn expire_tunnel(&mut self, now: Now) -> Option<WorkerKey> {
         let key = self.tunnels.pop_due(now.mono)?;
         let linger = self.limits.linger;
@@ -206,7 +206,7 @@ impl Connections {
         let (is_over, worker) = match &mut tunnel.user {
             TunnelUser::Worker { key, .. } => (is_late, Some(*key)),
             TunnelUser::Nobody { until } if *until > now.mono => (is_late, None),
-            // What it is still being sent counts as long as it takes any of it.
+            // A peer that still takes some of what waits for it gets more time.
             TunnelUser::Nobody { until } if !is_late && tunnel.sending.is_sending() => {
                 *until = now.mono.after(linger);
                 (false, None)
@@ -271,8 +271,9 @@ impl Connections {
         }
     }
 
-    /// Keeps a connection for the next request of its worker, unless bytes of the last one wait for it: these
-    /// will never be sent, and what followed would be taken for them. Whether it is kept.
+    /// Keeps a connection for the next request of its worker, unless bytes of the last request still wait:
+    /// they will never be sent, and the upstream would take what followed for them. Returns whether the
+    /// connection is kept.
     pub(super) fn keep(&mut self, key: UpstreamKey, worker: WorkerKey, now: Now) -> bool {
         if self.upstream_waits(key) {
             return false;
@@ -306,7 +307,7 @@ impl Connections {
         }
     }
 
-    /// Lets an upstream have what waits for it, then FIN. Its worker has nothing to do with it any more.
+    /// Sends an upstream what waits for it, then FIN. The connection belongs to nobody from now on.
     pub(super) fn retire_upstream(&mut self, key: UpstreamKey, now: Now) {
         let Limits { linger, stall, .. } = self.limits;
         let is_there = self.upstreams.change(key, |it| {
@@ -328,7 +329,7 @@ impl Connections {
         }
     }
 
-    /// The shell has closed an upstream connection. Whose it was.
+    /// The shell has closed an upstream connection. Returns whose connection it was.
     pub(super) fn forget_upstream(&mut self, key: UpstreamKey) -> Option<UpstreamUser> {
         let user = self.upstreams.remove(key)?.user;
         if let UpstreamUser::Kept { worker, .. } = user
@@ -339,7 +340,7 @@ impl Connections {
         Some(user)
     }
 
-    /// Time has come to look at upstream connections. One that takes nothing is closed; whom it stalled.
+    /// Closes the upstream connection that is due, if it takes nothing. Returns whom it stalled.
     pub(super) fn expire_upstream(&mut self, now: Now) -> Option<Stalled> {
         let key = self.upstreams.pop_due(now.mono)?;
         let linger = self.limits.linger;
@@ -352,7 +353,7 @@ impl Connections {
                 (last_used.after_coarse(KEPT_CONNECTION_AGE) <= now.mono, None)
             }
             UpstreamUser::Nobody { until } if *until > now.mono => (is_late, None),
-            // What it is still being sent counts as long as it takes any of it.
+            // A peer that still takes some of what waits for it gets more time.
             UpstreamUser::Nobody { until } if !is_late && it.sending.waits() => {
                 *until = now.mono.after(linger);
                 (false, None)
@@ -383,7 +384,7 @@ impl Connections {
         })
     }
 
-    /// Whether a connection that is kept is not known to be, or the other way round.
+    /// Whether the list of kept connections and the connections themselves disagree.
     pub(super) fn has_lost_kept(&self) -> bool {
         let kept = self.upstreams.iter().filter(|(_, it)| matches!(it.user, UpstreamUser::Kept { .. }));
         let known = self.kept.iter().flatten();

@@ -147,7 +147,7 @@ pub(super) enum Failure {
     Unread(Violation),
     /// Nothing is said on an upgraded connection one side of which has ended.
     StoodStill,
-    /// As many workers are lent as `--extra-streams` allows.
+    /// `--extra-streams` allows no more workers to be lent.
     AllLent,
     /// A stream would take the last worker that the hub has room for.
     LastWorker,

@@ -1,12 +1,12 @@
-//! Workers that are lent: to upgraded connections, and with `--extra-streams` to streams of events, which
-//! accompany other requests as those do. Another worker takes requests in the stead of each one, as long as
+//! Workers that are lent to upgraded connections, and with `--extra-streams` to streams of events, which
+//! accompany other requests as well. Another worker takes requests in the stead of each lent one, as long as
 //! there are extras.
 //!
 //! Without `--extra-streams` an upgraded connection beyond the extras keeps its worker, and a stream is a
-//! request like others. With it both are refused then, so that none ever holds one of the workers that
-//! `--num-worker` promises to requests. Should the hub have no room for the worker that stands in (a token's
-//! `--max-workers`), and no other one be left, the newest of them is ended: a page that says that it lost its
-//! stream is better than one that stands still.
+//! request like others. With it, both are refused beyond the extras, so that none ever holds one of the
+//! workers that `--num-worker` promises to requests. The newest stream is ended if the hub has no room for
+//! the worker that stands in (a token's `--max-workers`) and no other worker is left: a page that says that
+//! it lost its stream is better than one that stands still.
 
 use alloc::borrow::ToOwned;
 use core::time::Duration;
@@ -21,11 +21,11 @@ use crate::proto::http1::head::ResponseHead;
 use crate::proto::tables::key::WorkerKey;
 use crate::proto::tables::timer::Now;
 
-/// For this long the hub is taken to have no room, once it has said so. Agents try again twice in that time.
+/// How long the hub is taken to have no room after it has said so. Agents try again twice in that time.
 const FULL_HUB_PAUSE: Duration = Duration::from_secs(60);
 
 impl Serving {
-    /// Whether this response makes of the exchange one that stays, beside others of the same page.
+    /// Whether this response begins a stream: an exchange that stays open beside others of the same page.
     pub(super) fn begins_stream(&self, head: &ResponseHead<'_, '_>) -> bool {
         match head.status {
             101 => self.messages.may_be_upgraded(),
@@ -62,7 +62,7 @@ impl Agent {
         if is_last && self.upstreams.is_full(index, now.mono) { Err(Failure::LastWorker) } else { Ok(()) }
     }
 
-    /// A stream is refused: the agent's owner hears of it.
+    /// A stream is refused. The log says so, for the owner of the agent.
     pub(super) fn note_not_lent(&mut self, key: WorkerKey, failure: Failure, now: Now) {
         let Some(index) = self.workers.get(key).map(Worker::upstream) else { return };
         let name = self.name_of(index).to_owned();
@@ -71,7 +71,7 @@ impl Agent {
         self.notices.say(Level::Warn, (detail, index.into()), now.mono, line);
     }
 
-    /// A worker is lent: another one, if there is one to spare, takes requests in its stead.
+    /// A worker is lent. A spare one, if there is any, takes requests in its stead.
     pub(super) fn lend_worker(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get_mut(key).filter(|worker| !worker.is_light()) else { return };
         let index = worker.upstream();
@@ -89,8 +89,8 @@ impl Agent {
         }
     }
 
-    /// The hub has no room for a worker. If streams have all those for which it has some, the newest one
-    /// gives its own back.
+    /// The hub has no room for a worker. The newest stream is ended if streams hold all the workers that the
+    /// hub has room for.
     pub(super) fn note_full(&mut self, index: u16, now: Now) {
         if self.config.extra_streams == 0 {
             return;

@@ -16,8 +16,8 @@ use crate::proto::tables::timer::Now;
 use crate::proto::tunnel::{IN_BETWEEN, Trouble, write_refusal};
 use crate::proto::websocket::Nonce;
 
-/// Workers that dial within a millisecond when all of an upstream's are to. If they all did in one moment,
-/// the hub would have to keep a place for each before the first of them has said a word.
+/// How many workers dial in one millisecond when all those of an upstream are to dial. The hub would have to
+/// keep a place for each of them before the first had said a word, if all dialled at once.
 const DIALS_PER_MS: usize = 16;
 
 /// Why a tunnel for light paths takes no other request.
@@ -63,7 +63,7 @@ impl Agent {
         self.workers.rearm(key);
     }
 
-    /// Dials as one of many: so many have done so before.
+    /// Dials as one of many, after so many others: those beyond the first few wait some milliseconds.
     fn dial_in_turn(&mut self, key: WorkerKey, before: usize, now: Now) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.backoff.succeed();
@@ -103,7 +103,7 @@ impl Agent {
         self.workers.rearm(key);
     }
 
-    /// A worker is free of its tunnel: it dials the next one, unless another one stands in for it or the
+    /// A worker has no tunnel any more. It dials the next one, unless another worker stands in for it or the
     /// process is ending.
     pub(super) fn next(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
@@ -122,8 +122,8 @@ impl Agent {
             self.redial(key, now);
             return;
         }
-        // One that the hub did not take, because its token is full, would try again after half a minute only.
-        // There is room now: this one takes its place.
+        // A worker that the hub had no room for, because the token is full, would try again only after half a
+        // minute. There is room now, so that this worker dials, and that one stands aside.
         let mut stands_aside = key;
         for other in others {
             let Some(worker) = self.workers.get_mut(other) else { continue };
@@ -152,7 +152,7 @@ impl Agent {
         self.close_for_good(key, Closed::Stopped);
     }
 
-    /// A worker takes no more requests, so that there is nothing to keep a connection for.
+    /// A worker takes no more requests. It needs no kept connection.
     fn close_for_good(&mut self, key: WorkerKey, waits_for: Closed) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.close(waits_for);
@@ -187,7 +187,7 @@ impl Agent {
                 (Link::Open { tunnel, job: Job::Idle(idle) }, trouble) if idle.said != Said::of(trouble) => {
                     self.connections.drop_tunnel(*tunnel);
                 }
-                // These look at the upstream's health when they are through.
+                // These look at the upstream's health when they are done.
                 (Link::Closed(_) | Link::Opening(_) | Link::Open { .. }, _) => continue,
             }
             self.dial_in_turn(key, begun, now);
@@ -204,8 +204,8 @@ impl Agent {
         self.check_readiness(key, now);
     }
 
-    /// A worker has come to rest on its tunnel. If what it told the hub of its upstream is no longer true, it
-    /// joins anew.
+    /// A worker is idle on its tunnel again. It joins anew if what it told the hub about its upstream is no
+    /// longer true.
     pub(super) fn check_readiness(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         let Link::Open { tunnel, job: Job::Idle(idle) } = worker.link() else { return };
@@ -238,14 +238,15 @@ impl Agent {
                 worker.turn_to(Job::Leaving { until: now.mono.after(limit), served });
                 self.workers.rearm(key);
             }
-            // The hub may have taken it in and sent a request already: it withdraws as soon as it has joined.
+            // The hub may have taken the worker in and sent a request already. The worker withdraws as soon
+            // as it has joined.
             Link::Opening(Opening { stage: Stage::Joining { said: Said::Ready, .. }, .. }) => {}
             Link::Open { tunnel, job: Job::Idle(_) } | Link::Opening(Opening { tunnel, .. }) => {
                 self.connections.drop_tunnel(*tunnel);
                 self.stop(key);
             }
             Link::Closed(Closed::Starting | Closed::Resting { .. } | Closed::Spare) => self.stop(key),
-            // These end when they are through: they ask whether the process is ending before they dial.
+            // These end when they are done: they ask whether the process is ending before they dial.
             Link::Open { .. } | Link::Closed(Closed::Finishing | Closed::Stopped) => {}
         }
     }

@@ -30,8 +30,8 @@ use crate::proto::tables::key::{UpstreamKey, WorkerKey};
 use crate::proto::tables::timer::Now;
 use crate::proto::tunnel::{Trouble, expects_connect};
 
-/// A kept connection that was used longer ago than this may be dead without our knowing, and is not given a
-/// request that could not be sent again.
+/// A kept connection whose last use is longer ago may be dead without our knowing, and gets no request that
+/// could not be sent again.
 const FRESH_CONNECTION_AGE: Duration = Duration::from_secs(1);
 
 const OUT_OF_BASE: Violation = Violation::new(
@@ -40,11 +40,12 @@ const OUT_OF_BASE: Violation = Violation::new(
 );
 const TRACED: Violation =
     Violation::new(405, "the agent adds credentials for this upstream, and a TRACE would show them");
-/// What is allowed instead: what RFC 9110 section 9 has beside TRACE and CONNECT, and PATCH.
+/// The methods that are allowed: those of RFC 9110 section 9.3 without TRACE and CONNECT, and PATCH (RFC
+/// 5789).
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What is taken in of a body that comes along with its head, before the request has a connection: what the
-/// hub holds of it. The shell's buffer has room for the head beside it.
+/// How much of a body that comes with its head is taken in before the request has a connection: as much as
+/// the hub holds of it. The shell's buffer has room for the head beside it.
 const MAX_GATHERED_BYTES: usize = HELD_BODY;
 
 /// The answer to a request that must not reach the upstream.
@@ -166,7 +167,7 @@ impl Agent {
         step
     }
 
-    /// Finds the request a connection: one that was kept, if it can be trusted, or a new one.
+    /// Finds a connection for the request: a kept one, if that can be trusted, or a new one.
     pub(super) fn choose(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         let index = worker.upstream();
@@ -219,8 +220,8 @@ impl Agent {
         }
     }
 
-    /// An upstream has ended a connection. If that has not even come to stand, nothing of the request was
-    /// sent there. Elsewhere what it sent before counts, and the end of the input tells.
+    /// An upstream has ended a connection. Nothing of the request was sent on a connection that never stood.
+    /// On any other, what the upstream sent before counts, and the end of the input tells.
     pub(super) fn upstream_hung_up(&mut self, key: WorkerKey, upstream: UpstreamKey, now: Now) {
         let Some(serving) = self.workers.get(key).and_then(Worker::serving) else { return };
         if let Leg::Dialling { seen, .. } = serving.leg {
@@ -251,13 +252,14 @@ impl Agent {
         let Some((tunnel, serving)) = worker.serving_mut() else { return };
         match serving.leg {
             Leg::Dialling { seen, .. } => self.not_reached(key, seen, Trouble::new(describe(reason)), now),
-            // Dead since it was last used: the upstream has not seen this request, or may see it twice.
+            // The connection died after its last use. The upstream has not seen this request, or may see it
+            // twice.
             Leg::Paired { reused: true, .. }
                 if !serving.messages.is_answered()
                     && !serving.messages.has_interim()
                     && (!reason.written && serving.whole || serving.is_repeatable()) =>
             {
-                // What came of a head on the old connection is not a part of the one to come.
+                // A head that began on the old connection is no part of the one to come.
                 serving.messages.await_another_head();
                 serving.due = Due::Nothing;
                 self.connections.tell(Command::Unpair(tunnel.into()));

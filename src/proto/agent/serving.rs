@@ -25,14 +25,14 @@ pub(super) struct Serving {
     pub(super) whole: bool,
     /// Whether it is a GET: its response may be a stream of events.
     pub(super) is_get: bool,
-    /// Since when its worker is lent: another one takes requests in its stead, if there is one.
+    /// When its worker was lent. Another one takes requests in its stead, if there is one.
     pub(super) lent_since: Option<Mono>,
     /// The next heartbeat for the hub, while no response head has come.
     pub(super) heartbeat_at: Mono,
     pub(super) due: Due,
 }
 
-/// What has begun, and must go on in time.
+/// What has begun, and must be done in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// Nothing has.
@@ -45,7 +45,7 @@ pub(super) enum Due {
 
 /// The way to the upstream.
 pub(super) enum Leg {
-    /// What came of the body along with the head is being taken in; so many bytes so far.
+    /// The part of the body that came with the head is being taken in: so many bytes so far.
     Gathering(usize),
     /// A probe has its place at the upstream.
     Waiting,
@@ -97,7 +97,7 @@ impl Serving {
         self.lent_since.is_some()
     }
 
-    /// Whether the upstream has, or should have, a request of which it has said nothing yet.
+    /// Whether the upstream has the request, or should have it, and has not answered at all.
     pub(super) fn is_unanswered(&self) -> bool {
         self.connection().is_some() && !self.messages.is_answered() && !self.messages.has_interim()
     }
@@ -151,13 +151,13 @@ impl Serving {
     }
 }
 
-/// Memory of requests that were served: the next one allocates nothing.
+/// Memory of requests that were served, for the next ones, which then allocate nothing.
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "a worker owns a box")]
 pub(super) struct SpareServings(Vec<Box<Serving>>);
 
 impl SpareServings {
-    /// More than this are in one agent's hands only if it is a large one; 10 KB.
+    /// How many are kept: about 10 KB. Only large agents have more requests in progress.
     const KEPT_ENTRIES: usize = 64;
 
     pub(super) fn keep(&mut self, serving: Box<Serving>) {
@@ -166,7 +166,7 @@ impl SpareServings {
         }
     }
 
-    /// The memory of the origin of the serving whose place is taken next.
+    /// The memory for the origin of the next request.
     pub(super) fn take_origin(&mut self) -> String {
         let mut origin =
             self.0.last_mut().map(|spare| core::mem::take(&mut spare.origin)).unwrap_or_default();

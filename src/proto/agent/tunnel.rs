@@ -17,13 +17,13 @@ use crate::proto::tables::key::{TunnelKey, WorkerKey};
 use crate::proto::tables::timer::Now;
 use crate::proto::tunnel::{Ask, CloseReason, PONG, TOKEN_EXPIRED, TOKEN_REVOKED, write_refusal};
 
-/// A tunnel that lived this long was a success, though it carried nothing.
+/// How long a tunnel must live to count as a success if it carries nothing.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 const REPLACED: &str =
     "another agent with the same id took over a worker; give each agent its own --agent-id, or none";
 
 impl Agent {
-    /// Time has come to look at a worker.
+    /// A worker is due: some deadline of its own may have passed.
     pub(super) fn expire_worker(&mut self, key: WorkerKey, now: Now) {
         let Some(worker) = self.workers.get(key) else { return };
         if worker.finishing().is_some() {
@@ -128,7 +128,7 @@ impl Agent {
                 self.connections.drop_tunnel(tunnel);
                 self.dismissed(key, reason, now);
             }
-            // The application left before its request was looked at: nothing would tell of it again.
+            // The application left before its request was looked at, and no later event will say so.
             Ask::Serve if end.is_some() || self.connections.has_left(tunnel) => {
                 debug!("{} {}: the application left", head.method.as_str(), head.path());
                 self.connections.drop_tunnel(tunnel);
@@ -148,7 +148,7 @@ impl Agent {
 
     pub(super) fn tunnel_hung_up(&mut self, tunnel: TunnelKey, now: Now) {
         let Some(key) = self.connections.note_left(tunnel) else { return };
-        // Elsewhere the end of the input tells; while a request is served, the input may not be wanted.
+        // The input may not be wanted while a request is served. Everywhere else its end tells.
         let serving = self.workers.get(key).and_then(Worker::serving);
         if serving.is_some_and(|serving| !serving.messages.is_upgraded()) {
             self.connections.drop_tunnel(tunnel);

@@ -35,8 +35,8 @@ pub(super) struct Worker {
     link: Link,
 }
 
-/// The link of a worker to the hub. An idle worker is small: there are many of them, and what only a busy one
-/// has is in a box.
+/// The link of a worker to the hub. An idle worker is small because there are many: what only a busy one has
+/// is in a box.
 pub(super) enum Link {
     /// There is none.
     Closed(Closed),
@@ -101,9 +101,9 @@ pub(super) enum Job {
 
 /// An open link without a request.
 pub(super) struct Idle {
-    /// The hub must be heard of by then. After a response there is no such time: as long as the application
-    /// takes what is under way to it, the tunnel is not idle to the hub, and silent. TCP keep-alive watches
-    /// until the hub is heard of again.
+    /// The hub must be heard of by then. There is no such time after a response: the hub is silent, and does
+    /// not take the tunnel for idle, as long as the application takes what is under way to it. TCP keep-alive
+    /// watches until the hub is heard of again.
     pub(super) heard_by: Limit,
     pub(super) since: Mono,
     pub(super) scan: HeadScan,
@@ -243,7 +243,7 @@ impl Worker {
         if let Some(Job::Serving(serving)) = self.job() { Some(serving) } else { None }
     }
 
-    /// The request that it serves, and the tunnel that this came through.
+    /// The request that it serves, and the tunnel that the request came through.
     pub(super) fn serving_mut(&mut self) -> Option<(TunnelKey, &mut Serving)> {
         if let Link::Open { tunnel, job: Job::Serving(serving) } = &mut self.link {
             Some((*tunnel, serving))
@@ -265,7 +265,7 @@ impl Worker {
         self.finishing.as_deref_mut()
     }
 
-    /// It has no link from now on, and waits for this. What it had is returned.
+    /// It has no link from now on, and waits for this. Returns what it had.
     pub(super) fn close(&mut self, waits_for: Closed) -> Link {
         core::mem::replace(&mut self.link, Link::Closed(waits_for))
     }
@@ -275,7 +275,7 @@ impl Worker {
         self.link = Link::Opening(opening);
     }
 
-    /// Its link carries this from now on, if it is open. What it carried before is returned.
+    /// Its link carries this from now on, if it is open. Returns what the link carried before.
     pub(super) fn turn_to(&mut self, next: Job) -> Option<Job> {
         match &mut self.link {
             Link::Open { job, .. } => Some(core::mem::replace(job, next)),
@@ -307,8 +307,8 @@ impl Worker {
         if let Link::Open { job: Job::Serving(serving), .. } = last { Some(serving) } else { None }
     }
 
-    /// Whether this one takes requests, now or when it is through: not if it stands aside, is lent, or takes
-    /// light ones alone.
+    /// Whether this one takes requests, now or when it is done: not if it stands aside, is lent, or takes
+    /// only light ones.
     pub(super) fn counts(&self) -> bool {
         let is_lent = self.serving().is_some_and(Serving::is_lent);
         let is_aside = matches!(self.link, Link::Closed(Closed::Spare | Closed::Stopped));
