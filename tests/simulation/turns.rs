@@ -28,6 +28,15 @@ const TLS_PORT: u16 = 443;
 /// The hub answers it by itself, and the connection goes on.
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
+/// What an agent says to join.
+fn hello() -> Vec<u8> {
+    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
+    let mut hello = Vec::new();
+    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
+        .write("hub", "", None, &mut hello);
+    hello
+}
+
 /// A hub that knows no agent, and its clients, which are one process.
 struct Bench {
     world: Rc<RefCell<World>>,
@@ -64,6 +73,15 @@ impl Bench {
         self.pass(SECOND);
         self.turns(40);
         clients
+    }
+
+    /// An agent that has said hello, and that the hub has not accepted yet.
+    fn agent(&mut self) -> Socket {
+        let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
+        let mut agent = self.clients.connect(address).unwrap();
+        self.pass(SECOND);
+        self.send(&mut agent, &hello());
+        agent
     }
 
     fn send(&mut self, socket: &mut Socket, bytes: &[u8]) {
@@ -193,10 +211,7 @@ fn who_left_is_not_served_by_what_became_free_in_the_same_turn() {
     let mut sockets = bench.clients(3).into_iter();
     let (mut left, mut busy, mut agent) =
         (sockets.next().unwrap(), sockets.next().unwrap(), sockets.next().unwrap());
-    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
-    let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
-        .write("hub", "", None, &mut hello);
+    let hello = hello();
     for (socket, bytes) in [
         (&mut agent, hello.as_slice()),
         (&mut busy, b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n"),
@@ -234,14 +249,7 @@ fn who_left_before_it_was_accepted_is_given_nothing() {
     bench.send(&mut client, request);
     bench.pass(SECOND);
     bench.turns(40);
-    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
-    let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
-        .write("hub", "", None, &mut hello);
-    let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
-    let mut agent = bench.clients.connect(address).unwrap();
-    bench.pass(SECOND);
-    bench.send(&mut agent, &hello);
+    let mut agent = bench.agent();
     bench.clients.shutdown(&mut agent).unwrap();
     bench.pass(SECOND);
     bench.turns(40);
@@ -261,14 +269,7 @@ fn nothing_expires_before_who_stands_in_the_backlog_was_heard() {
     bench.send(&mut client, b"GET /x HTTP/1.1\r\nHost: h\r\nSlime-Block: 1\r\nSlime-Max-Wait: 30\r\n\r\n");
     bench.pass(SECOND);
     bench.turns(40);
-    let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
-    let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
-        .write("hub", "", None, &mut hello);
-    let address = std::net::SocketAddr::new([10, 0, 0, 1].into(), PORT);
-    let mut agent = bench.clients.connect(address).unwrap();
-    bench.pass(SECOND);
-    bench.send(&mut agent, &hello);
+    let _agent = bench.agent();
     bench.pass(60 * SECOND);
     // SIGCONT ends the poll that SIGSTOP found.
     bench.world.borrow_mut().hosts[0].interrupted = true;

@@ -25,6 +25,18 @@ fn answer(pair: &mut Pair, response: &str) {
     assert!(pair.ended(probe).is_some());
 }
 
+/// A healthy upstream is probed, and a request has come meanwhile: the probe and the client.
+fn waiting_for_probe() -> (Pair, Raw, Raw) {
+    let mut pair = with_path().start();
+    pair.settle();
+    answer(&mut pair, OK);
+    pair.advance(seconds(16));
+    let probe = pair.upstream();
+    let client = pair.client();
+    pair.send(client, GET);
+    (pair, probe, client)
+}
+
 #[test]
 fn an_agent_joins_once_it_knows() {
     let mut pair = with_path().start();
@@ -204,13 +216,7 @@ fn a_healthy_upstream_is_asked_while_a_worker_is_idle_and_occupies_it() {
 
 #[test]
 fn a_sick_upstream_withdraws_its_workers_and_a_request_that_waited_is_refused() {
-    let mut pair = with_path().start();
-    pair.settle();
-    answer(&mut pair, OK);
-    pair.advance(seconds(16));
-    let probe = pair.upstream();
-    let client = pair.client();
-    pair.send(client, GET);
+    let (mut pair, probe, client) = waiting_for_probe();
     pair.send(probe, "HTTP/1.1 503 Service Unavailable\r\n\r\n");
     // The upstream is not asked to do what it cannot do, and the hub hears that it has seen nothing.
     assert_eq!(pair.arrivals(), 0);
@@ -230,13 +236,7 @@ fn a_sick_upstream_withdraws_its_workers_and_a_request_that_waited_is_refused() 
 
 #[test]
 fn a_cancelled_request_leaves_the_probe_alone() {
-    let mut pair = with_path().start();
-    pair.settle();
-    answer(&mut pair, OK);
-    pair.advance(seconds(16));
-    let probe = pair.upstream();
-    let client = pair.client();
-    pair.send(client, GET);
+    let (mut pair, probe, client) = waiting_for_probe();
     pair.close(client);
     pair.send(probe, OK);
     assert_eq!(pair.arrivals(), 0);
