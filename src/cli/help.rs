@@ -265,6 +265,20 @@ mod tests {
         }
     }
 
+    /// argh gives each command its own list of flags, so that some stand in two.
+    #[test]
+    fn flags_of_hub_and_agent_say_the_same() {
+        let root = Slime::get_args_info();
+        let (hub, agent) = (find(&root, "hub run"), find(&root, "agent run"));
+        let differs = |flag: &&FlagInfo<'_>| {
+            let same = agent.flags.iter().find(|other| other.long == flag.long);
+            same.is_some_and(|other| (label(other), other.description) != (label(flag), flag.description))
+        };
+        let differing: Vec<&str> = hub.flags.iter().filter(differs).map(|flag| flag.long).collect();
+        // The head of a request at the hub, that of a response at the agent.
+        assert_eq!(differing, ["--head-timeout"]);
+    }
+
     /// The tables of the manual are made from the flags. What this shows when it fails can be put there.
     #[test]
     fn the_manual_has_every_flag_as_it_is() {
