@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use crate::proto::admin::machine::{Front, Machine};
 use crate::proto::http1::cors::Origins;
 use crate::proto::http1::url::{At, Scheme};
 use crate::proto::light;
@@ -122,6 +123,10 @@ pub struct AdminConfig {
     pub instance: u32,
     /// What the machine is called, if it is known.
     pub host: Option<String>,
+    /// What else is known of it.
+    pub machine: Option<&'static dyn Machine>,
+    /// How a hub is reached. None at an agent.
+    pub front: Option<Front>,
 }
 
 /// A document for browsers, and what is said of it.

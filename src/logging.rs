@@ -10,19 +10,29 @@
 //! them has no time and begins with its priority, as sd-daemon(3) and RFC 3164 say.
 
 use core::fmt;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::net::sys;
+use crate::proto::admin::machine::LogLine;
 use crate::proto::utc::{Utc, UtcParts};
 
 /// The longest line, in bytes: what a pipe takes in one piece. A longer one is cut.
 const MAX_LINE: usize = 4096;
+
+/// How many lines are remembered for the admin side, and how long each may be, in bytes.
+const REMEMBERED: usize = 50;
+const REMEMBERED_BYTES: usize = 512;
+
+/// What the admin side tells of the log.
+static MEMORY: Memory = Memory { lines: Mutex::new(None), lost: AtomicU64::new(0) };
 
 /// Where syslog listens: logd of OpenWrt, journald, rsyslog, and every other.
 const SYSLOG: &str = "/dev/log";
@@ -59,6 +69,42 @@ pub fn to_syslog(level: LevelFilter) -> io::Result<()> {
         Err(error) => {
             to_stderr(level);
             Err(error)
+        }
+    }
+}
+
+/// Remembers the last lines from now on, for [`last_lines`].
+pub fn remember() {
+    MEMORY.lines.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// The last lines, the newest one first. None unless they are remembered.
+pub fn last_lines() -> Vec<LogLine> {
+    let lines = MEMORY.lines.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().flatten().rev().cloned().collect()
+}
+
+/// How many lines nobody took in time.
+pub fn lost_lines() -> u64 {
+    MEMORY.lost.load(Ordering::Relaxed)
+}
+
+/// The last lines, if they are remembered, and how many were lost.
+struct Memory {
+    lines: Mutex<Option<VecDeque<LogLine>>>,
+    lost: AtomicU64,
+}
+
+impl Memory {
+    fn add(&self, at: u64, level: Level, text: &str) {
+        if let Some(lines) = &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+            while lines.len() >= REMEMBERED {
+                lines.pop_front();
+            }
+            let kept = text.floor_char_boundary(REMEMBERED_BYTES);
+            let cut = if kept < text.len() { "..." } else { "" };
+            let text = format!("{}{cut}", text.get(..kept).unwrap_or_default());
+            lines.push_back(LogLine { at, level, text });
         }
     }
 }
@@ -147,8 +193,13 @@ impl<T: Target> LineLogger<T> {
                 state.lost = 0;
             }
         }
-        if state.lost > 0 || !self.send(&mut state, now, level, &text.to_string()) {
+        let text = text.to_string();
+        if level <= Level::Info {
+            MEMORY.add(now.saturating_mul(1000), level, &text);
+        }
+        if state.lost > 0 || !self.send(&mut state, now, level, &text) {
             state.lost += 1;
+            MEMORY.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -282,6 +333,20 @@ mod tests {
         logger.write_line(1_700_000_000, Level::Error, &format_args!("forged\nline\x1b[2J"));
         let expected = "INFO  hello w\u{f6}rld\n2023-11-14T22:13:20Z ERROR forged\\nline\\u{1b}[2J\n";
         assert_eq!(read(&mut reader), expected);
+    }
+
+    #[test]
+    fn the_last_lines_are_remembered_if_they_are_to_be() {
+        let memory = Memory { lines: Mutex::default(), lost: AtomicU64::new(0) };
+        memory.add(1, Level::Info, "nobody asked for it");
+        assert_eq!(*memory.lines.lock().unwrap(), None);
+        memory.lines.lock().unwrap().get_or_insert_default();
+        for at in 0..60 {
+            memory.add(at, Level::Warn, &"\u{e9}".repeat(300));
+        }
+        let lines = memory.lines.lock().unwrap().clone().unwrap();
+        assert_eq!((lines.len(), lines[0].at, lines[49].at), (REMEMBERED, 10, 59));
+        assert_eq!(lines[0].text, format!("{}...", "\u{e9}".repeat(256)));
     }
 
     #[test]

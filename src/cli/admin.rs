@@ -10,8 +10,11 @@ use super::normalise::Normalised;
 use super::secret::read;
 use super::values::{items, number};
 use crate::config::{AdminConfig, Page};
-use crate::net::run::{AdminListen, AdminOptions};
+use crate::logging;
+use crate::net::run::{AdminListen, AdminOptions, host_name};
+use crate::net::sys::process::usage;
 use crate::page;
+use crate::proto::admin::machine::{LogLine, Machine, Usage};
 
 /// The flags, as they were given.
 pub(super) struct Flags {
@@ -50,7 +53,10 @@ pub(super) fn options(
                 AdminListen::Tcp { .. } | AdminListen::Unix { .. } => Ok(listen),
             }
         })
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    if !listen.is_empty() {
+        logging::remember();
+    }
     Ok(AdminOptions {
         listen,
         config: AdminConfig {
@@ -59,7 +65,9 @@ pub(super) fn options(
             page: Some(Page { gzip: page::PAGE, etag: page::ETAG, csp: page::CSP }),
             pid: Some(std::process::id()),
             instance: instance(),
-            host: host(),
+            host: host_name(),
+            machine: Some(&ThisMachine),
+            front: None,
         },
     })
 }
@@ -70,10 +78,21 @@ fn instance() -> u32 {
     u32::try_from(drawn >> 32).unwrap_or_default()
 }
 
-/// What the machine is called, where the system tells it in a file.
-fn host() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+/// What the admin side tells of the machine.
+struct ThisMachine;
+
+impl Machine for ThisMachine {
+    fn log_lines(&self) -> Vec<LogLine> {
+        logging::last_lines()
+    }
+
+    fn lost_lines(&self) -> u64 {
+        logging::lost_lines()
+    }
+
+    fn usage(&self) -> Usage {
+        usage()
+    }
 }
 
 /// One address of `--admin`. None if it is none. `role` is `hub` or `agent`.

@@ -1,5 +1,6 @@
 //! The two long-running commands: what they need, and how they are run to their end.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::{error, info, log, warn};
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
 
 use super::Net;
 use super::descriptors::{fit_agent, fit_hub};
@@ -18,9 +19,10 @@ use super::listen::{listen_for_admin, listen_for_requests};
 pub use super::shell::Endpoint;
 use super::shell::{DialTls, Entrance, Shell, Targets};
 use super::sys::notify::Notifier;
-use super::sys::{self, Sys};
-use super::tls::{self, Pin, Trust};
+use super::sys::{self, Listener, Sys};
+use super::tls::{self, Offer, Trust};
 use crate::config::{AdminConfig, AgentConfig, HubConfig};
+use crate::proto::admin::machine::{Front, Listening};
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
 use crate::proto::node::{Node, Role};
@@ -104,7 +106,8 @@ const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
 /// No address to listen on could be bound, the certificate or the revocations could not be read, or waiting
 /// for events failed.
 pub fn run_hub(options: HubOptions) -> io::Result<u8> {
-    let HubOptions { listen, mut config, token_key, weakness, revoked, tls, admin, drain_delay } = options;
+    let HubOptions { listen, mut config, token_key, weakness, revoked, tls, mut admin, drain_delay } =
+        options;
     let revocations = revoked.as_deref().map(read_revocations).transpose()?;
     let lowered = fit_hub(&mut config, sys::raise_nofile);
     let mut sys = Sys::new()?;
@@ -124,20 +127,12 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
         beyond_loopback |= !address.ip().is_loopback();
         info!("listening on {address}{}", if entrance.is_tls() { " with TLS" } else { "" });
     }
-    let first_with_tls = for_requests.iter().find(|(_, entrance)| *entrance == Entrance::Tls);
-    if let (Some((_, pin)), Some((listener, _))) = (&offer, first_with_tls) {
-        info!("the pin of the certificate: agents that do not trust its issuer need --hub-pin {pin}");
-        if tls.as_ref().is_some_and(|tls| tls.is_own) {
-            // The address that was asked for, if it was, else this machine's name.
-            let address = listener.local_addr()?;
-            let authority = if address.ip().is_unspecified() {
-                format!("{}:{}", host_name().unwrap_or_else(|| "HOST".to_owned()), address.port())
-            } else {
-                address.to_string()
-            };
-            info!(
-                "agents join with: slime agent --hub https://{authority} --hub-pin {pin} --token-file token.txt --upstream ADDRESS"
-            );
+    let is_own = tls.as_ref().is_some_and(|tls| tls.is_own);
+    admin.config.front = front(for_requests, offer.as_ref().filter(|_| is_own));
+    if let Some(offer) = &offer {
+        info!("the pin of the certificate: agents that do not trust its issuer need --hub-pin {}", offer.pin);
+        if let Some(front) = admin.config.front.as_ref().filter(|_| is_own) {
+            info!("agents join with: {}", front.join_command);
         }
     }
     if beyond_loopback && config.app_password.is_none() {
@@ -156,10 +151,13 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
     if let Some(revocations) = revocations {
         core.set_revocations(revocations, sys.now());
     }
-    let node = node(Role::Hub(core), &admin, &mut sys).draining_after(drain_delay);
+    let mut node = node(Role::Hub(core), &admin, &mut sys).draining_after(drain_delay);
+    if let Some(offer) = &offer {
+        node.set_certificate(offer.certificate());
+    }
     let mut shell = Shell::new(node, sys, Targets::default());
-    if let Some((offer, _)) = offer {
-        shell.offer_tls(offer);
+    if let Some(offer) = offer {
+        shell.offer_tls(offer.config);
     }
     for (listener, entrance) in listeners {
         shell.add_listener(listener, entrance);
@@ -175,9 +173,10 @@ pub fn run_hub(options: HubOptions) -> io::Result<u8> {
             }
         }
         match tls.as_ref().map(|files| files.load(now.unix)) {
-            Some(Ok((new, pin))) => {
-                info!("the certificate was read again; its pin is {pin}");
-                *offer = Some(new);
+            Some(Ok(new)) => {
+                info!("the certificate was read again; its pin is {}", new.pin);
+                node.set_certificate(new.certificate());
+                *offer = Some(new.config);
             }
             Some(Err(error)) => error!("{error}; the previous certificate stays in force"),
             None => {}
@@ -261,6 +260,29 @@ fn node(role: Role, admin: &AdminOptions, sys: &mut Sys) -> Node {
     if admin.listen.is_empty() { node } else { node.with_admin(&admin.config, sys.now()) }
 }
 
+/// How a hub is reached that listens there; the pin of `own` must be known to those who join.
+fn front(listeners: &[(Listener, Entrance)], own: Option<&Offer>) -> Option<Front> {
+    let listeners: Vec<(SocketAddr, bool)> = listeners
+        .iter()
+        .filter_map(|(listener, entrance)| Some((listener.local_addr().ok()?, entrance.is_tls())))
+        .collect();
+    let (address, is_tls) = listeners.iter().find(|(_, is_tls)| *is_tls).or_else(|| listeners.first())?;
+    // The address that was asked for, if it was, else this machine's name.
+    let authority = if address.ip().is_unspecified() {
+        format!("{}:{}", host_name().unwrap_or_else(|| "HOST".to_owned()), address.port())
+    } else {
+        address.to_string()
+    };
+    let scheme = if *is_tls { "https://" } else { "" };
+    let pin = own.map(|own| format!(" --hub-pin {}", own.pin)).unwrap_or_default();
+    let join_command =
+        format!("slime agent --hub {scheme}{authority}{pin} --token-file token.txt --upstream ADDRESS");
+    let listeners = listeners.iter();
+    let listeners =
+        listeners.map(|(address, is_tls)| Listening { address: address.to_string(), is_tls: *is_tls });
+    Some(Front { listeners: listeners.collect(), join_command })
+}
+
 /// What this machine is called.
 pub fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
@@ -268,7 +290,7 @@ pub fn host_name() -> Option<String> {
 }
 
 impl TlsFiles {
-    fn load(&self, unix: u64) -> io::Result<(Arc<ServerConfig>, Pin)> {
+    fn load(&self, unix: u64) -> io::Result<Offer> {
         tls::server_config(&self.certificate, &self.key, unix).map_err(io::Error::other)
     }
 }

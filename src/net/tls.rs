@@ -21,6 +21,7 @@ use rustls::{
 };
 
 use super::explain::{WrongPin, own_certificate};
+use crate::proto::admin::machine::Certificate;
 
 /// The one protocol that is spoken over TLS (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";
@@ -92,7 +93,7 @@ impl core::fmt::Display for Pin {
 /// # Errors
 /// A file cannot be read or holds nothing of the kind, the key is not the certificate's, or the certificate
 /// is not valid at present (`unix`, in seconds since 1970).
-pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<ServerConfig>, Pin), String> {
+pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<Offer, String> {
     let chain = certificates(certificate)?;
     let key_der = private_key(key)?;
     let leaf =
@@ -105,7 +106,8 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
     }
     check_validity(leaf, unix)
         .map_err(|why| format!("the certificate in {} {why}", certificate.display()))?;
-    let pin = Pin::of(leaf);
+    let leaf = leaf.clone();
+    let pin = Pin::of(&leaf);
     let mut config = ServerConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
@@ -125,8 +127,29 @@ pub fn server_config(certificate: &Path, key: &Path, unix: u64) -> Result<(Arc<S
     config.ticketer = provider::Ticketer::new()
         .map_err(|error| format!("cannot make keys for session tickets: {error}"))?;
     config.send_tls13_tickets = 1;
-    Ok((Arc::new(config), pin))
+    Ok(Offer { config: Arc::new(config), pin, expires: expiry(&leaf) })
 }
+
+/// What a hub offers to those who connect by TLS.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// What rustls needs for it.
+    pub config: Arc<ServerConfig>,
+    /// The pin of the certificate.
+    pub pin: Pin,
+    /// When the certificate ends, in seconds since 1970, if it does.
+    pub expires: Option<u64>,
+}
+
+impl Offer {
+    /// What people are told of it.
+    pub fn certificate(&self) -> Certificate {
+        Certificate { pin: self.pin.to_string(), expires: self.expires }
+    }
+}
+
+/// 9999-12-31T23:59:59Z.
+const END_OF_YEARS: u64 = 253_402_300_799;
 
 /// What an agent offers, and whom it trusts.
 ///
@@ -221,32 +244,43 @@ fn in_words(error: &pem::Error) -> String {
     }
 }
 
-/// Looks at the dates of a certificate, by verifying it as its own authority: dates come before everything
-/// else.
+/// Looks at the dates of a certificate.
 fn check_validity(leaf: &CertificateDer<'_>, unix: u64) -> Result<(), &'static str> {
+    match verify_at(leaf, unix)? {
+        Some(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => Err("has expired"),
+        Some(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            Err("is not valid yet (or the clock of this machine is wrong)")
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// When a certificate ends, in seconds since 1970. `None` if it says that it does not (RFC 5280 section
+/// 4.1.2.5), which is what a time after all of its years shows.
+fn expiry(leaf: &CertificateDer<'_>) -> Option<u64> {
+    let Ok(Some(CertificateError::ExpiredContext { not_after, .. })) = verify_at(leaf, END_OF_YEARS + 1)
+    else {
+        return None;
+    };
+    Some(not_after.as_secs()).filter(|end| *end < END_OF_YEARS)
+}
+
+/// What is wrong with a certificate at a time, if anything is. It is verified as its own authority: dates
+/// come before everything else.
+fn verify_at(leaf: &CertificateDer<'_>, unix: u64) -> Result<Option<CertificateError>, &'static str> {
     let mut roots = RootCertStore::empty();
     if roots.add(leaf.clone().into_owned()).is_err() {
         return Err("cannot be read");
     }
     let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto()).build() else {
-        return Ok(());
+        return Ok(None);
     };
-    let Ok(name) = ServerName::try_from("slime.invalid") else { return Ok(()) };
-    match verifier.verify_server_cert(
-        leaf,
-        &[],
-        &name,
-        &[],
-        UnixTime::since_unix_epoch(Duration::from_secs(unix)),
-    ) {
-        Err(Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => Err("has expired"),
-        Err(Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        )) => Err("is not valid yet (or the clock of this machine is wrong)"),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    let Ok(name) = ServerName::try_from("slime.invalid") else { return Ok(None) };
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(unix));
+    Ok(match verifier.verify_server_cert(leaf, &[], &name, &[], time) {
+        Err(Error::InvalidCertificate(error)) => Some(error),
+        Ok(_) | Err(_) => None,
+    })
 }
 
 /// Accepts certain certificates, and what others accept. That is no way around verification: the key of the
@@ -313,5 +347,25 @@ impl ServerCertVerifier for PinVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_known() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2033, 5, 18);
+        let certificate = params.self_signed(&key).unwrap();
+        assert_eq!(expiry(certificate.der()), Some(1_999_987_200));
+        assert_eq!(check_validity(certificate.der(), 1_999_987_200), Ok(()));
+        assert_eq!(check_validity(certificate.der(), 1_999_987_201), Err("has expired"));
+        params.not_after = date_time_ymd(9999, 12, 31) + Duration::from_secs(86_399);
+        assert_eq!(expiry(params.self_signed(&key).unwrap().der()), None);
     }
 }

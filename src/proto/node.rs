@@ -12,6 +12,7 @@ use log::info;
 
 use crate::config::AdminConfig;
 use crate::proto::admin::Admin;
+use crate::proto::admin::machine::Certificate;
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Caller, Closed, Command, Core, Shown, Step};
@@ -65,6 +66,11 @@ impl Node {
             self.side.get_or_insert_default().drain_delay = drain_delay;
         }
         self
+    }
+
+    /// Whoever connects by TLS is shown this from now on.
+    pub fn set_certificate(&mut self, certificate: Certificate) {
+        self.ask(|admin, _, _| admin.set_certificate(certificate));
     }
 
     /// The core.

@@ -69,6 +69,15 @@ fn hub_and_agent_say_how_they_are() {
     assert!(has_sample(of_agent, &format!("slime_agent_upstream_up{{upstream=\"{address}\"}} 1")));
     assert!(has_sample(of_agent, &format!("slime_agent_workers{{upstream=\"{address}\",state=\"idle\"}} 2")));
 
+    let told = ask(of_hub, "/api/status", "").text();
+    let front = format!(
+        "\"listeners\":[{{\"address\":\"{0}\",\"tls\":false}}],\"join_command\":\"slime agent --hub {0} ",
+        hub.address()
+    );
+    assert!(told.contains(&front), "{told}");
+    assert!(told.contains("\"text\":\"listening on ") && !told.contains("DEBUG"), "{told}");
+    assert!(has_sample(of_agent, "slime_log_lines_dropped_total{log=\"log\"} 0"));
+
     let mut client = hub.client_sending("GET /job HTTP/1.1\r\nHost: h\r\n\r\n");
     let mut served = upstream.accept();
     served.request();

@@ -541,12 +541,11 @@ pub(crate) fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
     static TLS: OnceLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = OnceLock::new();
     TLS.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/tls");
-        let (server, pin) =
-            server_config(&folder.join("cert.pem"), &folder.join("key.pem"), 1_800_000_000).unwrap();
-        let mut client = client_config(&Trust::Pins(vec![pin])).unwrap();
+        let offer = server_config(&folder.join("cert.pem"), &folder.join("key.pem"), 1_800_000_000).unwrap();
+        let mut client = client_config(&Trust::Pins(vec![offer.pin])).unwrap();
         // Sessions would be shared by runs.
         client.resumption = Resumption::disabled();
-        (server, Arc::new(client))
+        (offer.config, Arc::new(client))
     })
 }
 

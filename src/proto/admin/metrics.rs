@@ -87,8 +87,23 @@ metrics! {
             "Whether the process is ending.";
         AdminRefusals: "slime_admin_refusals_total" "counter" ["reason"]
             "Requests to the admin listener that were refused.";
+        LogLost: "slime_log_lines_dropped_total" "counter" ["log"]
+            "Lines that nobody took in time.";
+        CertificateExpiry: "slime_tls_certificate_expiry_timestamp_seconds" "gauge" []
+            "When the certificate ends; absent without one.";
         ProcessStart: "process_start_time_seconds" "gauge" []
             "When the process began, in seconds since 1970.";
+    }
+    /// What the machine knows of the process.
+    Process ProcessMetric {
+        Cpu: "process_cpu_seconds_total" "counter" []
+            "Time on processors that the process has had.";
+        Memory: "process_resident_memory_bytes" "gauge" []
+            "Memory of the machine that the process has.";
+        MaxFds: "process_max_fds" "gauge" []
+            "How many files the process may have open.";
+        OpenFds: "process_open_fds" "gauge" []
+            "How many files the process has open; absent before Linux 6.2.";
     }
     /// What the hub knows.
     Hub HubMetric {

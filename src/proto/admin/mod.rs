@@ -21,6 +21,8 @@
 
 mod access;
 mod answer;
+pub mod attention;
+pub mod machine;
 pub mod metrics;
 mod request;
 pub mod status;
@@ -33,6 +35,8 @@ use core::time::Duration;
 
 use self::access::Gatekeeper;
 use self::answer::{Answer, Framing};
+use self::attention::Attention;
+use self::machine::{Certificate, Front, Machine};
 use self::metrics::{METRICS, Metric, OwnMetric, RoleName, Samples};
 use self::request::{Asked, Found, Route};
 use self::status::{Calendar, Json, Place, Telling};
@@ -108,6 +112,9 @@ pub trait Subject {
         now: Now,
     ) -> Option<String>;
 
+    /// What somebody should look at.
+    fn attention(&self) -> Vec<Attention>;
+
     /// Goes on with the members of `/api/status` that hub or agent know, until [`Json::is_full`]. Whether all
     /// are told.
     fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool;
@@ -128,6 +135,9 @@ pub struct Admin {
     pid: Option<u32>,
     instance: u32,
     host: Option<String>,
+    machine: Option<&'static dyn Machine>,
+    front: Option<Front>,
+    certificate: Option<Certificate>,
 }
 
 /// One connection of an operator, a balancer or a scraper.
@@ -206,7 +216,15 @@ impl Admin {
             pid: config.pid,
             instance: config.instance,
             host: config.host.clone(),
+            machine: config.machine,
+            front: config.front.clone(),
+            certificate: None,
         }
+    }
+
+    /// Whoever connects by TLS is shown this from now on.
+    pub fn set_certificate(&mut self, certificate: Certificate) {
+        self.certificate = Some(certificate);
     }
 
     /// The process has been told to end.
@@ -514,12 +532,27 @@ impl Admin {
         }
         // Nothing can be done here but look.
         json.key("access").text("view");
-        json.unknown(&["drain", "predecessor", "recent", "log", "history"]);
+        json.unknown(&["drain", "predecessor", "recent", "history"]);
+        let mut attention = subject.attention();
+        attention.extend(machine::attention(self.certificate.as_ref(), now.unix));
+        attention::write(json, attention);
+        machine::write_log(json, self.machine);
+        if let Some(front) = &self.front {
+            machine::write_front(json, front);
+            machine::write_certificate(json, self.certificate.as_ref());
+        }
     }
 
     /// The samples of a metric that the admin side itself knows. False if hub or agent know it.
     fn write_own_samples(&self, metric: Metric, subject: &impl Subject, samples: &mut Samples<'_>) -> bool {
-        let Metric::Own(metric) = metric else { return false };
+        let metric = match metric {
+            Metric::Own(metric) => metric,
+            Metric::Process(metric) => {
+                machine::write_usage(metric, self.machine, samples);
+                return true;
+            }
+            Metric::Hub(_) | Metric::Agent(_) => return false,
+        };
         match metric {
             OwnMetric::BuildInfo => {
                 samples.add(&[subject.role().name(), env!("CARGO_PKG_VERSION")], 1);
@@ -528,6 +561,17 @@ impl Admin {
             OwnMetric::Draining => samples.add(&[], u64::from(self.is_draining)),
             OwnMetric::AdminRefusals => self.gatekeeper.write_refusals(samples),
             OwnMetric::ProcessStart => samples.add(&[], self.started),
+            OwnMetric::LogLost => {
+                if let Some(machine) = self.machine {
+                    samples.add(&["log"], machine.lost_lines());
+                }
+            }
+            OwnMetric::CertificateExpiry => {
+                let certificate = self.certificate.as_ref();
+                if let Some(expires) = certificate.and_then(|certificate| certificate.expires) {
+                    samples.add(&[], expires);
+                }
+            }
         }
         true
     }

@@ -1,9 +1,11 @@
 //! What the agents of a process tell of themselves to the admin side.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::Agent;
 use super::worker::{Closed, Job, Link, Said, Worker};
+use crate::proto::admin::attention::{Attention, Severity};
 use crate::proto::admin::metrics::{AgentMetric, Metric, RoleName, Samples};
 use crate::proto::admin::status::{Json, Place, Telling};
 use crate::proto::admin::{NotReady, Subject};
@@ -69,6 +71,19 @@ impl Subject for Agent {
         None
     }
 
+    fn attention(&self) -> Vec<Attention> {
+        let mut all = Vec::new();
+        for (index, upstream) in self.upstreams.indices().zip(&self.config.upstreams) {
+            if let Some(trouble) = self.upstreams.trouble(index) {
+                let text = format!("{} gets no work: {}.", upstream.name, trouble.reason);
+                all.push(
+                    Attention::new("agent_withdrawn", Severity::Warn, text).about(upstream.agent_id.as_str()),
+                );
+            }
+        }
+        all
+    }
+
     fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
         if at.section == 0 {
             self.tell_hubs(json);
@@ -97,8 +112,6 @@ impl Subject for Agent {
 
 impl Agent {
     fn tell_hubs(&self, json: &mut Json<'_>) {
-        json.key("attention").open('[');
-        json.close(']');
         json.unknown(&["running", "totals"]);
         let count = |state| self.counted().filter(|it| tunnel_state(it) == Some(state)).count();
         let (joined, dialling, waiting) = (count(0), count(1), count(2));

@@ -2,10 +2,12 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 
 use super::Hub;
 use super::exchanges::Phase;
 use super::tunnels::{Standing, TunnelState};
+use crate::proto::admin::attention::Attention;
 use crate::proto::admin::metrics::{HubMetric, Metric, RoleName, Samples};
 use crate::proto::admin::status::{Json, Place, Telling};
 use crate::proto::admin::{NotReady, Subject};
@@ -54,6 +56,10 @@ impl Subject for Hub {
             }
         }
         None
+    }
+
+    fn attention(&self) -> Vec<Attention> {
+        self.find_attention()
     }
 
     fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {

@@ -8,6 +8,7 @@ use super::Hub;
 use super::exchanges::{Exchange, Phase};
 use super::pool::{Known, ProfileId};
 use super::report::WORKER_STATES;
+use crate::proto::admin::attention::{Attention, Severity};
 use crate::proto::admin::status::{Json, Place, Telling};
 use crate::proto::exchange::Response;
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
@@ -20,6 +21,9 @@ const IDLE: usize = 0;
 const BUSY: usize = 1;
 const SILENT: usize = 2;
 const WITHDRAWN: usize = 3;
+
+/// How many agents in trouble are named one by one.
+const MOST_NAMED: usize = 20;
 
 /// The longest path that is told, in bytes.
 const PATH: usize = 256;
@@ -62,7 +66,7 @@ impl Hub {
         }
         let ready = self.pool.ready_agents();
         let waiting = self.queue.len();
-        json.unknown(&["queue_paused", "listeners", "tls", "join_command"]);
+        json.unknown(&["queue_paused"]);
         json.key("load").open('{');
         json.key("clients").number(self.clients.len());
         json.key("tunnels").number(self.tunnels.len());
@@ -81,21 +85,6 @@ impl Hub {
         json.key("oldest_waiting_at").maybe(oldest.map(|at| telling.calendar.at(at)));
         json.close('}');
         json.unknown(&["last_minute", "totals", "apps", "models"]);
-        json.key("attention").open('[');
-        if waiting > 0 && ready == 0 {
-            attend(json, "no_agent", "bad", None, "No agent takes work.");
-        }
-        for (name, max, used) in self.limits() {
-            if used >= max {
-                let text = format!("--{} is reached: {used} of {max}.", name.replace('_', "-"));
-                attend(json, "limit_full", "bad", Some(name), &text);
-            }
-        }
-        if self.draining.is_some() {
-            let text = format!("The hub is ending: {} requests run, {waiting} wait.", self.active);
-            attend(json, "draining", "warn", None, &text);
-        }
-        json.close(']');
         json.key("limits").open('[');
         for (name, max, used) in self.limits() {
             json.open('{');
@@ -107,6 +96,38 @@ impl Hub {
             json.close('}');
         }
         json.close(']');
+    }
+
+    /// As [`Subject::attention`](crate::proto::admin::Subject::attention).
+    pub(super) fn find_attention(&self) -> Vec<Attention> {
+        let mut all = Vec::new();
+        let waiting = self.queue.len();
+        if waiting > 0 && self.pool.ready_agents() == 0 {
+            all.push(Attention::new("no_agent", Severity::Bad, "No agent takes work."));
+        }
+        for (name, max, used) in self.limits() {
+            if used >= max {
+                let text = format!("--{} is reached: {used} of {max}.", name.replace('_', "-"));
+                all.push(Attention::new("limit_full", Severity::Bad, text).about(name));
+            }
+        }
+        let withdrawn = |agent: &Known<'_>| !agent.workers.is_empty() && !agent.trouble.is_empty();
+        let mut withdrawn = self.pool.known().filter(withdrawn);
+        for agent in withdrawn.by_ref().take(MOST_NAMED) {
+            let text = format!("{} takes no work: {}.", agent.name, agent.trouble);
+            let id = format!("{}:{}", agent.token, agent.id);
+            all.push(Attention::new("agent_withdrawn", Severity::Warn, text).about(id));
+        }
+        let more = withdrawn.count();
+        if more > 0 {
+            let text = format!("{more} more agents take no work.");
+            all.push(Attention::new("agent_withdrawn", Severity::Warn, text));
+        }
+        if self.draining.is_some() {
+            let text = format!("The hub is ending: {} requests run, {waiting} wait.", self.active);
+            all.push(Attention::new("draining", Severity::Warn, text));
+        }
+        all
     }
 
     fn tell_names(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
@@ -349,16 +370,6 @@ impl Hub {
         }
         (agents, counts)
     }
-}
-
-fn attend(json: &mut Json<'_>, code: &str, severity: &str, subject: Option<&str>, text: &str) {
-    json.open('{');
-    json.key("code").text(code);
-    json.key("severity").text(severity);
-    json.key("since_at").null();
-    json.key("subject").text_or_null(subject.unwrap_or_default());
-    json.key("text").text(text);
-    json.close('}');
 }
 
 /// A path as it is told: its beginning, if it is long.

@@ -2,6 +2,8 @@
 
 use core::net::IpAddr;
 
+use super::attention::Severity;
+use super::machine::{Listening, LogLine, Usage};
 use super::metrics::{HubMetric, Row};
 use super::*;
 use crate::proto::seam::End;
@@ -48,6 +50,10 @@ impl Subject for Process {
         None
     }
 
+    fn attention(&self) -> Vec<Attention> {
+        vec![Attention::new("draining", Severity::Warn, "The hub is ending.").about(HOSTILE)]
+    }
+
     fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
         if at.rows == 0 {
             json.key("names").open('[');
@@ -63,6 +69,8 @@ impl Subject for Process {
         true
     }
 }
+
+mod machine;
 
 /// A name that would like to be something else.
 const HOSTILE: &str = "</script>\"\\\n\u{202e}\u{0}";
@@ -623,7 +631,8 @@ fn the_status_is_json_row_by_row_with_a_cap() {
         assert!(answer.contains("\r\nContent-Type: application/json\r\n"), "{answer:.500}");
         let body = joined(&answer);
         assert_eq!(after_json(&body), Some(""), "{body:.500}");
-        assert_eq!(body.matches("/script").count(), told, "{path} of {names}");
+        // Once more for what somebody should look at.
+        assert_eq!(body.matches("/script").count(), told + 1, "{path} of {names}");
         assert!(!body.contains(['<', '\u{202e}', '\n']), "{body:.500}");
         for member in [
             "{\"api\":1,\"role\":\"hub\",",
