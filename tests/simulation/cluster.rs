@@ -36,10 +36,13 @@ use crate::upstream::{PORT, Upstream};
 use crate::world::{Delivery, Micros, SECOND, Weather};
 
 mod change;
+mod check;
 mod phase;
 mod silence;
+mod start;
 
 use change::draw_restarts;
+use start::{start_agent, start_hub};
 
 const HUB_PORT: u16 = 80;
 const HUB_TLS_PORT: u16 = 443;
@@ -361,28 +364,6 @@ impl Cluster {
         Report { violations: std::mem::take(&mut model.violations), outcomes, trace: world.trace() }
     }
 
-    /// Waits until nothing is under way.
-    fn settle(&mut self) {
-        // Signs of life own blocks while they are on their way, agents that are not let in try again, and
-        // what lets them in is on its way for a while. Who withdrew, because its upstream did not answer a
-        // probe, is about to come back.
-        let (hub, agents, setting) = (Rc::clone(&self.hub), &self.agents, &self.setting);
-        let is_quiet = |it: &Simulation| {
-            let running = agents.iter().filter(|(place, _)| it.exit_code(place.net.process).is_none());
-            let (mut blocks, mut joined) = (hub.borrow().census().1, 0);
-            for (_, agent) in running {
-                blocks += agent.borrow().census().1;
-                joined += agent.borrow().core().census().idle;
-            }
-            let census = hub.borrow().core().census();
-            census.clients + blocks == 0
-                && census.tunnels == joined
-                && incomplete(agents, setting, it).is_empty()
-        };
-        let end = self.simulation.now() + 60 * SECOND;
-        self.simulation.run_until(end, is_quiet);
-    }
-
     /// Something happens to a process.
     fn disturb(&mut self) {
         self.model.borrow_mut().is_honest = false;
@@ -460,78 +441,6 @@ impl Cluster {
         let until = self.simulation.now() + self.rng.within(0, 10 * SECOND);
         self.simulation.run_until(until, |_| false);
     }
-
-    /// All clients are gone: what is left are idle tunnels and kept upstream connections.
-    fn check_rest(&mut self) {
-        let mut violations = Vec::new();
-        let hub = self.hub.borrow();
-        let census = hub.core().census();
-        if census.clients + census.exchanges + census.active + census.gathering + census.queued > 0 {
-            violations.push(format!("left at the hub: {census:?}"));
-        }
-        let mut tunnels = 0;
-        let mut blocks = vec![("hub".to_owned(), hub.census().1)];
-        for (place, agent) in &self.agents {
-            // Who finds its token rejected at once does not go on.
-            if self.simulation.exit_code(place.net.process).is_some() {
-                continue;
-            }
-            let agent = agent.borrow();
-            let Census { idle: joined, upstreams, serving, .. } = agent.core().census();
-            tunnels += joined;
-            if serving > 0 || upstreams > place.targets.upstreams.len() * (5 + TUNNELS as usize) {
-                violations
-                    .push(format!("left at an agent: {serving} serving, {upstreams} upstream connections"));
-            }
-            blocks.push((place.net.world.borrow().hosts[place.net.process].name.clone(), agent.census().1));
-        }
-        for (joined, expected) in incomplete(&self.agents, &self.setting, &self.simulation) {
-            violations.push(format!("an agent has {joined} tunnels, not {expected}"));
-        }
-        let retired = self.retired.iter().filter(|process| self.simulation.exit_code(**process).is_none());
-        if retired.count() > 0 {
-            violations.push("an agent never ended its drain".to_owned());
-        }
-        if census.tunnels != tunnels {
-            violations.push(format!("{} tunnels at the hub, {tunnels} at the agents", census.tunnels));
-        }
-        for (name, blocks) in blocks.into_iter().filter(|(_, blocks)| *blocks > 0) {
-            violations.push(format!("{blocks} blocks owned by buffers of {name} though nothing happens"));
-        }
-        let pipes = self.simulation.world.borrow().pipes.len();
-        if pipes > 0 {
-            violations.push(format!("{pipes} pipes taken though nothing happens"));
-        }
-        self.model.borrow_mut().violations.append(&mut violations);
-    }
-}
-
-/// How many tunnels agents have that should have another number of them, and that number. None, where the hub
-/// has no room for all.
-fn incomplete(
-    agents: &[(AgentPlace, Handle<Agent>)],
-    setting: &Setting,
-    simulation: &Simulation,
-) -> Vec<(usize, usize)> {
-    // Of agents of one name, which may be several, each tunnel replaces that of another one, if both stand
-    // for the same worker: one may have lent its first worker, and have another one in its stead since.
-    let mut of_names: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
-    // Who finds its token rejected at once does not go on.
-    for (place, agent) in agents.iter().filter(|(it, _)| simulation.exit_code(it.net.process).is_none()) {
-        let (processes, joined) = of_names.entry(place.number).or_default();
-        *processes += 1;
-        *joined += agent.borrow().core().census().idle;
-    }
-    let expected = |number| setting.tunnels(number, simulation.now());
-    let has_room = of_names.keys().map(|it| expected(*it)).sum::<usize>() <= setting.hub.max_tunnels;
-    let is_wrong = |number: usize, processes, joined| {
-        let config = &setting.agents[number].config;
-        let stand_in = if processes > 1 { config.extras() as usize * config.upstreams.len() } else { 0 };
-        has_room && !(expected(number)..=expected(number) + stand_in).contains(&joined)
-    };
-    let wrong =
-        of_names.into_iter().filter(|(number, (processes, joined))| is_wrong(*number, *processes, *joined));
-    wrong.map(|(number, (_, joined))| (joined, expected(number))).collect()
 }
 
 /// What the hub shows, and what agents trust. The key is an Ed25519 one: its signatures are all of one
@@ -547,91 +456,6 @@ pub(crate) fn tls() -> &'static (Arc<ServerConfig>, Arc<ClientConfig>) {
         client.resumption = Resumption::disabled();
         (offer.config, Arc::new(client))
     })
-}
-
-fn start_hub(
-    simulation: &mut Simulation,
-    net: &SimNet,
-    setting: &Setting,
-    revoked: &Rc<RefCell<String>>,
-    model: &Shared,
-) -> Handle<Hub> {
-    let config = setting.hub.clone();
-    let now = net.world.borrow().now();
-    let mut core = Hub::new(config, TokenKey::clone(token_key()), 1, now);
-    core.set_revocations(Revocations::parse(&revoked.borrow()).unwrap(), now);
-    let moment = net.world.borrow().moment;
-    model.borrow_mut().revocations.push((revoked.borrow().clone(), moment));
-    let listener = net.listen(net.address(HUB_PORT), LISTENER_TOKENS);
-    let mut shell = Shell::new(core, net.clone(), Targets::default());
-    shell.add_listener(listener, Entrance::Plain);
-    let secure = net.listen(net.address(HUB_TLS_PORT), LISTENER_TOKENS + 1);
-    shell.add_listener(secure, Entrance::Tls);
-    shell.offer_tls(Arc::clone(&tls().0));
-    let (file, world, of_model) = (Rc::clone(revoked), Rc::clone(&net.world), Rc::clone(model));
-    shell.on_reload(Box::new(move |hub, _, now| {
-        hub.set_revocations(Revocations::parse(&file.borrow()).unwrap(), now);
-        let moment = world.borrow().moment;
-        of_model.borrow_mut().revocations.push((file.borrow().clone(), moment));
-    }));
-    let promise = if setting.hub_has_tls { TLS } else { PLAIN };
-    let is_framed = setting.is_framed || setting.agents.iter().any(|agent| agent.config.websocket);
-    let promise = if is_framed { promise.framed() } else { promise };
-    let check = move |shell: &Shell<Hub, SimNet>| check_hub(shell, &promise);
-    let shell = Rc::new(RefCell::new(shell));
-    let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
-    simulation.start(net.process, node);
-    shell
-}
-
-fn check_hub(shell: &Shell<Hub, SimNet>, promise: &Promise) -> Option<String> {
-    let census = shell.core().census();
-    let (conns, blocks) = shell.census();
-    // What is held of requests beyond the first block of each is counted by itself.
-    check_buffers("the hub", (conns, blocks.saturating_sub(census.held)), census.clients + census.tunnels)
-        .or(shell.core().audit())
-        .or(promise.exceeded(shell.buffer_bytes(), census))
-}
-
-/// Connections and blocks of a process: those of its tables, and as many as these may have.
-fn check_buffers(whose: &str, (conns, blocks): (usize, usize), entries: usize) -> Option<String> {
-    let is_within = conns == entries && blocks <= entries * MOST_BLOCKS;
-    (!is_within)
-        .then(|| format!("{whose} has {conns} connections and {blocks} blocks for {entries} of its tables"))
-}
-
-fn start_agent(
-    simulation: &mut Simulation,
-    place: &AgentPlace,
-    setting: &Setting,
-    model: &Shared,
-    seed: u64,
-) -> Handle<Agent> {
-    let number = place.number;
-    let now = place.net.world.borrow().now();
-    let config = setting.agents[number].config.clone();
-    let most = config.tunnels() as usize * config.upstreams.len();
-    let core = Agent::new(config, seed, now);
-    let mut shell = Shell::new(core, place.net.clone(), place.targets.clone());
-    let upstreams = (0..).map(Target::Upstream).zip(place.upstreams_tls.iter().copied());
-    let all = std::iter::once((Target::Hub, setting.agents[number].is_tls)).chain(upstreams);
-    for (target, _) in all.filter(|(_, is_tls)| *is_tls) {
-        let name = HUB_NAME.try_into().unwrap();
-        let config = Arc::clone(&tls().1);
-        shell.dial_by_tls(target, DialTls { config, name, whom: HUB_NAME.to_owned(), is_later: false });
-    }
-    let shell = Rc::new(RefCell::new(shell));
-    let check = move |shell: &Shell<Agent, SimNet>| {
-        let serving = shell.core().census().serving;
-        if serving > most {
-            return Some(format!("an agent of {most} workers serves {serving} requests"));
-        }
-        let census = shell.core().census();
-        check_buffers("an agent", shell.census(), census.tunnels + census.upstreams).or(shell.core().audit())
-    };
-    let node = Node { shell: Rc::clone(&shell), check: Box::new(check), model: Rc::clone(model) };
-    simulation.start(place.net.process, node);
-    shell
 }
 
 fn check(seed: u64, mood: Mood) {
