@@ -47,11 +47,11 @@ impl Hub {
             self.clients.iter().filter(|(_, client)| is_meant(&client.state)).count()
         };
         self.clients.tails() != self.clients.iter().filter(|(_, client)| client.takes_tail()).count()
-            || self.active != self.phases(|it| matches!(it, Phase::Active { .. }))
-            || self.gathering.len() != self.phases(|it| matches!(it, Phase::Gathering { .. }))
-            || self.queue.len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
+            || self.exchanges.active() != self.phases(|it| matches!(it, Phase::Active { .. }))
+            || self.exchanges.gathering() != self.phases(|it| matches!(it, Phase::Gathering { .. }))
+            || self.exchanges.queue().len() != self.phases(|it| matches!(it, Phase::Queued { .. }))
             || self.phases(|it| matches!(it, Phase::Between)) > 0
-            || self.queue.waiters().any(|(_, waiter)| {
+            || self.exchanges.queue().waiters().any(|(_, waiter)| {
                 let exchange = self.exchanges.get(waiter.exchange);
                 exchange.is_none_or(|it| it.need.refused.is_empty() == waiter.was_refused)
             })
@@ -65,7 +65,7 @@ impl Hub {
                 .clients
                 .get(exchange.client)
                 .is_some_and(|it| matches!(it.state, ClientState::Exchange(its) if its == key));
-            let has_tunnel = match exchange.phase {
+            let has_tunnel = match *exchange.phase {
                 Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).is_some_and(
                     |it| matches!(it.state, TunnelState::Busy { exchange: its, .. } if its == key),
                 ),
@@ -77,7 +77,7 @@ impl Hub {
         let busy = self.tunnels.iter().filter(|(_, it)| matches!(it.state, TunnelState::Busy { .. }));
         !self.exchanges.iter().all(has_both)
             || serving.count() != self.exchanges.len()
-            || busy.count() != self.active
+            || busy.count() != self.exchanges.active()
     }
 
     /// Whether a tunnel is not known to its agent, a worker has two requests, or an agent counts other
@@ -165,7 +165,7 @@ impl Hub {
     fn has_limit(&self, exchange: &Exchange) -> bool {
         let messages = &exchange.messages;
         let is_limited = |awaited: Awaited| awaited.deadline() != Mono::NEVER;
-        match exchange.phase {
+        match *exchange.phase {
             Phase::Between => false,
             Phase::Gathering { .. } => true,
             Phase::Queued { until, .. } => {
@@ -195,19 +195,19 @@ impl Hub {
 
     fn has_left_and_waits(&self) -> bool {
         let has_left = |exchange: &Exchange| self.clients.get(exchange.client).is_some_and(|it| it.left);
-        let waits = |exchange: &Exchange| !matches!(exchange.phase, Phase::Active { .. });
+        let waits = |exchange: &Exchange| !matches!(*exchange.phase, Phase::Active { .. });
         self.exchanges.iter().any(|(_, it)| waits(it) && has_left(it))
     }
 
     fn is_beyond_a_cap(&self) -> bool {
         // Who comes back from a tunnel keeps the place that it had, however full the queue has become.
         let has_returned = |exchange: &Exchange| {
-            matches!(exchange.phase, Phase::Queued { .. }) && (exchange.lost > 0 || exchange.returns > 0)
+            matches!(*exchange.phase, Phase::Queued { .. }) && (exchange.lost > 0 || exchange.returns > 0)
         };
         let returned = self.exchanges.iter().filter(|(_, it)| has_returned(it)).count();
-        self.active > self.config.concurrent
-            || self.queue.len() > self.config.queue_depth + returned
-            || self.gathering.len() > self.config.max_gathering()
+        self.exchanges.active() > self.config.concurrent
+            || self.exchanges.queue().len() > self.config.queue_depth + returned
+            || self.exchanges.gathering() > self.config.max_gathering()
             || self.exchanges.len() > self.config.max_clients
             || self.clients.len() > self.config.max_clients + self.config.newcomers()
             || self.tunnels.len() > self.config.max_tunnels
@@ -218,7 +218,7 @@ impl Hub {
     fn is_budget_wrong(&self) -> bool {
         let shares = self.exchanges.iter().map(|(_, it)| &it.held.share);
         let starved = self.exchanges.iter().filter(|(_, it)| it.held.share.is_starved());
-        let is_stuck = |exchange: &Exchange| match exchange.phase {
+        let is_stuck = |exchange: &Exchange| match *exchange.phase {
             Phase::Between => true,
             // It awaits more than may be held of it.
             Phase::Gathering { .. } => !exchange.wants_request(),
@@ -229,7 +229,7 @@ impl Hub {
             Phase::Active { .. } => exchange.held.share.is_starved(),
         };
         let has_more = |exchange: &Exchange| {
-            matches!(exchange.phase, Phase::Gathering { .. } | Phase::Queued { .. })
+            matches!(*exchange.phase, Phase::Gathering { .. } | Phase::Queued { .. })
                 && exchange.held.whole
                 && exchange.held.body > (exchange.held.share.room() + MOST_ADDED) as u64
         };
@@ -246,7 +246,7 @@ impl Hub {
             exchange.patience.block.is_none()
                 && !self.pool.is_connected(class, &exchange.need.refused, Mono::NEVER)
         };
-        let mut waiters = self.queue.waiters();
+        let mut waiters = self.exchanges.queue().waiters();
         self.sweep_at == Mono::NEVER
             && waiters.any(|(class, waiter)| {
                 self.exchanges.get(waiter.exchange).is_some_and(|it| waits_in_vain(class, it))
@@ -256,7 +256,7 @@ impl Hub {
     /// Whether a request waits although there are a worker that could serve it and a permit.
     fn has_overlooked(&self) -> bool {
         self.has_permit()
-            && self.queue.waiters().any(|(_, waiter)| {
+            && self.exchanges.queue().waiters().any(|(_, waiter)| {
                 let exchange = self.exchanges.get(waiter.exchange);
                 exchange.is_some_and(|it| self.pool.could_serve(&it.need))
             })

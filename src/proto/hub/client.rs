@@ -8,10 +8,10 @@ use log::{Level, debug, log_enabled};
 
 use super::admission::{Caller, Rules, Terms, Verdict, judge};
 use super::answers::Manner;
+use super::exchanges::Spare;
 use super::hold::Share;
 use super::pool::Need;
-use super::queue::Arrival;
-use super::{Client, ClientState, Exchange, Held, Hub, Phase, Refusal, SPARES, Spare};
+use super::{Client, ClientState, Exchange, Held, Hub, Refusal};
 use crate::proto::exchange::{Facts, Messages};
 use crate::proto::http1::cors::{self, Sharing};
 use crate::proto::http1::head::{HeadScan, RequestHead};
@@ -295,41 +295,39 @@ impl Hub {
         }
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let start = out.len();
-        let Spare { mut need, mut id } = self.spares.pop().unwrap_or_default();
+        let Spare { mut need, mut id } = self.exchanges.spare();
         need.fill(head);
         id.set(head, || self.random.next());
         request_to_agent(head, &terms.forwarding(&self.config, &id), out);
         let label = log_enabled!(Level::Debug).then(|| {
             format!("{} {} for {}, {id}", head.method.as_str(), head.path(), client.peer).into_boxed_str()
         });
-        self.arrivals += 1;
-        let exchange = Exchange {
+        let held = Held {
+            head: out.len() - start,
+            body: 0,
+            share: Share::default(),
+            whole: true,
+            expectation: terms.expectation,
+        };
+        let exchange = self.exchanges.insert_with(|arrival, phase| Exchange {
             client: key,
             messages: Messages::new(Facts::of(head), head.framing, HeadScan::on_tunnel()),
             need,
             id,
-            arrival: Arrival(self.arrivals),
+            arrival,
             patience: terms.patience,
-            held: Held {
-                head: out.len() - start,
-                body: 0,
-                share: Share::default(),
-                whole: true,
-                expectation: terms.expectation,
-            },
+            held,
             lost: 0,
             returns: 0,
             armed: Armed::default(),
-            phase: Phase::Between,
+            phase,
             form: Form::of(head),
             grant: terms.grant,
             label,
             began: now.mono,
             waits_since: now.mono,
-        };
-        let Some(exchange) = self.exchanges.insert(exchange) else {
-            return Err(Refusal::HubFull);
-        };
+        });
+        let exchange = exchange.ok_or(Refusal::HubFull)?;
         self.clients.enter_exchange(key, exchange);
         self.arm_client(key);
         if !terms.gathers {
@@ -360,14 +358,6 @@ impl Hub {
             self.notices.say(Level::Warn, (detail, 0), now.mono, line);
         }
     }
-
-    pub(super) fn recycle(&mut self, exchange: Exchange) {
-        let Exchange { mut need, id, .. } = exchange;
-        if self.spares.len() < SPARES {
-            need.clear();
-            self.spares.push(Spare { need, id });
-        }
-    }
 }
 
 impl Need {
@@ -382,7 +372,7 @@ impl Need {
         }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.scope.clear();
         self.path.clear();
         self.refused.clear();

@@ -7,6 +7,7 @@ use core::time::Duration;
 use log::{Level, debug, log_enabled};
 
 use super::ending::{Outcome, TunnelEnd};
+use super::exchanges::Active;
 use super::pool::ClassId;
 use super::queue::Waiter;
 use super::upload::gathered_by;
@@ -19,7 +20,7 @@ use crate::proto::http1::reply::CONTINUE;
 use crate::proto::http1::start_line::Version;
 use crate::proto::seam::{Close, Command};
 use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::tables::timer::{Mono, Now, TimerTable};
+use crate::proto::tables::timer::{Mono, Now};
 
 /// How long a client waits for the 100 of an upstream. Then the hub says it, since the upstream may be one
 /// that never does.
@@ -29,13 +30,13 @@ impl Hub {
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
         self.is_dispatch_due = false;
-        while self.has_permit() && !self.queue.is_empty() {
-            while let Some(class) = self.pool.pop_changed().or_else(|| self.queue.pop_changed()) {
+        while self.has_permit() && !self.exchanges.queue().is_empty() {
+            while let Some(class) = self.pool.pop_changed().or_else(|| self.exchanges.pop_changed()) {
                 let first = self.first_served_of(class).map(|(waiter, _)| waiter.arrival);
-                self.queue.note_served(class, first);
+                self.exchanges.note_served(class, first);
             }
             let Some((waiter, tunnel)) =
-                self.queue.first_served().and_then(|class| self.first_served_of(class))
+                self.exchanges.queue().first_served().and_then(|class| self.first_served_of(class))
             else {
                 return;
             };
@@ -47,7 +48,7 @@ impl Hub {
     fn first_served_of(&self, class: ClassId) -> Option<(Waiter, TunnelKey)> {
         // Else every waiter would be asked about.
         self.pool.find_idle(class, &[])?;
-        self.queue.waiters_of(class).find_map(|waiter| {
+        self.exchanges.queue().waiters_of(class).find_map(|waiter| {
             let refused = &self.exchanges.get(waiter.exchange)?.need.refused;
             Some((waiter, self.pool.find_idle(class, refused)?))
         })
@@ -56,16 +57,12 @@ impl Hub {
     /// Scope paths came up that no agent had before: waiters whose path they cover stand with those that the
     /// same agents serve.
     pub(super) fn reclassify(&mut self) {
-        let all: Vec<(ClassId, Waiter)> = self.queue.waiters().collect();
+        let all: Vec<(ClassId, Waiter)> = self.exchanges.queue().waiters().collect();
         for (class, waiter) in all {
-            let Some(exchange) = self.exchanges.get_mut(waiter.exchange) else { continue };
-            let Phase::Queued { place, .. } = &mut exchange.phase else { continue };
+            let Some(exchange) = self.exchanges.get(waiter.exchange) else { continue };
             let new = self.pool.class_of(&exchange.need);
             if new != class {
-                self.queue.leave(*place);
-                if let Some(new) = self.queue.enter(waiter, new) {
-                    *place = new;
-                }
+                self.exchanges.reclassify(waiter, new);
             }
         }
     }
@@ -92,9 +89,6 @@ impl Hub {
             exchange: key,
             owes: Owes::Sign { by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)) },
         };
-        if let Phase::Queued { place, .. } = exchange.phase {
-            self.queue.leave(place);
-        }
         let stall = self.config.limits.stall;
         let (gate, awaited) = match exchange.held.expectation {
             Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Awaited::Nobody),
@@ -106,25 +100,14 @@ impl Hub {
             // The agent is not late as long as it gives signs of life.
             Expectation::Ours => (Gate::AwaitsConnect, Awaited::Nobody),
         };
-        exchange.phase = Phase::Active {
-            tunnel: tunnel_key,
-            since: now.mono,
-            gate,
-            awaited,
-            response: Limit::NONE,
-            keep: false,
-        };
-        self.active += 1;
+        let requester = exchange.client.into();
         let upto = (gate == Gate::AwaitsConnect).then_some(exchange.held.head);
-        self.commands.push(Command::Pair {
-            requester: exchange.client.into(),
-            responder: tunnel_key.into(),
-            upto,
-        });
+        self.commands.push(Command::Pair { requester, responder: tunnel_key.into(), upto });
         if gate == Gate::Open && exchange.messages.wants_request() {
             // Its body may have come while nobody wanted it.
-            self.commands.push(Command::Resume(exchange.client.into()));
+            self.commands.push(Command::Resume(requester));
         }
+        self.exchanges.activate(key, tunnel_key, (gate, awaited), now.mono);
         self.stop_holding(key);
         self.await_response(key, now);
         self.arm_exchange(key);
@@ -138,7 +121,7 @@ impl Hub {
         let Some(limit) = self.config.limits.response else { return };
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let is_awaited = exchange.messages.request.is_done() && !exchange.messages.is_answered();
-        if let Phase::Active { gate: Gate::Open, response, .. } = &mut exchange.phase
+        if let Some(Active { gate: Gate::Open, response, .. }) = exchange.phase.active_mut()
             && is_awaited
         {
             *response = Limit::at(now.mono.after(limit));
@@ -148,15 +131,15 @@ impl Hub {
 
     pub(super) fn expire_exchange(&mut self, key: Key, at: Mono, now: Now) {
         let Some(key) = ExchangeKey::from_key(key) else { return };
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if !TimerTable::disarm(&mut exchange.armed, at) {
+        if !self.exchanges.disarm(key, at) {
             return;
         }
-        match &mut exchange.phase {
-            Phase::Gathering { until, .. } if *until <= now.mono => {
-                let began = exchange.began;
-                *until = gathered_by(began, exchange.held.body, self.config.limits.body);
-                if *until <= now.mono {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        match *exchange.phase {
+            Phase::Gathering { until, .. } if until <= now.mono => {
+                let until = gathered_by(exchange.began, exchange.held.body, self.config.limits.body);
+                self.exchanges.put_off_body(key, until);
+                if until <= now.mono {
                     self.fail(key, Refusal::BodyLate, now);
                 }
             }
@@ -166,30 +149,32 @@ impl Hub {
                 self.fail(key, refusal, now);
             }
             Phase::Active { response, tunnel, .. } if response.has_passed(now) => {
-                if self.tunnels.get(*tunnel).is_some_and(|it| it.sending.is_sending()) {
+                if self.tunnels.get(tunnel).is_some_and(|it| it.sending.is_sending()) {
                     // It has not even been sent the request. Its time begins when it has.
-                    *response = Limit::NONE;
+                    if let Some(Active { response, .. }) = exchange.phase.active_mut() {
+                        *response = Limit::NONE;
+                    }
                 } else {
                     self.fail(key, Refusal::NoResponse, now);
                 }
             }
             // Many upstreams know nothing of expectations, all of HTTP/1.0 among them (RFC 9110 section
             // 10.1.1).
-            Phase::Active { awaited: awaited @ Awaited::Continue { .. }, .. }
-                if awaited.deadline() <= now.mono =>
-            {
-                *awaited = Awaited::Request { by: now.mono.after_coarse(self.config.limits.stall) };
+            Phase::Active { awaited: Awaited::Continue { by }, .. } if by <= now.mono => {
+                if let Some(Active { awaited, .. }) = exchange.phase.active_mut() {
+                    *awaited = Awaited::Request { by: now.mono.after_coarse(self.config.limits.stall) };
+                }
                 let key = exchange.client.into();
                 self.commands.push(Command::Send { key, bytes: CONTINUE.to_vec() });
             }
             Phase::Active { awaited, tunnel, .. } if awaited.deadline() <= now.mono => {
                 let is_upgraded = matches!(awaited, Awaited::OtherSide { .. });
-                let tunnel_waits = self.tunnels.get(*tunnel).is_some_and(|it| it.sending.is_sending());
+                let tunnel_waits = self.tunnels.get(tunnel).is_some_and(|it| it.sending.is_sending());
                 let client_waits =
                     self.clients.get(exchange.client).is_some_and(|it| it.sending.is_sending());
                 if tunnel_waits || is_upgraded && client_waits {
                     // A peer that takes nothing of what waits for it has its own deadline, `sending`.
-                    awaited.put_off(now.mono.after_coarse(self.config.limits.stall));
+                    exchange.note_progress(now.mono.after_coarse(self.config.limits.stall));
                 } else {
                     self.fail(key, if is_upgraded { Refusal::Lost } else { Refusal::BodyLate }, now);
                 }
@@ -202,7 +187,7 @@ impl Hub {
     /// The response is complete. The tunnel and the client go on, if they may.
     pub(super) fn complete(&mut self, key: ExchangeKey, tunnel_is_clean: bool, now: Now) {
         let Some(exchange) = self.take(key, Outcome::Complete, now) else { return };
-        let Phase::Active { tunnel, keep, gate, .. } = exchange.phase else { return };
+        let Phase::Active { tunnel, keep, gate, .. } = *exchange.phase else { return };
         let client = exchange.client;
         self.clients.set_served(client, true);
         self.commands.push(Command::Unpair(client.into()));
@@ -221,7 +206,7 @@ impl Hub {
         } else {
             self.end_client(client, now);
         }
-        self.recycle(exchange);
+        self.exchanges.recycle(exchange);
         self.dispatch(now);
     }
 
@@ -231,7 +216,7 @@ impl Hub {
         let Some(exchange) = self.take(key, outcome, now) else { return };
         let client = exchange.client;
         self.note_failure(&exchange, refusal, now);
-        if let Phase::Active { tunnel, .. } = exchange.phase {
+        if let Phase::Active { tunnel, .. } = *exchange.phase {
             self.commands.push(Command::Unpair(client.into()));
             self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), outcome, now);
         }
@@ -258,7 +243,7 @@ impl Hub {
                 self.end_client(client, now)
             }
         }
-        self.recycle(exchange);
+        self.exchanges.recycle(exchange);
         self.dispatch(now);
     }
 
@@ -268,7 +253,7 @@ impl Hub {
         if status < 500 {
             return;
         }
-        let agent = match exchange.phase {
+        let agent = match *exchange.phase {
             Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).and_then(Tunnel::member),
             Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } => None,
         };
@@ -291,11 +276,11 @@ impl Hub {
     /// The client is gone; its exchange goes too.
     pub(super) fn abandon(&mut self, key: ExchangeKey, now: Now) {
         let Some(exchange) = self.take(key, Outcome::ClientLeft, now) else { return };
-        if let Phase::Active { tunnel, .. } = exchange.phase {
+        if let Phase::Active { tunnel, .. } = *exchange.phase {
             // Cancelling is closing: the agent closes its upstream connection at once.
             self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), Outcome::ClientLeft, now);
         }
-        self.recycle(exchange);
+        self.exchanges.recycle(exchange);
         // Not before all who left are known to have: one of them might be given what another one had.
         self.is_dispatch_due = true;
     }
@@ -303,8 +288,8 @@ impl Hub {
     /// One side of an upgraded connection has ended: the other side is told, and when both have, all is over.
     pub(super) fn end_direction(&mut self, key: ExchangeKey, direction: Direction, now: Now) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let Phase::Active { tunnel, awaited, .. } = &mut exchange.phase else { return };
-        let tunnel = *tunnel;
+        let Phase::Active { tunnel, .. } = *exchange.phase else { return };
+        let Some(Active { awaited, .. }) = exchange.phase.active_mut() else { return };
         let over = exchange.messages.response_is_done();
         *awaited = Awaited::OtherSide { by: now.mono.after_coarse(self.config.limits.stall) };
         let other: Key = match direction {
@@ -319,7 +304,7 @@ impl Hub {
             self.retire_tunnel(tunnel, TunnelEnd::UpgradeOver, now);
             self.clients.set_served(exchange.client, true);
             self.end_client(exchange.client, now);
-            self.recycle(exchange);
+            self.exchanges.recycle(exchange);
             self.dispatch(now);
         }
     }
@@ -329,14 +314,6 @@ impl Hub {
     fn take(&mut self, key: ExchangeKey, outcome: Outcome, now: Now) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(key)?;
         self.give_back(&mut exchange.held.share);
-        match exchange.phase {
-            Phase::Gathering { place, .. } => {
-                self.gathering.remove(&mut self.exchange_nodes, place);
-            }
-            Phase::Between => {}
-            Phase::Queued { place, .. } => self.queue.leave(place),
-            Phase::Active { .. } => self.active -= 1,
-        }
         self.commands.push(Command::DropHeld(exchange.client.into()));
         if let Some(label) = &exchange.label {
             debug!("{label}: {outcome} after {} ms", now.mono.since(exchange.began).as_millis());
@@ -354,5 +331,5 @@ pub(super) fn sign_limit(heartbeat: Duration) -> Duration {
 /// Whether the end of the connection is the end of the response.
 pub(super) fn delimited_by_close(exchange: &Exchange) -> bool {
     exchange.messages.facts.version == Version::Http10
-        && matches!(exchange.phase, Phase::Active { keep: false, .. })
+        && matches!(*exchange.phase, Phase::Active { keep: false, .. })
 }

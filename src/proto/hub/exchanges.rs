@@ -1,20 +1,263 @@
-//! What the hub knows of an exchange: its messages, what is held of its request, and who has to act.
+//! What the hub knows of its exchanges: the messages of each one, what is held of its request, and who has to
+//! act; how many have a worker; and which ones wait, for their body or for a worker.
+//!
+//! Lists and counts follow from the phases of the exchanges. Nobody else can change a phase, so nobody can
+//! leave one of them out.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Deref;
 use core::time::Duration;
 
 use super::answers::Manner;
 use super::hold::Share;
-use super::pool::Need;
-use super::queue::{Arrival, Place};
+use super::pool::{ClassId, Need};
+use super::queue::{Arrival, DispatchQueue, Place, Waiter};
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::Messages;
 use crate::proto::http1::cors::Grant;
 use crate::proto::http1::reply::Form;
 use crate::proto::http1::request_id::RequestId;
-use crate::proto::tables::key::{ClientKey, TunnelKey};
-use crate::proto::tables::list::NodeId;
-use crate::proto::tables::timer::{Armed, Mono};
+use crate::proto::tables::key::{ClientKey, ExchangeKey, TunnelKey};
+use crate::proto::tables::list::{Arena, List, NodeId};
+use crate::proto::tables::table::Table;
+use crate::proto::tables::timer::{Armed, Mono, TimerTable};
+
+/// Recycled texts, so that a request allocates nothing once the hub is warm.
+const SPARES: usize = 64;
+
+/// The texts that an exchange leaves behind.
+#[derive(Default)]
+pub(super) struct Spare {
+    pub(super) need: Need,
+    pub(super) id: RequestId,
+}
+
+/// The exchanges. Others may change what an exchange holds, but not its phase.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    table: Table<ExchangeKey, Exchange>,
+    places: Places,
+    /// How many have come.
+    arrivals: u64,
+    spares: Vec<Spare>,
+}
+
+/// Each exchange is counted, or stands in a list, as its phase says.
+#[derive(Default)]
+struct Places {
+    /// Exchanges in [`Phase::Gathering`], the longest there first.
+    gathering: List,
+    /// Of `gathering`.
+    nodes: Arena<ExchangeKey>,
+    /// Exchanges in [`Phase::Queued`].
+    queue: DispatchQueue,
+    /// How many are in [`Phase::Active`].
+    active: usize,
+}
+
+impl Places {
+    fn leave(&mut self, phase: &Phase) {
+        match *phase {
+            Phase::Gathering { place, .. } => {
+                self.gathering.remove(&mut self.nodes, place);
+            }
+            Phase::Between => {}
+            Phase::Queued { place, .. } => self.queue.leave(place),
+            Phase::Active { .. } => self.active -= 1,
+        }
+    }
+}
+
+impl Exchanges {
+    pub(super) fn get(&self, key: ExchangeKey) -> Option<&Exchange> {
+        self.table.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ExchangeKey) -> Option<&mut Exchange> {
+        self.table.get_mut(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ExchangeKey, &Exchange)> {
+        self.table.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// How many have a worker.
+    pub(super) fn active(&self) -> usize {
+        self.places.active
+    }
+
+    /// How many await their body.
+    pub(super) fn gathering(&self) -> usize {
+        self.places.gathering.len()
+    }
+
+    /// The exchange that has awaited its body the longest.
+    pub(super) fn longest_gathering(&self) -> Option<ExchangeKey> {
+        self.places.gathering.front(&self.places.nodes).copied()
+    }
+
+    /// Those that wait for a worker.
+    pub(super) fn queue(&self) -> &DispatchQueue {
+        &self.places.queue
+    }
+
+    /// The next arrival, in [`Phase::Between`]. `None` if the table is full.
+    // An exchange is large: inlined, it is made where it will stand.
+    #[inline]
+    pub(super) fn insert_with(
+        &mut self,
+        make: impl FnOnce(Arrival, CurrentPhase) -> Exchange,
+    ) -> Option<ExchangeKey> {
+        self.arrivals += 1;
+        let arrival = Arrival(self.arrivals);
+        self.table.insert_with(|_| make(arrival, CurrentPhase(Phase::Between)))
+    }
+
+    /// Takes an exchange out, and its place with it.
+    // An exchange is large: inlined, it is moved once.
+    #[inline]
+    pub(super) fn remove(&mut self, key: ExchangeKey) -> Option<Exchange> {
+        let exchange = self.table.remove(key);
+        if let Some(exchange) = &exchange {
+            self.places.leave(&exchange.phase);
+        }
+        exchange
+    }
+
+    /// It awaits its body until then.
+    pub(super) fn gather(&mut self, key: ExchangeKey, until: Mono) {
+        self.change_phase(key, |places, _| {
+            let place = places.gathering.push_back(&mut places.nodes, key);
+            Phase::Gathering { place, until }
+        });
+    }
+
+    /// It awaits no more of its body, if it did. False if it is gone.
+    pub(super) fn end_gathering(&mut self, key: ExchangeKey) -> bool {
+        let Some(exchange) = self.get(key) else { return false };
+        if matches!(*exchange.phase, Phase::Gathering { .. }) {
+            self.change_phase(key, |_, _| Phase::Between);
+        }
+        true
+    }
+
+    /// It waits for a worker until then.
+    pub(super) fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Limit) {
+        self.change_phase(key, |places, exchange| {
+            let was_refused = !exchange.need.refused.is_empty();
+            let waiter = Waiter { exchange: key, arrival: exchange.arrival, was_refused };
+            let place = places.queue.enter(waiter, class);
+            place.map_or(Phase::Between, |place| Phase::Queued { place, until })
+        });
+    }
+
+    /// A waiter belongs to another class.
+    pub(super) fn reclassify(&mut self, waiter: Waiter, class: ClassId) {
+        let Some(exchange) = self.table.get_mut(waiter.exchange) else { return };
+        if let Phase::Queued { place, .. } = &mut exchange.phase.0 {
+            self.places.queue.leave(*place);
+            if let Some(new) = self.places.queue.enter(waiter, class) {
+                *place = new;
+            }
+        }
+    }
+
+    /// It has a worker since then. The response is not awaited yet, and the client has been told nothing.
+    pub(super) fn activate(
+        &mut self,
+        key: ExchangeKey,
+        tunnel: TunnelKey,
+        (gate, awaited): (Gate, Awaited),
+        since: Mono,
+    ) {
+        self.change_phase(key, |places, _| {
+            places.active += 1;
+            Phase::Active { tunnel, since, gate, awaited, response: Limit::NONE, keep: false }
+        });
+    }
+
+    /// Its body has more time.
+    pub(super) fn put_off_body(&mut self, key: ExchangeKey, deadline: Mono) {
+        if let Some(Exchange { phase: CurrentPhase(Phase::Gathering { until, .. }), .. }) =
+            self.table.get_mut(key)
+        {
+            *until = deadline;
+        }
+    }
+
+    /// Its wait for a worker has another limit.
+    pub(super) fn limit_wait(&mut self, key: ExchangeKey, limit: Limit) {
+        if let Some(Exchange { phase: CurrentPhase(Phase::Queued { until, .. }), .. }) =
+            self.table.get_mut(key)
+        {
+            *until = limit;
+        }
+    }
+
+    /// As [`DispatchQueue::pop_changed`].
+    pub(super) fn pop_changed(&mut self) -> Option<ClassId> {
+        self.places.queue.pop_changed()
+    }
+
+    /// As [`DispatchQueue::note_served`].
+    pub(super) fn note_served(&mut self, class: ClassId, arrival: Option<Arrival>) {
+        self.places.queue.note_served(class, arrival);
+    }
+
+    /// As [`DispatchQueue::pop_emptied`].
+    pub(super) fn pop_emptied(&mut self) -> Option<ClassId> {
+        self.places.queue.pop_emptied()
+    }
+
+    /// The texts of an exchange that is over, which are to be written anew.
+    pub(super) fn spare(&mut self) -> Spare {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    /// Nobody needs the texts of this one any more.
+    pub(super) fn recycle(&mut self, exchange: Exchange) {
+        let Exchange { mut need, id, .. } = exchange;
+        if self.spares.len() < SPARES {
+            need.clear();
+            self.spares.push(Spare { need, id });
+        }
+    }
+
+    /// Its timer is set to its deadline.
+    pub(super) fn arm(&mut self, key: ExchangeKey, timers: &mut TimerTable) {
+        let Some(exchange) = self.table.get_mut(key) else { return };
+        let deadline = exchange.deadline();
+        timers.arm(&mut exchange.armed, key.into(), deadline);
+    }
+
+    /// Its timer has gone off. False if it was set to another time meanwhile.
+    pub(super) fn disarm(&mut self, key: ExchangeKey, at: Mono) -> bool {
+        self.table.get_mut(key).is_some_and(|exchange| TimerTable::disarm(&mut exchange.armed, at))
+    }
+
+    /// The keys that have become free in this batch may be given away again.
+    pub(super) fn end_batch(&mut self) {
+        self.table.end_batch();
+        self.places.queue.end_batch();
+        self.places.nodes.end_batch();
+    }
+
+    /// Changes the phase, and keeps lists and counts. `make` enters the place that the new phase has.
+    fn change_phase(&mut self, key: ExchangeKey, make: impl FnOnce(&mut Places, &Exchange) -> Phase) {
+        let Some(exchange) = self.table.get_mut(key) else { return };
+        self.places.leave(&exchange.phase);
+        exchange.phase.0 = make(&mut self.places, exchange);
+    }
+}
 
 pub(super) struct Exchange {
     pub(super) client: ClientKey,
@@ -31,7 +274,7 @@ pub(super) struct Exchange {
     /// agent refused it, or nothing of it could be written.
     pub(super) returns: u8,
     pub(super) armed: Armed,
-    pub(super) phase: Phase,
+    pub(super) phase: CurrentPhase,
     /// How its client is told of an error.
     pub(super) form: Form,
     /// Which pages may see the answer.
@@ -62,6 +305,38 @@ pub(super) enum Phase {
         /// Whether the client was told that its connection stays open, once it has been told something.
         keep: bool,
     },
+}
+
+/// The phase of an exchange. It is read anywhere; only [`Exchanges`] enters another one.
+pub(super) struct CurrentPhase(Phase);
+
+impl Deref for CurrentPhase {
+    type Target = Phase;
+
+    fn deref(&self) -> &Phase {
+        &self.0
+    }
+}
+
+impl CurrentPhase {
+    /// What may change while it has a worker.
+    pub(super) fn active_mut(&mut self) -> Option<Active<'_>> {
+        match &mut self.0 {
+            Phase::Active { since, gate, awaited, response, keep, .. } => {
+                Some(Active { since: *since, gate, awaited, response, keep })
+            }
+            Phase::Gathering { .. } | Phase::Between | Phase::Queued { .. } => None,
+        }
+    }
+}
+
+/// What may change in [`Phase::Active`], and since when it has been in it.
+pub(super) struct Active<'a> {
+    pub(super) since: Mono,
+    pub(super) gate: &'a mut Gate,
+    pub(super) awaited: &'a mut Awaited,
+    pub(super) response: &'a mut Limit,
+    pub(super) keep: &'a mut bool,
 }
 
 /// Who is to send the next byte of an exchange that has a worker, and by when.
@@ -163,7 +438,7 @@ impl Exchange {
 
     /// As [`Client::deadline`].
     pub(super) fn deadline(&self) -> Mono {
-        match self.phase {
+        match *self.phase {
             Phase::Between => Mono::NEVER,
             Phase::Gathering { until, .. } => until,
             Phase::Queued { until, .. } => until.deadline(),

@@ -118,7 +118,7 @@ impl Hub {
         if self.budget.grow(&mut held.share, held.body) {
             return true;
         }
-        if matches!(exchange.phase, Phase::Queued { .. })
+        if matches!(*exchange.phase, Phase::Queued { .. })
             && held.share.room() < MOST
             && held.share.place.is_none()
         {
@@ -141,7 +141,7 @@ impl Hub {
             return;
         }
         self.commands.push(Command::DropHeld(exchange.client.into()));
-        if let Phase::Active { tunnel, .. } = exchange.phase {
+        if let Phase::Active { tunnel, .. } = *exchange.phase {
             self.note_taken(key, tunnel);
         }
     }

@@ -78,35 +78,22 @@ use self::answers::Refusal;
 use self::clients::{Client, ClientState, Clients, Transport};
 use self::drain::Draining;
 use self::ending::TunnelEnd;
-use self::exchanges::{Awaited, Exchange, Expectation, Gate, Held, Phase};
+use self::exchanges::{Awaited, Exchange, Exchanges, Expectation, Gate, Held, Phase};
 use self::hold::Budget;
 use self::keys::Keys;
-use self::pool::{Gone, Need, Pool};
-use self::queue::DispatchQueue;
+use self::pool::{Gone, Pool};
 use self::tunnels::{Owes, Standing, Tunnel, TunnelState};
 use super::deadline::SendLimit;
-use super::http1::request_id::RequestId;
 use super::notice::{Count, Notices};
 use super::random::Random;
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
-use super::tables::list::{Arena, List};
 use super::tables::table::Table;
 use super::tables::timer::{Mono, Now, TimerTable};
 use super::trust::agent_token::TokenKey;
 use super::trust::revocation::Revocations;
 use super::tunnel::IN_BETWEEN;
 use crate::config::HubConfig;
-
-/// Recycled texts, so that a request allocates nothing once the hub is warm.
-const SPARES: usize = 64;
-
-/// The texts that an exchange leaves behind.
-#[derive(Default)]
-struct Spare {
-    need: Need,
-    id: RequestId,
-}
 
 /// The hub's half of the core.
 pub struct Hub {
@@ -116,26 +103,17 @@ pub struct Hub {
     revocations: Revocations,
     clients: Clients,
     tunnels: Table<TunnelKey, Tunnel>,
-    exchanges: Table<ExchangeKey, Exchange>,
+    exchanges: Exchanges,
     pool: Pool,
-    queue: DispatchQueue,
     timers: TimerTable,
     commands: Vec<Command>,
-    /// Exchanges in [`Phase::Active`].
-    active: usize,
-    /// Exchanges in [`Phase::Gathering`], the first of them first.
-    gathering: List,
-    /// Of `gathering`.
-    exchange_nodes: Arena<ExchangeKey>,
     /// A permit has become free, or a tunnel, and nobody has looked yet whether anyone waits for it.
     is_dispatch_due: bool,
     /// What may be held of requests that wait.
     budget: Budget,
-    arrivals: u64,
     /// Tunnels that were asked for a heartbeat, the first of them first. Some may have answered or ended
     /// since.
     asked: VecDeque<TunnelKey>,
-    spares: Vec<Spare>,
     /// What requests are called that came without a name.
     random: Random,
     /// Until then every agent is taken for connected.
@@ -166,18 +144,12 @@ impl Hub {
             token_key,
             clients: Clients::new(),
             tunnels: Table::new(),
-            exchanges: Table::new(),
+            exchanges: Exchanges::default(),
             pool: Pool::new(config.agent_grace),
-            queue: DispatchQueue::default(),
             timers: TimerTable::default(),
             commands: Vec::new(),
-            active: 0,
-            gathering: List::default(),
-            exchange_nodes: Arena::default(),
             is_dispatch_due: false,
-            arrivals: 0,
             asked: VecDeque::new(),
-            spares: Vec::new(),
             random: Random(seed),
             // Then those are looked at who wait for agents that have not come.
             sweep_at: now.mono.after(config.startup_grace),
@@ -193,10 +165,10 @@ impl Hub {
             clients: self.clients.len(),
             tunnels: self.tunnels.len(),
             exchanges: self.exchanges.len(),
-            active: self.active,
+            active: self.exchanges.active(),
             tails: self.clients.tails(),
-            gathering: self.gathering.len(),
-            queued: self.queue.len(),
+            gathering: self.exchanges.gathering(),
+            queued: self.exchanges.queue().len(),
             held: self.budget.taken(),
         }
     }
@@ -204,7 +176,7 @@ impl Hub {
     /// Whether one more exchange may be given a worker. What its response leaves behind for a slow client
     /// counts, too: it is in the same memory.
     fn has_permit(&self) -> bool {
-        self.active + self.clients.tails() < self.config.concurrent
+        self.exchanges.active() + self.clients.tails() < self.config.concurrent
     }
 
     fn arm_client(&mut self, key: ClientKey) {
@@ -218,9 +190,7 @@ impl Hub {
     }
 
     fn arm_exchange(&mut self, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let deadline = exchange.deadline();
-        self.timers.arm(&mut exchange.armed, key.into(), deadline);
+        self.exchanges.arm(key, &mut self.timers);
     }
 }
 
@@ -418,13 +388,11 @@ impl Core for Hub {
         });
         self.clients.end_batch();
         self.tunnels.end_batch();
-        self.exchanges.end_batch();
-        while let Some(class) = self.queue.pop_emptied() {
+        while let Some(class) = self.exchanges.pop_emptied() {
             self.pool.note_empty(class);
         }
-        self.pool.end_batch(|class| self.queue.has_waiters(class));
-        self.queue.end_batch();
-        self.exchange_nodes.end_batch();
+        self.pool.end_batch(|class| self.exchanges.queue().has_waiters(class));
+        self.exchanges.end_batch();
         self.budget.end_batch();
     }
 

@@ -70,10 +70,10 @@ impl Subject for Hub {
 impl Hub {
     /// The caps that it holds: name, cap, and what is used of it.
     pub(super) fn limits(&self) -> [(&'static str, u64, u64); 4] {
-        let gathering = self.gathering.len();
+        let gathering = self.exchanges.gathering();
         let each = [
-            ("concurrent", self.config.concurrent, self.active + self.clients.tails()),
-            ("queue_depth", self.config.queue_depth, self.queue.len() + gathering),
+            ("concurrent", self.config.concurrent, self.exchanges.active() + self.clients.tails()),
+            ("queue_depth", self.config.queue_depth, self.exchanges.queue().len() + gathering),
             ("max_clients", self.config.max_clients, self.clients.len()),
             ("max_tunnels", self.config.max_tunnels, self.tunnels.len()),
         ];
@@ -82,7 +82,7 @@ impl Hub {
 
     /// In milliseconds; zero if nobody waits.
     fn oldest_wait(&self, now: Mono) -> u64 {
-        let waits = self.exchanges.iter().filter(|(_, it)| matches!(it.phase, Phase::Queued { .. }));
+        let waits = self.exchanges.iter().filter(|(_, it)| matches!(*it.phase, Phase::Queued { .. }));
         let oldest = waits.map(|(_, exchange)| exchange.waits_since).min();
         oldest.map_or(0, |since| now.0.saturating_sub(since.0))
     }

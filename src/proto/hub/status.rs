@@ -65,7 +65,7 @@ impl Hub {
             }
         }
         let ready = self.pool.ready_agents();
-        let waiting = self.queue.len();
+        let waiting = self.exchanges.queue().len();
         json.unknown(&["queue_paused"]);
         json.key("load").open('{');
         json.key("clients").number(self.clients.len());
@@ -76,11 +76,11 @@ impl Hub {
         for (state, count) in WORKER_STATES.into_iter().zip(workers) {
             json.key(&format!("workers_{state}")).number(count);
         }
-        json.key("running").number(self.active);
+        json.key("running").number(self.exchanges.active());
         json.key("finishing").number(self.clients.tails());
         json.key("waiting").number(waiting);
-        json.key("gathering").number(self.gathering.len());
-        let waits = self.exchanges.iter().filter(|(_, it)| matches!(it.phase, Phase::Queued { .. }));
+        json.key("gathering").number(self.exchanges.gathering());
+        let waits = self.exchanges.iter().filter(|(_, it)| matches!(*it.phase, Phase::Queued { .. }));
         let oldest = waits.map(|(_, exchange)| exchange.waits_since).min();
         json.key("oldest_waiting_at").maybe(oldest.map(|at| telling.calendar.at(at)));
         json.close('}');
@@ -101,7 +101,7 @@ impl Hub {
     /// As [`Subject::attention`](crate::proto::admin::Subject::attention).
     pub(super) fn find_attention(&self) -> Vec<Attention> {
         let mut all = Vec::new();
-        let waiting = self.queue.len();
+        let waiting = self.exchanges.queue().len();
         if waiting > 0 && self.pool.ready_agents() == 0 {
             all.push(Attention::new("no_agent", Severity::Bad, "No agent takes work."));
         }
@@ -124,7 +124,8 @@ impl Hub {
             all.push(Attention::new("agent_withdrawn", Severity::Warn, text));
         }
         if self.draining.is_some() {
-            let text = format!("The hub is ending: {} requests run, {waiting} wait.", self.active);
+            let text =
+                format!("The hub is ending: {} requests run, {waiting} wait.", self.exchanges.active());
             all.push(Attention::new("draining", Severity::Warn, text));
         }
         all
@@ -209,7 +210,7 @@ impl Hub {
         json.key("token_id").text(agent.token);
         json.key("state").text(state);
         json.key("reason").text_or_null(reason);
-        let nothing_waits = state == "idle" && self.queue.is_empty();
+        let nothing_waits = state == "idle" && self.exchanges.queue().is_empty();
         json.key("idle_reason").text_or_null(if nothing_waits { "nothing_waits" } else { "" });
         json.unknown(&["since_at", "joined_at", "left_at", "paused", "address", "tls", "rtt_ms"]);
         json.key("workers").open('{');
@@ -236,7 +237,7 @@ impl Hub {
     /// Exchanges that run, or those that wait.
     fn tell_exchanges(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling, name: &str) -> bool {
         let is_running = name == "running";
-        let place = |exchange: &Exchange| match exchange.phase {
+        let place = |exchange: &Exchange| match *exchange.phase {
             Phase::Active { since, .. } => is_running.then_some(since.0),
             Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Between => {
                 (!is_running).then_some(exchange.arrival.0)
@@ -293,7 +294,7 @@ impl Hub {
         json.key("model").null();
         json.key("scope").text_or_null(&exchange.need.scope);
         json.key("arrived_at").maybe(time(exchange.began));
-        if let Phase::Active { tunnel, since, .. } = exchange.phase {
+        if let Phase::Active { tunnel, since, .. } = *exchange.phase {
             let state = match exchange.messages.response {
                 Response::Head { .. } => "sent",
                 Response::Body { .. } => "answering",
@@ -315,7 +316,7 @@ impl Hub {
         } else {
             json.key("urgency").number(3_u64);
             json.key("position").null();
-            let (until, class) = match exchange.phase {
+            let (until, class) = match *exchange.phase {
                 Phase::Queued { place, until } => (until.deadline(), Some(place.class())),
                 Phase::Gathering { until, .. } => (until, None),
                 Phase::Between | Phase::Active { .. } => (Mono::NEVER, None),

@@ -7,8 +7,9 @@ use log::{Level, debug};
 
 use super::dispatch::sign_limit;
 use super::ending::{Outcome, TunnelEnd};
+use super::exchanges::Active;
 use super::pool::{AgentSlot, Member, News};
-use super::{Awaited, Direction, Gate, Hub, Owes, Phase, Refusal, Standing, Tunnel, TunnelState};
+use super::{Awaited, Direction, Gate, Hub, Owes, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::deadline::Limit;
 use crate::proto::error::Violation;
 use crate::proto::exchange::Turn;
@@ -498,7 +499,7 @@ impl Hub {
     ) -> Step {
         let Shown { input, end, out } = shown;
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return Step::Wait };
-        let Phase::Active { since, gate, awaited, response, keep, .. } = &mut exchange.phase else {
+        let Some(Active { since, gate, awaited, response, keep }) = exchange.phase.active_mut() else {
             return Step::Wait;
         };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::exchanges::Active;
 use super::hold::FREE;
 use super::{Awaited, Client, ClientState, Direction, Exchange, Gate, Hub, Phase, Refusal};
 use crate::proto::http1::body::Progress;
@@ -18,7 +19,7 @@ const SLOWEST: u64 = 1024;
 impl Exchange {
     /// Whether bytes of its request are wanted at present.
     pub(super) fn wants_request(&self) -> bool {
-        match self.phase {
+        match *self.phase {
             Phase::Between => false,
             Phase::Gathering { .. } | Phase::Queued { .. } => {
                 self.room() > 0 && !self.messages.request.is_done()
@@ -29,7 +30,7 @@ impl Exchange {
 
     /// A byte went one way or the other. As long as there are any the exchange does not stand still.
     pub(super) fn note_progress(&mut self, stalled_by: Mono) {
-        if let Phase::Active { awaited, .. } = &mut self.phase {
+        if let Some(Active { awaited, .. }) = self.phase.active_mut() {
             awaited.put_off(stalled_by);
         }
     }
@@ -46,8 +47,8 @@ impl Hub {
     /// An exchange waits for its body. Where too many do, the one that has for the longest goes on with what
     /// it has, or must go.
     pub(super) fn gather(&mut self, key: ExchangeKey, now: Now) {
-        if self.gathering.len() >= self.config.max_gathering()
-            && let Some(oldest) = self.gathering.front(&self.exchange_nodes).copied()
+        if self.exchanges.gathering() >= self.config.max_gathering()
+            && let Some(oldest) = self.exchanges.longest_gathering()
         {
             if self.exchanges.get(oldest).is_some_and(|exchange| exchange.held.body >= FREE as u64) {
                 self.admit(oldest, now);
@@ -55,11 +56,7 @@ impl Hub {
                 self.fail(oldest, Refusal::GatheringFull, now);
             }
         }
-        let place = self.gathering.push_back(&mut self.exchange_nodes, key);
-        let until = gathered_by(now.mono, 0, self.config.limits.body);
-        if let Some(exchange) = self.exchanges.get_mut(key) {
-            exchange.phase = Phase::Gathering { place, until };
-        }
+        self.exchanges.gather(key, gathered_by(now.mono, 0, self.config.limits.body));
         self.arm_exchange(key);
     }
 
@@ -70,7 +67,7 @@ impl Hub {
         let Some(exchange) = self.exchanges.get(*exchange) else { return 0 };
         // A limit on the body is held by looking at it.
         let is_counted = self.config.max_body.is_some() && !exchange.messages.is_upgraded();
-        match exchange.phase {
+        match *exchange.phase {
             Phase::Active { gate: Gate::Open, .. } if !is_counted => exchange.messages.opaque_request(),
             Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => 0,
         }
@@ -97,7 +94,7 @@ impl Hub {
     fn request_passed(&mut self, key: ExchangeKey, now: Now) {
         self.let_go(key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let Phase::Active { awaited, .. } = &mut exchange.phase else { return };
+        let Some(Active { awaited, .. }) = exchange.phase.active_mut() else { return };
         let stalled_by = now.mono.after_coarse(self.config.limits.stall);
         if exchange.messages.is_upgraded() {
             exchange.note_progress(stalled_by);
@@ -118,7 +115,7 @@ impl Hub {
 
     pub(super) fn read_body(&mut self, key: ExchangeKey, mut shown: Shown<'_>, now: Now) -> Step {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Step::Wait };
-        let is_held = match exchange.phase {
+        let is_held = match *exchange.phase {
             Phase::Between => return Step::Wait,
             Phase::Gathering { .. } | Phase::Queued { .. } => true,
             Phase::Active { gate, .. } if gate != Gate::Open => return Step::Wait,
@@ -168,7 +165,7 @@ impl Hub {
         if step != Step::Wait {
             exchange.held.expectation = exchange.held.expectation.begun();
         }
-        let is_gathering = matches!(exchange.phase, Phase::Gathering { .. });
+        let is_gathering = matches!(*exchange.phase, Phase::Gathering { .. });
         if !self.makes_room(key) && is_gathering {
             self.admit(key, now);
         }

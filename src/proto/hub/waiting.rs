@@ -32,15 +32,13 @@ impl Hub {
             // Those that wait already come first.
             self.dispatch(now);
         }
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if let Phase::Gathering { place, .. } = exchange.phase {
-            self.gathering.remove(&mut self.exchange_nodes, place);
-            exchange.phase = Phase::Between;
+        if !self.exchanges.end_gathering(key) {
+            return;
         }
         if !self.has_permit() {
             let line = format_args!(
                 "{} requests are in progress, the limit of --concurrent: others wait even if a worker is free",
-                self.active + self.clients.tails()
+                self.exchanges.active() + self.clients.tails()
             );
             self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
         }
@@ -58,7 +56,7 @@ impl Hub {
         match self.wait_until(exchange, class, now) {
             Err(refusal) => self.fail(key, refusal, now),
             Ok(until) if self.has_place_in_queue(is_connected, now) => {
-                self.enter_queue(key, class, until);
+                self.exchanges.enter_queue(key, class, until);
                 self.arm_exchange(key);
                 self.makes_room(key);
             }
@@ -73,7 +71,7 @@ impl Hub {
         let mut failed = Vec::new();
         for &key in lost {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
-            if let Phase::Active { since, .. } = exchange.phase {
+            if let Phase::Active { since, .. } = *exchange.phase {
                 // It did not wait while it was served.
                 exchange.waits_since = exchange.waits_since.after(now.mono.since(since));
             }
@@ -119,26 +117,21 @@ impl Hub {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
             debug!("{key:?} goes to another tunnel");
             exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
-            if let Phase::Active { awaited: Awaited::Continue { .. }, .. } = exchange.phase {
+            if let Phase::Active { awaited: Awaited::Continue { .. }, .. } = *exchange.phase {
                 exchange.held.expectation = Expectation::OfClient;
             }
-            self.active -= 1;
             self.commands.push(Command::Unpair(exchange.client.into()));
             let class = self.pool.class_of(&exchange.need);
-            self.enter_queue(key, class, Limit::NONE);
+            self.exchanges.enter_queue(key, class, Limit::NONE);
         }
         self.dispatch(now);
         for &key in keys {
             let Some(exchange) = self.exchanges.get(key) else { continue };
-            let Phase::Queued { .. } = exchange.phase else { continue };
+            let Phase::Queued { .. } = *exchange.phase else { continue };
             let class = self.pool.class_of(&exchange.need);
             match self.wait_until(exchange, class, now) {
                 Ok(last) => {
-                    if let Some(Exchange { phase: Phase::Queued { until, .. }, .. }) =
-                        self.exchanges.get_mut(key)
-                    {
-                        *until = last;
-                    }
+                    self.exchanges.limit_wait(key, last);
                     self.arm_exchange(key);
                     if self.makes_room(key) {
                         // Its body was not wanted just now.
@@ -167,7 +160,7 @@ impl Hub {
     /// look at each class, at those, and at whom agents have refused, however many others wait.
     fn in_vain(&self, now: Now) -> Vec<(Arrival, ExchangeKey, ClassId)> {
         let plain = self.classes_in_vain(now).flat_map(|(class, _)| {
-            let waiters = self.queue.waiters_of(class).filter(|waiter| !waiter.was_refused);
+            let waiters = self.exchanges.queue().waiters_of(class).filter(|waiter| !waiter.was_refused);
             waiters.map(move |waiter| (class, waiter))
         });
         let all = plain.chain(self.refused_in_vain(now));
@@ -184,12 +177,12 @@ impl Hub {
 
     /// The classes whose agents are gone, and how many wait there whom none has refused.
     fn classes_in_vain(&self, now: Now) -> impl Iterator<Item = (ClassId, usize)> + '_ {
-        self.queue.classes().filter(move |(class, _)| !self.is_connected(*class, &[], now))
+        self.exchanges.queue().classes().filter(move |(class, _)| !self.is_connected(*class, &[], now))
     }
 
     /// Waiters whom agents have refused, and for whom no other one is there.
     fn refused_in_vain(&self, now: Now) -> impl Iterator<Item = (ClassId, Waiter)> + '_ {
-        self.queue.refused().filter(move |(class, waiter)| {
+        self.exchanges.queue().refused().filter(move |(class, waiter)| {
             let exchange = self.exchanges.get(waiter.exchange);
             exchange.is_some_and(|it| !self.is_connected(*class, &it.need.refused, now))
         })
@@ -198,14 +191,6 @@ impl Hub {
     /// Sees to it that agents and waiters are looked at by then.
     pub(super) fn look_again_at(&mut self, at: Mono) {
         self.sweep_at = self.sweep_at.min(at);
-    }
-
-    fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Limit) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let was_refused = !exchange.need.refused.is_empty();
-        let waiter = Waiter { exchange: key, arrival: exchange.arrival, was_refused };
-        let place = self.queue.enter(waiter, class);
-        exchange.phase = place.map_or(Phase::Between, |place| Phase::Queued { place, until });
     }
 
     fn is_connected(&self, class: ClassId, refused: &[Refused], now: Now) -> bool {
@@ -232,7 +217,7 @@ impl Hub {
     /// quarter of it, and give up what they have beyond that to those that one can.
     fn has_place_in_queue(&mut self, is_connected: bool, now: Now) -> bool {
         let depth = self.config.queue_depth;
-        let is_full = self.queue.len() >= depth;
+        let is_full = self.exchanges.queue().len() >= depth;
         if is_connected && !is_full {
             return true;
         }
