@@ -87,7 +87,8 @@ impl Hub {
             .tunnels
             .iter()
             .filter_map(|(key, tunnel)| tunnel.member().map(|member| (key, member, tunnel.is_ready())));
-        let is_unnamed = |key, tunnel: &Tunnel| tunnel.member().is_some_and(|it| !self.pool.holds(it, key));
+        let is_unnamed =
+            |key, tunnel: &Tunnel| tunnel.member().is_some_and(|it| !self.tunnels.pool().holds(it, key));
         let is_free = |tunnel: &Tunnel| matches!(tunnel.state, TunnelState::Free { .. });
         let is_astray = |tunnel: &Tunnel| match tunnel.state {
             TunnelState::Free { standing: Standing::Behind(first), .. } => {
@@ -105,11 +106,11 @@ impl Hub {
         // A worker has one request at a time, whichever of its tunnels brings it.
         let has_two = busy.windows(2).any(|pair| pair.first() == pair.last());
         has_two
-            || !self.pool.is_made_of(members)
+            || !self.tunnels.pool().is_made_of(members)
             || self.tunnels.iter().any(|(key, it)| is_astray(it) || is_free(it) && is_unnamed(key, it))
     }
 
-    /// Who is in the pool owes no sign of life, and who owes none and takes work is in the pool.
+    /// Whether it is not so that a tunnel is pooled if and only if it is ready and owes no heartbeat.
     fn is_pool_wrong(&self) -> bool {
         let mut pooled = 0;
         let mut is_wrong = false;
@@ -124,7 +125,9 @@ impl Hub {
                 };
             }
         }
-        is_wrong || pooled != self.pool.idle() || self.is_asked_unnoted()
+        is_wrong
+            || pooled != self.tunnels.pool().idle()
+            || self.tunnels.asked() != self.tunnels.pool().pending()
     }
 
     /// Whether a tunnel carries what neither its token nor its light paths cover.
@@ -132,7 +135,7 @@ impl Hub {
         self.tunnels.iter().any(|(_, tunnel)| match tunnel.state {
             TunnelState::Busy { member, exchange, .. } => {
                 let exchange = self.exchanges.get(exchange);
-                exchange.is_some_and(|it| !self.pool.may_serve(member.agent, &it.need))
+                exchange.is_some_and(|it| !self.tunnels.pool().may_serve(member.agent, &it.need))
             }
             TunnelState::Free { .. } | TunnelState::Ending { .. } => false,
         })
@@ -244,7 +247,7 @@ impl Hub {
     fn is_anyone_forgotten(&self) -> bool {
         let waits_in_vain = |class, exchange: &Exchange| {
             exchange.patience.block.is_none()
-                && !self.pool.is_connected(class, &exchange.need.refused, Mono::NEVER)
+                && !self.tunnels.pool().is_connected(class, &exchange.need.refused, Mono::NEVER)
         };
         let mut waiters = self.exchanges.queue().waiters();
         self.sweep_at == Mono::NEVER
@@ -258,7 +261,7 @@ impl Hub {
         self.has_permit()
             && self.exchanges.queue().waiters().any(|(_, waiter)| {
                 let exchange = self.exchanges.get(waiter.exchange);
-                exchange.is_some_and(|it| self.pool.could_serve(&it.need))
+                exchange.is_some_and(|it| self.tunnels.pool().could_serve(&it.need))
             })
     }
 }

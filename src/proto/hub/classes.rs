@@ -227,12 +227,6 @@ impl Classes {
         self.classes.get(class.index()).map_or(&[], |class| &class.members)
     }
 
-    /// Whether a profile serves a class.
-    pub(super) fn has_member(&self, class: ClassId, profile: ProfileId) -> bool {
-        let memberships = self.memberships.get(profile.index());
-        memberships.is_some_and(|memberships| memberships.iter().any(|(id, _)| *id == class))
-    }
-
     /// A class whose idle tunnels or members have changed. Each is told once for all changes since.
     pub(super) fn pop_changed(&mut self) -> Option<ClassId> {
         let id = self.changed.pop()?;

@@ -31,7 +31,7 @@ impl Hub {
     pub(super) fn dispatch(&mut self, now: Now) {
         self.is_dispatch_due = false;
         while self.has_permit() && !self.exchanges.queue().is_empty() {
-            while let Some(class) = self.pool.pop_changed().or_else(|| self.exchanges.pop_changed()) {
+            while let Some(class) = self.tunnels.pop_changed().or_else(|| self.exchanges.pop_changed()) {
                 let first = self.first_served_of(class).map(|(waiter, _)| waiter.arrival);
                 self.exchanges.note_served(class, first);
             }
@@ -47,10 +47,10 @@ impl Hub {
     /// The first waiter of a class for whom a tunnel is idle, and that tunnel.
     fn first_served_of(&self, class: ClassId) -> Option<(Waiter, TunnelKey)> {
         // Else every waiter would be asked about.
-        self.pool.find_idle(class, &[])?;
+        self.tunnels.pool().find_idle(class, &[])?;
         self.exchanges.queue().waiters_of(class).find_map(|waiter| {
             let refused = &self.exchanges.get(waiter.exchange)?.need.refused;
-            Some((waiter, self.pool.find_idle(class, refused)?))
+            Some((waiter, self.tunnels.pool().find_idle(class, refused)?))
         })
     }
 
@@ -60,7 +60,7 @@ impl Hub {
         let all: Vec<(ClassId, Waiter)> = self.exchanges.queue().waiters().collect();
         for (class, waiter) in all {
             let Some(exchange) = self.exchanges.get(waiter.exchange) else { continue };
-            let new = self.pool.class_of(&exchange.need);
+            let new = self.tunnels.class_of(&exchange.need);
             if new != class {
                 self.exchanges.reclassify(waiter, new);
             }
@@ -70,11 +70,11 @@ impl Hub {
     /// Gives a tunnel to an exchange. False if the tunnel turned out to be of no use; it is gone from the
     /// pool then.
     pub(super) fn activate(&mut self, key: ExchangeKey, tunnel_key: TunnelKey, now: Now) -> bool {
-        let Some(tunnel) = self.tunnels.get_mut(tunnel_key) else { return false };
-        let TunnelState::Free { member, standing: Standing::Pooled(node), .. } = tunnel.state else {
+        let Some(tunnel) = self.tunnels.get(tunnel_key) else { return false };
+        let TunnelState::Free { member, standing: Standing::Pooled(_), .. } = tunnel.state else {
             return false;
         };
-        if self.pool.is_expired(member.agent, now.unix) {
+        if self.tunnels.pool().is_expired(member.agent, now.unix) {
             self.expire_agent(member.agent, now);
             return false;
         }
@@ -83,12 +83,8 @@ impl Hub {
             return false;
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
-        self.pool.take_idle(member.agent, node);
-        tunnel.state = TunnelState::Busy {
-            member,
-            exchange: key,
-            owes: Owes::Sign { by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)) },
-        };
+        let by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
+        self.tunnels.take(tunnel_key, key, Owes::Sign { by });
         let stall = self.config.limits.stall;
         let (gate, awaited) = match exchange.held.expectation {
             Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Awaited::Nobody),
@@ -257,12 +253,12 @@ impl Hub {
             Phase::Active { tunnel, .. } => self.tunnels.get(tunnel).and_then(Tunnel::member),
             Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } => None,
         };
-        let agent =
-            agent.map_or_else(String::new, |it| format!(" of agent {}", self.pool.describe(it.agent)));
+        let agent = agent
+            .map_or_else(String::new, |it| format!(" of agent {}", self.tunnels.pool().describe(it.agent)));
         let names_upstreams = matches!(refusal, Refusal::Unreachable | Refusal::AllRefused);
         let troubles = if names_upstreams && log_enabled!(Level::Warn) {
-            let class = self.pool.class_of(&exchange.need);
-            self.pool.troubles(class)
+            let class = self.tunnels.class_of(&exchange.need);
+            self.tunnels.pool().troubles(class)
         } else {
             String::new()
         };

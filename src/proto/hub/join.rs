@@ -9,13 +9,11 @@ use log::{Level, debug, info};
 use super::answers::Manner;
 use super::ending::TunnelEnd;
 use super::pool::{Joining, Member};
-use super::{Client, Hub, Refusal, Standing, Tunnel, TunnelState};
-use crate::proto::deadline::SendLimit;
-use crate::proto::http1::head::HeadScan;
+use super::{Client, Hub, Refusal, Tunnel, TunnelState};
 use crate::proto::notice::Count;
 use crate::proto::seam::Command;
 use crate::proto::tables::key::{ClientKey, TunnelKey};
-use crate::proto::tables::timer::{Armed, Mono, Now};
+use crate::proto::tables::timer::Now;
 use crate::proto::trust::agent_token::AgentToken;
 use crate::proto::trust::revocation::Revocations;
 use crate::proto::tunnel::{CloseReason, Hello, Light, write_farewell, write_welcome};
@@ -38,12 +36,12 @@ impl Hub {
     /// Other tokens are taken back from now on: their tunnels are closed.
     pub fn set_revocations(&mut self, revocations: Revocations, now: Now) {
         self.revocations = revocations;
-        let agents = self.pool.revoke(&self.revocations, now.mono);
+        let agents = self.tunnels.revoke(&self.revocations, now.mono);
         let is_meant = |tunnel: &Tunnel| tunnel.member().is_some_and(|it| agents.contains(&it.agent));
         let keys = self.tunnels_that(is_meant);
         let mut closed: BTreeMap<String, usize> = BTreeMap::new();
         for member in keys.iter().filter_map(|key| self.tunnels.get(*key).and_then(Tunnel::member)) {
-            *closed.entry(self.pool.describe(member.agent)).or_default() += 1;
+            *closed.entry(self.tunnels.pool().describe(member.agent)).or_default() += 1;
         }
         self.end_tunnels(&keys, CloseReason::Revoked, now);
         for (agent, tunnels) in closed {
@@ -88,35 +86,14 @@ impl Hub {
             let is_free = |key: &TunnelKey| {
                 self.tunnels.get(*key).is_some_and(|it| matches!(it.state, TunnelState::Free { .. }))
             };
-            let old = self.pool.find(&joining).filter(is_free).ok_or(Refusal::TunnelsFull)?;
+            let old = self.tunnels.pool().find(&joining).filter(is_free).ok_or(Refusal::TunnelsFull)?;
             self.commands
                 .push(Command::Send { key: old.into(), bytes: write_farewell(CloseReason::Replaced) });
             self.drop_tunnel(old, TunnelEnd::Farewell(CloseReason::Replaced), now);
         }
-        let tunnel = self.tunnels.insert(Tunnel {
-            armed: Armed::default(),
-            left,
-            // A head is only read once the last response was taken.
-            sending: SendLimit::IDLE,
-            // Replaced below, before anybody looks.
-            state: TunnelState::Ending { until: Mono::NEVER },
-        });
-        let tunnel = tunnel.ok_or(Refusal::TunnelsFull)?;
-        let Some(joined) = self.pool.join(&joining, tunnel, now.mono) else {
-            self.tunnels.remove(tunnel);
-            return Err(Refusal::WorkersFull);
-        };
-        let member = Member { agent: joined.agent, worker: hello.worker };
-        let first = self.seen_through(member);
-        if let Some(entry) = self.tunnels.get_mut(tunnel) {
-            entry.state = TunnelState::Free {
-                member,
-                standing: Standing::Withdrawn,
-                unanswered: 0,
-                ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-                scan: HeadScan::on_tunnel(),
-            };
-        }
+        let ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
+        let (tunnel, joined) = self.tunnels.join(&joining, left, ping_at, now.mono)?;
+        let first = self.seen_through(Member { agent: joined.agent, worker: hello.worker });
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
         let mut bytes = Vec::new();
@@ -125,10 +102,10 @@ impl Hub {
         if hello.websocket.is_some() {
             self.commands.push(Command::Frame { key: tunnel.into(), side: Side::Asked });
         }
-        debug!("agent {} worker {} joined", self.pool.describe(joined.agent), hello.worker);
+        debug!("agent {} worker {} joined", self.tunnels.pool().describe(joined.agent), hello.worker);
         self.note_standing(joined.agent, hello.withdrawn, now);
         if token.expires.is_some() {
-            self.look_again_at(self.pool.next_sweep(now));
+            self.look_again_at(self.tunnels.pool().next_sweep(now));
         }
         match (hello.withdrawn, first) {
             (None, None) => self.free_tunnel(tunnel, now),
@@ -136,8 +113,8 @@ impl Hub {
             (Some(_), _) => self.arm_tunnel(tunnel),
         }
         if let Some(old) = joined.replaced {
-            let serial = self.pool.serial(joined.agent).map_or(0, |serial| serial.0);
-            let name = self.pool.describe(joined.agent);
+            let serial = self.tunnels.pool().serial(joined.agent).map_or(0, |serial| serial.0);
+            let name = self.tunnels.pool().describe(joined.agent);
             let line = format_args!(
                 "agent {name} worker {}: a new tunnel replaced the old one; if this repeats, two agents run with the same --agent-id",
                 hello.worker

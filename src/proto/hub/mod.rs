@@ -68,7 +68,6 @@ mod turns;
 mod upload;
 mod waiting;
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -82,13 +81,12 @@ use self::exchanges::{Awaited, Exchange, Exchanges, Expectation, Gate, Held, Pha
 use self::hold::Budget;
 use self::keys::Keys;
 use self::pool::{Gone, Pool};
-use self::tunnels::{Owes, Standing, Tunnel, TunnelState};
+use self::tunnels::{Owes, Standing, Tunnel, TunnelState, Tunnels};
 use super::deadline::SendLimit;
 use super::notice::{Count, Notices};
 use super::random::Random;
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
 use super::tables::key::{ClientKey, ExchangeKey, Key, Kind, TableKey, TunnelKey};
-use super::tables::table::Table;
 use super::tables::timer::{Mono, Now, TimerTable};
 use super::trust::agent_token::TokenKey;
 use super::trust::revocation::Revocations;
@@ -102,18 +100,14 @@ pub struct Hub {
     keys: Keys,
     revocations: Revocations,
     clients: Clients,
-    tunnels: Table<TunnelKey, Tunnel>,
+    tunnels: Tunnels,
     exchanges: Exchanges,
-    pool: Pool,
     timers: TimerTable,
     commands: Vec<Command>,
     /// A permit has become free, or a tunnel, and nobody has looked yet whether anyone waits for it.
     is_dispatch_due: bool,
     /// What may be held of requests that wait.
     budget: Budget,
-    /// Tunnels that were asked for a heartbeat, the first of them first. Some may have answered or ended
-    /// since.
-    asked: VecDeque<TunnelKey>,
     /// What requests are called that came without a name.
     random: Random,
     /// Until then every agent is taken for connected.
@@ -143,13 +137,11 @@ impl Hub {
             budget: Budget::new(config.hold),
             token_key,
             clients: Clients::new(),
-            tunnels: Table::new(),
+            tunnels: Tunnels::new(Pool::new(config.agent_grace)),
             exchanges: Exchanges::default(),
-            pool: Pool::new(config.agent_grace),
             timers: TimerTable::default(),
             commands: Vec::new(),
             is_dispatch_due: false,
-            asked: VecDeque::new(),
             random: Random(seed),
             // Then those are looked at who wait for agents that have not come.
             sweep_at: now.mono.after(config.startup_grace),
@@ -184,9 +176,7 @@ impl Hub {
     }
 
     fn arm_tunnel(&mut self, key: TunnelKey) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let deadline = tunnel.deadline();
-        self.timers.arm(&mut tunnel.armed, key.into(), deadline);
+        self.tunnels.arm(key, &mut self.timers);
     }
 
     fn arm_exchange(&mut self, key: ExchangeKey) {
@@ -284,8 +274,8 @@ impl Core for Hub {
     fn handle_hangup(&mut self, key: Key, now: Now) {
         if let Some(key) = ClientKey::from_key(key) {
             self.handle_client_hangup(key, now);
-        } else if let Some(tunnel) = TunnelKey::from_key(key).and_then(|key| self.tunnels.get_mut(key)) {
-            tunnel.left = true;
+        } else if let Some(key) = TunnelKey::from_key(key) {
+            self.tunnels.note_left(key);
         }
     }
 
@@ -300,15 +290,14 @@ impl Core for Hub {
                 self.dispatch(now);
             }
         } else if let Some(key) = TunnelKey::from_key(key)
-            && let Some(tunnel) = self.tunnels.get_mut(key)
+            && let Some(sending) = self.tunnels.sending_mut(key)
         {
-            tunnel.sending = SendLimit::of(waiting, stall * IN_BETWEEN, now);
-            let busy = match tunnel.state {
-                TunnelState::Busy { exchange, .. } => Some(exchange),
-                TunnelState::Free { .. } | TunnelState::Ending { .. } => None,
-            };
+            *sending = SendLimit::of(waiting, stall * IN_BETWEEN, now);
             self.arm_tunnel(key);
-            if let Some(exchange) = busy.filter(|_| !waiting) {
+            if let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) = self.tunnels.get(key)
+                && !waiting
+            {
+                let exchange = *exchange;
                 self.note_taken(exchange, key);
                 self.await_response(exchange, now);
             }
@@ -333,8 +322,8 @@ impl Core for Hub {
             }
         }
         if now.mono >= self.sweep_at {
-            let swept = self.pool.sweep(now);
-            self.sweep_at = self.pool.next_sweep(now);
+            let swept = self.tunnels.sweep(now);
+            self.sweep_at = self.tunnels.pool().next_sweep(now);
             if now.mono < self.grace_ends {
                 self.look_again_at(self.grace_ends);
             }
@@ -387,11 +376,10 @@ impl Core for Hub {
             Kind::Upstream | Kind::Worker | Kind::Admin => None,
         });
         self.clients.end_batch();
-        self.tunnels.end_batch();
         while let Some(class) = self.exchanges.pop_emptied() {
-            self.pool.note_empty(class);
+            self.tunnels.note_empty(class);
         }
-        self.pool.end_batch(|class| self.exchanges.queue().has_waiters(class));
+        self.tunnels.end_batch(|class| self.exchanges.queue().has_waiters(class));
         self.exchanges.end_batch();
         self.budget.end_batch();
     }

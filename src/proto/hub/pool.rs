@@ -398,9 +398,28 @@ impl Pool {
         self.classes.members(class)
     }
 
-    /// Whether a profile may serve this class.
-    pub fn is_served_by(&self, class: ClassId, profile: ProfileId) -> bool {
-        self.classes.has_member(class, profile)
+    /// Notes that one more tunnel of this agent would take work but for the answer to a first heartbeat, or
+    /// one fewer.
+    pub fn note_pending(&mut self, slot: AgentSlot, is_pending: bool) {
+        let profile = self.profile(slot).and_then(|id| self.profiles.get_mut(id.index()));
+        if let Some(profile) = profile {
+            if is_pending {
+                profile.pending += 1;
+            } else {
+                profile.pending -= 1;
+            }
+        }
+    }
+
+    /// Whether a tunnel that may serve this class would take work but for the answer to a first heartbeat.
+    pub fn has_heartbeat_pending(&self, class: ClassId) -> bool {
+        let mut profiles = self.classes.members(class).iter().filter_map(|id| self.profiles.get(id.index()));
+        profiles.any(|profile| profile.pending > 0)
+    }
+
+    /// How many tunnels owe such an answer. For tests.
+    pub fn pending(&self) -> usize {
+        self.profiles.iter().map(|(_, profile)| profile.pending).sum()
     }
 
     /// A class that has other idle tunnels, or other profiles, than when it was last told here.
@@ -730,6 +749,7 @@ impl Pool {
             turns: Queue::default(),
             agents: 0,
             here: 0,
+            pending: 0,
             until: Mono::default(),
         };
         let id = ProfileId::new(self.profiles.insert(profile));

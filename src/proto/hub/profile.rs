@@ -52,6 +52,8 @@ pub(super) struct Profile {
     pub(super) agents: usize,
     /// Agents that are here, without a grace.
     pub(super) here: usize,
+    /// Tunnels of its agents that would take work but for the answer to a first heartbeat.
+    pub(super) pending: usize,
     /// When the last grace of its agents ends.
     pub(super) until: Mono,
 }

@@ -31,7 +31,7 @@ impl Subject for Hub {
 
     fn check_ready(&self, agents: Option<usize>) -> Result<(), NotReady> {
         let Some(asked) = agents else { return Ok(()) };
-        let ready = self.pool.ready_agents();
+        let ready = self.tunnels.pool().ready_agents();
         if ready < asked { Err(NotReady::Agents { ready, asked }) } else { Ok(()) }
     }
 
@@ -94,7 +94,7 @@ impl Hub {
         samples: &mut Samples<'_>,
     ) -> Option<String> {
         let mut names: BTreeMap<&str, Named> = BTreeMap::new();
-        for (name, workers) in self.pool.connected() {
+        for (name, workers) in self.tunnels.pool().connected() {
             if after.is_some_and(|after| name <= after) {
                 continue;
             }

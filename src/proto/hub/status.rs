@@ -54,7 +54,7 @@ impl Hub {
     }
 
     fn tell_figures(&self, json: &mut Json<'_>, telling: &Telling) {
-        let known: Vec<Known<'_>> = self.pool.known().collect();
+        let known: Vec<Known<'_>> = self.tunnels.pool().known().collect();
         let connected = known.iter().filter(|agent| !agent.workers.is_empty());
         let mut workers = Counts::default();
         let mut agents = 0;
@@ -64,7 +64,7 @@ impl Hub {
                 *sum += count;
             }
         }
-        let ready = self.pool.ready_agents();
+        let ready = self.tunnels.pool().ready_agents();
         let waiting = self.exchanges.queue().len();
         json.unknown(&["queue_paused"]);
         json.key("load").open('{');
@@ -102,7 +102,7 @@ impl Hub {
     pub(super) fn find_attention(&self) -> Vec<Attention> {
         let mut all = Vec::new();
         let waiting = self.exchanges.queue().len();
-        if waiting > 0 && self.pool.ready_agents() == 0 {
+        if waiting > 0 && self.tunnels.pool().ready_agents() == 0 {
             all.push(Attention::new("no_agent", Severity::Bad, "No agent takes work."));
         }
         for (name, max, used) in self.limits() {
@@ -112,7 +112,7 @@ impl Hub {
             }
         }
         let withdrawn = |agent: &Known<'_>| !agent.workers.is_empty() && !agent.trouble.is_empty();
-        let mut withdrawn = self.pool.known().filter(withdrawn);
+        let mut withdrawn = self.tunnels.pool().known().filter(withdrawn);
         for agent in withdrawn.by_ref().take(MOST_NAMED) {
             let text = format!("{} takes no work: {}.", agent.name, agent.trouble);
             let id = format!("{}:{}", agent.token, agent.id);
@@ -133,7 +133,7 @@ impl Hub {
 
     fn tell_names(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
         let mut names: BTreeMap<&str, u64> = BTreeMap::new();
-        for agent in self.pool.known() {
+        for agent in self.tunnels.pool().known() {
             *names.entry(agent.name).or_default() += u64::from(!agent.workers.is_empty());
         }
         if at.rows == 0 {
@@ -166,7 +166,7 @@ impl Hub {
             let Known { name, id, token, .. } = agent;
             format!("{}\0{name}\0{id}\0{token}", u8::from(agent.workers.is_empty()))
         };
-        let mut agents: Vec<_> = self.pool.known().map(|agent| (order(&agent), agent)).collect();
+        let mut agents: Vec<_> = self.tunnels.pool().known().map(|agent| (order(&agent), agent)).collect();
         agents.sort_by(|(one, _), (other, _)| one.cmp(other));
         if at.rows == 0 {
             json.key("agents_total").number(agents.len());
@@ -302,7 +302,7 @@ impl Hub {
             };
             json.key("state").text(state);
             let member = self.tunnels.get(tunnel).and_then(|tunnel| tunnel.member());
-            match member.and_then(|member| Some((member, self.pool.known_one(member.agent)?))) {
+            match member.and_then(|member| Some((member, self.tunnels.pool().known_one(member.agent)?))) {
                 Some((member, agent)) => {
                     json.key("agent").text(format_args!("{}:{}", agent.token, agent.id));
                     json.key("agent_name").text(agent.name);
@@ -324,7 +324,9 @@ impl Hub {
             json.key("until_at").maybe(time(until));
             json.key("expected_at").null();
             let (agents, counts) = class.map_or((0, Counts::default()), |class| {
-                *known.entry(class.index()).or_insert_with(|| self.count_serving(self.pool.serving(class)))
+                *known
+                    .entry(class.index())
+                    .or_insert_with(|| self.count_serving(self.tunnels.pool().serving(class)))
             });
             let (reason, detail) = if class.is_none() {
                 ("body", "its body has not come yet")
@@ -362,7 +364,7 @@ impl Hub {
     /// The connected agents of these profiles, and their workers.
     fn count_serving(&self, profiles: &[ProfileId]) -> (u64, Counts) {
         let (mut agents, mut counts) = (0, Counts::default());
-        let serving = self.pool.known().filter(|agent| profiles.contains(&agent.profile));
+        let serving = self.tunnels.pool().known().filter(|agent| profiles.contains(&agent.profile));
         for agent in serving.filter(|agent| !agent.workers.is_empty()) {
             agents += 1;
             for (sum, count) in counts.iter_mut().zip(self.count_workers(agent.workers)) {

@@ -9,6 +9,7 @@ use super::dispatch::sign_limit;
 use super::ending::{Outcome, TunnelEnd};
 use super::exchanges::Active;
 use super::pool::{AgentSlot, Member, News};
+use super::tunnels::Leave;
 use super::{Awaited, Direction, Gate, Hub, Owes, Refusal, Standing, Tunnel, TunnelState};
 use crate::proto::deadline::Limit;
 use crate::proto::error::Violation;
@@ -16,13 +17,13 @@ use crate::proto::exchange::Turn;
 use crate::proto::http1::body::Progress;
 use crate::proto::http1::cors::Sharing;
 use crate::proto::http1::framing::Framing;
-use crate::proto::http1::head::{HeadScan, ResponseHead};
+use crate::proto::http1::head::ResponseHead;
 use crate::proto::http1::rewrite::{Timing, ToClient, response_to_client};
 use crate::proto::http1::start_line::Version;
 use crate::proto::http1::storage::Storage;
 use crate::proto::seam::{Close, Command, Shown, Step};
 use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
-use crate::proto::tables::timer::{Mono, Now, TimerTable};
+use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::tunnel::{CloseReason, IN_BETWEEN, Note, PING, Trouble, write_farewell};
 
 /// Signs of life that an agent may owe before it is held dead.
@@ -72,52 +73,45 @@ impl Hub {
 
     pub(super) fn expire_tunnel(&mut self, key: Key, at: Mono, now: Now) {
         let Some(key) = TunnelKey::from_key(key) else { return };
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if !TimerTable::disarm(&mut tunnel.armed, at) {
+        if !self.tunnels.disarm(key, at) {
             return;
         }
+        let Some(tunnel) = self.tunnels.get(key) else { return };
         if tunnel.sending.has_passed(now) {
             self.end_lost_tunnel(key, TunnelEnd::StoppedReading, now);
             return;
         }
-        match &mut tunnel.state {
-            TunnelState::Free { member, ping_at, unanswered, standing, .. } if *ping_at <= now.mono => {
-                if *unanswered >= MOST_UNANSWERED || matches!(standing, Standing::Speaking) {
+        let limits = &self.config.limits;
+        match tunnel.state {
+            TunnelState::Free { member, ping_at, unanswered, standing, .. } if ping_at <= now.mono => {
+                if unanswered >= MOST_UNANSWERED || matches!(standing, Standing::Speaking) {
                     self.end_lost_tunnel(key, TunnelEnd::StoppedResponding, now);
                     return;
                 }
-                if self.pool.is_expired(member.agent, now.unix) {
-                    let agent = member.agent;
-                    self.expire_agent(agent, now);
+                if self.tunnels.pool().is_expired(member.agent, now.unix) {
+                    self.expire_agent(member.agent, now);
                     return;
                 }
-                *unanswered += 1;
-                *ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
+                self.tunnels.ask(key, now.mono.after_coarse(limits.heartbeat));
                 self.commands.push(Command::Send { key: key.into(), bytes: PING.to_vec() });
-                self.leave_pool(key, Standing::Asked);
-                self.note_asked(key);
             }
             TunnelState::Busy { owes, exchange, .. } if owes.is_overdue(now) => {
                 // While its client takes what came before, nothing is read that could be a sign. (Answered,
                 // it was replaced.)
                 let client =
-                    self.exchanges.get(*exchange).and_then(|exchange| self.clients.get(exchange.client));
+                    self.exchanges.get(exchange).and_then(|exchange| self.clients.get(exchange.client));
                 if client.is_some_and(|client| client.sending.is_sending()) {
-                    let by = now.mono.after(self.config.limits.linger);
-                    match owes {
-                        Owes::Sign { by: it } | Owes::Bytes { by: it } => *it = by,
-                        Owes::Nothing => {}
-                    }
+                    self.tunnels.put_off(key, now.mono.after(limits.linger));
                 } else {
                     self.end_lost_tunnel(key, TunnelEnd::StoppedResponding, now);
                     return;
                 }
             }
             // What it is still being sent counts as long as it takes any of it.
-            TunnelState::Ending { until } if *until <= now.mono && tunnel.sending.is_sending() => {
-                *until = now.mono.after(self.config.limits.linger);
+            TunnelState::Ending { until } if until <= now.mono && tunnel.sending.is_sending() => {
+                self.tunnels.put_off(key, now.mono.after(limits.linger));
             }
-            TunnelState::Ending { until } if *until <= now.mono => {
+            TunnelState::Ending { until } if until <= now.mono => {
                 self.drop_tunnel(key, TunnelEnd::NotClosed, now);
                 return;
             }
@@ -129,9 +123,9 @@ impl Hub {
     /// The exchange on a tunnel is over, and its connection is fit for another one.
     pub(super) fn release_tunnel(&mut self, key: TunnelKey, now: Now) {
         let Some(member) = self.tunnels.get(key).and_then(Tunnel::member) else { return };
-        if !self.pool.holds(member, key) {
+        if !self.tunnels.pool().holds(member, key) {
             self.bid_farewell(key, CloseReason::Replaced, now);
-        } else if self.pool.is_expired(member.agent, now.unix) {
+        } else if self.tunnels.pool().is_expired(member.agent, now.unix) {
             self.bid_farewell(key, CloseReason::Expired, now);
             self.expire_agent(member.agent, now);
         } else {
@@ -142,7 +136,7 @@ impl Hub {
     /// The token of an agent has expired: it gets nothing more, and those who wait for it need not. What it
     /// is serving goes on.
     pub(super) fn expire_agent(&mut self, agent: AgentSlot, now: Now) {
-        self.pool.spend(agent, now.mono);
+        self.tunnels.spend(agent, now.mono);
         let keys = self.tunnels_that(
             |tunnel| matches!(tunnel.state, TunnelState::Free { member, .. } if member.agent == agent),
         );
@@ -156,23 +150,12 @@ impl Hub {
 
     /// A tunnel that has its name takes the next exchange.
     pub(super) fn free_tunnel(&mut self, key: TunnelKey, now: Now) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if tunnel.left {
+        if self.tunnels.get(key).is_some_and(|tunnel| tunnel.left) {
             self.drop_tunnel(key, TunnelEnd::Closed, now);
             return;
         }
-        let Some(member) = tunnel.member() else { return };
-        if !tunnel.is_ready() {
-            self.pool.set_ready(member.agent, true, now.mono);
-        }
-        let Some(place) = self.pool.push_idle(member.agent, key) else { return };
-        tunnel.state = TunnelState::Free {
-            member,
-            standing: Standing::Pooled(place),
-            unanswered: 0,
-            ping_at: now.mono.after_coarse(self.config.limits.heartbeat),
-            scan: HeadScan::on_tunnel(),
-        };
+        let ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
+        self.tunnels.free(key, ping_at, now.mono);
         self.arm_tunnel(key);
     }
 
@@ -202,7 +185,7 @@ impl Hub {
     /// be. Such a response is seen through as long as any of it still moves: the agent may have sent all of
     /// it, and the client be slow.
     pub(super) fn seen_through(&self, member: Member) -> Option<TunnelKey> {
-        if !self.pool.has_replaced(member.agent) {
+        if !self.tunnels.pool().has_replaced(member.agent) {
             return None;
         }
         let mut tunnels = self.tunnels.iter();
@@ -224,15 +207,9 @@ impl Hub {
     /// Another tunnel has taken the name of this one: its agent has done with it, or has lost it.
     pub(super) fn replace_tunnel(&mut self, key: TunnelKey, now: Now) {
         let is_seen_through = self.tunnels.get(key).is_some_and(|tunnel| self.is_answered(tunnel));
-        self.leave_pool(key, Standing::Asked);
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if let Some(member) = tunnel.member().filter(|_| tunnel.is_ready()) {
-            self.pool.set_ready(member.agent, false, now.mono);
-        }
-        if let TunnelState::Busy { owes, .. } = &mut tunnel.state
-            && is_seen_through
-        {
-            *owes = Owes::Bytes { by: now.mono.after(self.config.limits.linger) };
+        self.tunnels.lose_name(key, now.mono);
+        if is_seen_through {
+            self.tunnels.set_owes(key, Owes::Bytes { by: now.mono.after(self.config.limits.linger) });
             self.arm_tunnel(key);
         } else {
             self.end_tunnels(&[key], CloseReason::Replaced, now);
@@ -241,56 +218,23 @@ impl Hub {
 
     /// A tunnel that has just joined takes work once the other one is through.
     pub(super) fn wait_behind(&mut self, key: TunnelKey, first: TunnelKey, now: Now) {
-        let Some(Tunnel { state: TunnelState::Free { member, standing, .. }, .. }) =
-            self.tunnels.get_mut(key)
-        else {
-            return;
-        };
-        *standing = Standing::Behind(first);
-        self.pool.set_ready(member.agent, true, now.mono);
+        self.tunnels.wait_behind(key, first, now.mono);
         self.arm_tunnel(key);
-    }
-
-    /// A tunnel that had been replaced is through with its exchange: the one that waits for it may begin.
-    fn let_begin(&mut self, key: TunnelKey, after: TunnelKey, now: Now) {
-        let Some(Tunnel { state: TunnelState::Free { standing, unanswered, scan, .. }, .. }) =
-            self.tunnels.get_mut(key)
-        else {
-            return;
-        };
-        match standing {
-            Standing::Behind(first) if *first == after => {}
-            Standing::Pooled(_)
-            | Standing::Asked
-            | Standing::Speaking
-            | Standing::Behind(_)
-            | Standing::Withdrawn => return,
-        }
-        if *unanswered > 0 {
-            *standing = Standing::Asked;
-            self.note_asked(key);
-        } else if scan.is_begun() {
-            *standing = Standing::Speaking;
-        } else {
-            self.free_tunnel(key, now);
-        }
     }
 
     /// Bytes of a response came. Of a replaced tunnel that is all that is asked for.
     fn note_progress(&mut self, key: TunnelKey, now: Now) {
-        if let Some(Tunnel { state: TunnelState::Busy { owes: Owes::Bytes { by }, .. }, .. }) =
-            self.tunnels.get_mut(key)
-        {
-            *by = now.mono.after(self.config.limits.linger);
-        }
+        self.tunnels.note_progress(key, now.mono.after(self.config.limits.linger));
     }
 
     /// Lets a tunnel have what is on its way to it, then FIN. It carries nothing more.
     pub(super) fn retire_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
-        self.leave(key, why, now);
-        let limit = self.config.limits.linger;
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        tunnel.state = TunnelState::Ending { until: now.mono.after(limit) };
+        if self.tunnels.get(key).is_none() {
+            return;
+        }
+        let until = now.mono.after(self.config.limits.linger);
+        let leave = self.tunnels.end(key, why, until, now.mono);
+        self.note_leave(key, leave, now);
         self.commands.push(Command::Close(key.into(), Close::Linger));
         self.arm_tunnel(key);
     }
@@ -333,33 +277,26 @@ impl Hub {
     }
 
     fn forget_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) -> Option<Tunnel> {
-        self.leave(key, why, now);
-        self.tunnels.remove(key)
+        let (tunnel, leave) = self.tunnels.remove(key, why, now.mono)?;
+        self.note_leave(key, leave, now);
+        Some(tunnel)
     }
 
-    /// Takes a tunnel out of the pool, once. Its agent is gone if it does not come back soon. The caller
-    /// changes its state, or removes it.
-    fn leave(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
-        self.leave_pool(key, Standing::Asked);
-        let Some(tunnel) = self.tunnels.get(key) else { return };
-        let Some(member) = tunnel.member() else { return };
-        debug!("agent {} worker {} left: {why}", self.pool.describe(member.agent), member.worker);
-        let holder = self.pool.holder(member);
-        if holder == Some(key) && tunnel.is_ready() {
-            self.pool.set_ready(member.agent, false, now.mono);
-        }
-        self.pool.leave(member, key, why, now.mono);
-        self.look_again_at(self.pool.grace_from(now.mono));
-        if let Some(successor) = holder.filter(|holder| *holder != key) {
-            self.let_begin(successor, key, now);
+    /// A tunnel has left its agent, which is gone if it does not come back soon. The tunnel that replaced it,
+    /// and waits for it, may begin.
+    fn note_leave(&mut self, key: TunnelKey, leave: Option<Leave>, now: Now) {
+        let Some(Leave { successor }) = leave else { return };
+        self.look_again_at(self.tunnels.pool().grace_from(now.mono));
+        if let Some(successor) = successor.filter(|it| self.tunnels.end_wait_behind(*it, key)) {
+            self.free_tunnel(successor, now);
         }
     }
 
     /// The log hears of an agent that it takes work, or why it takes none, if that is new.
     pub(super) fn note_standing(&mut self, agent: AgentSlot, trouble: Option<Trouble<'_>>, now: Now) {
-        let news = self.pool.note_standing(agent, trouble, now.mono);
+        let news = self.tunnels.note_standing(agent, trouble, now.mono);
         // It may have said that it will not be ready before long.
-        self.look_again_at(self.pool.grace_from(now.mono));
+        self.look_again_at(self.tunnels.pool().grace_from(now.mono));
         let Some(news) = news else { return };
         let trouble = trouble.map(|trouble| trouble.reason);
         let what = match news {
@@ -372,45 +309,33 @@ impl Hub {
             (News::Joined, Some(why)) => format!(", but takes no work: {}", why.escape_default()),
             (News::Withdrew | News::Returned, Some(why)) => format!(": {}", why.escape_default()),
         };
-        let serial = self.pool.serial(agent).map_or(0, |serial| serial.0);
-        let name = self.pool.describe(agent);
+        let serial = self.tunnels.pool().serial(agent).map_or(0, |serial| serial.0);
+        let name = self.tunnels.pool().describe(agent);
         // What was held back of it is no longer so.
         let before = ["joined", "withdrew", "takes work again", "left"].map(|what| (what, serial));
         self.notices.end(&before);
         self.notices.say(Level::Info, (what, serial), now.mono, format_args!("agent {name} {what}{why}"));
     }
 
-    /// A tunnel is not idle any more, though no exchange takes it.
-    fn leave_pool(&mut self, key: TunnelKey, for_what: Standing) {
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if let TunnelState::Free { member, standing, .. } = &mut tunnel.state
-            && let Standing::Pooled(place) = *standing
-        {
-            *standing = for_what;
-            self.pool.remove_idle(member.agent, place);
-        }
-    }
-
     /// What an agent says on a tunnel without an exchange: a sign of life, or that it withdraws.
     fn read_note(&mut self, key: TunnelKey, shown: Shown<'_>, now: Now) -> Step {
         let Shown { input, end, .. } = shown;
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
-        let TunnelState::Free { member, scan, unanswered, standing, .. } = &mut tunnel.state else {
-            return Step::Wait;
-        };
+        let Some(tunnel) = self.tunnels.get(key) else { return Step::Wait };
+        let TunnelState::Free { member, unanswered, .. } = tunnel.state else { return Step::Wait };
         // Nothing but the answer to a sign of life, or a withdrawal, may come.
         if !input.iter().zip(STATUS_LINE).all(|(byte, expected)| byte == expected) {
             self.drop_tunnel(key, TunnelEnd::Unexpected, now);
             return Step::Wait;
         }
+        let Some(scan) = self.tunnels.scan_mut(key) else { return Step::Wait };
         let mut storage = Storage::on_tunnel();
         let head = match ResponseHead::find(scan, input, &mut storage, false) {
             Ok(Some(head)) => head,
             Ok(None) => {
                 if end.is_some() {
                     self.drop_tunnel(key, TunnelEnd::Closed, now);
-                } else if !input.is_empty() && matches!(standing, Standing::Pooled(_)) {
-                    self.leave_pool(key, Standing::Speaking);
+                } else if !input.is_empty() {
+                    self.tunnels.note_speech(key);
                 }
                 return Step::Wait;
             }
@@ -423,23 +348,15 @@ impl Hub {
         // Any 204 is an answer: an agent need not be ours.
         let note = if head.status == 204 { Note::Alive } else { Note::of(&head) };
         match note {
-            Note::Alive if *unanswered > 0 => {
-                *unanswered -= 1;
-                if *unanswered == 0 && matches!(standing, Standing::Asked) {
-                    if input.len() > head.length {
-                        *standing = Standing::Speaking;
-                    } else {
-                        self.free_tunnel(key, now);
-                        self.dispatch(now);
-                    }
-                } else {
-                    self.note_asked(key);
+            Note::Alive if unanswered > 0 => {
+                if self.tunnels.note_answer(key, input.len() > head.length) {
+                    self.free_tunnel(key, now);
+                    self.dispatch(now);
                 }
                 Step::Skip(head.length)
             }
             Note::Refused(trouble) => {
-                let agent = member.agent;
-                self.note_standing(agent, Some(trouble), now);
+                self.note_standing(member.agent, Some(trouble), now);
                 self.drop_tunnel(key, TunnelEnd::Withdrew(trouble), now);
                 Step::Wait
             }
@@ -502,11 +419,10 @@ impl Hub {
         let Some(Active { since, gate, awaited, response, keep }) = exchange.phase.active_mut() else {
             return Step::Wait;
         };
-        let Some(tunnel) = self.tunnels.get_mut(key) else { return Step::Wait };
-        let TunnelState::Busy { member: Member { agent, .. }, owes, .. } = &mut tunnel.state else {
+        let Some(tunnel) = self.tunnels.get(key) else { return Step::Wait };
+        let TunnelState::Busy { member: Member { agent, .. }, .. } = tunnel.state else {
             return Step::Wait;
         };
-        let agent = *agent;
         let mut storage = Storage::on_tunnel();
         let head = match exchange.messages.find_head(input, &mut storage) {
             Ok(Some(head)) => head,
@@ -521,10 +437,13 @@ impl Hub {
         let client = exchange.client;
         match Note::of(&head) {
             Note::Alive if head.status == 102 => {
-                *owes = Owes::Sign { by: now.mono.after_coarse(sign_limit(self.config.limits.heartbeat)) };
+                let by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
+                self.tunnels.set_owes(key, Owes::Sign { by });
                 // It takes nothing because its upstream is busy with something else and has not begun to
                 // read.
-                tunnel.sending.put_off(self.config.limits.stall * IN_BETWEEN, now);
+                if let Some(sending) = self.tunnels.sending_mut(key) {
+                    sending.put_off(self.config.limits.stall * IN_BETWEEN, now);
+                }
                 exchange.messages.await_another_head();
                 return Step::Skip(head.length);
             }
@@ -571,7 +490,7 @@ impl Hub {
         };
         // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
         if turn != Turn::Interim || version == Version::Http11 {
-            let agent_id = self.pool.agent_id(agent);
+            let agent_id = self.tunnels.pool().agent_id(agent);
             let name = &self.config.name;
             let origins = self.config.cors.as_ref();
             let sharing = origins.map(|origins| Sharing { origins, grant: exchange.grant });
@@ -594,7 +513,7 @@ impl Hub {
             Turn::Final | Turn::Upgraded => {
                 *keep = persistent;
                 *response = Limit::NONE;
-                *owes = Owes::Nothing;
+                self.tunnels.set_owes(key, Owes::Nothing);
                 if unmet {
                     *awaited = Awaited::Unmet;
                 }
@@ -606,7 +525,7 @@ impl Hub {
                     }
                 }
                 if let Some(label) = &exchange.label {
-                    debug!("{label}: {} from {}", head.status, self.pool.describe(agent));
+                    debug!("{label}: {} from {}", head.status, self.tunnels.pool().describe(agent));
                 }
             }
         }

@@ -8,12 +8,12 @@ use log::{Level, debug};
 
 use super::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
 use super::queue::{Arrival, Waiter};
-use super::{Awaited, Exchange, Expectation, Hub, Phase, Refusal, Standing, TunnelState};
+use super::{Awaited, Exchange, Expectation, Hub, Phase, Refusal};
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::Response;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::seam::Command;
-use crate::proto::tables::key::{ExchangeKey, TunnelKey};
+use crate::proto::tables::key::ExchangeKey;
 use crate::proto::tables::timer::{Mono, Now};
 
 /// Under one request two tunnels may be lost; a third one would look like the request's doing.
@@ -44,14 +44,14 @@ impl Hub {
         }
         while self.has_permit() {
             let Some(exchange) = self.exchanges.get(key) else { return };
-            let class = self.pool.class_of(&exchange.need);
-            let Some(tunnel) = self.pool.find_idle(class, &exchange.need.refused) else { break };
+            let class = self.tunnels.class_of(&exchange.need);
+            let Some(tunnel) = self.tunnels.pool().find_idle(class, &exchange.need.refused) else { break };
             if self.activate(key, tunnel, now) {
                 return;
             }
         }
         let Some(exchange) = self.exchanges.get(key) else { return };
-        let class = self.pool.class_of(&exchange.need);
+        let class = self.tunnels.class_of(&exchange.need);
         let is_connected = self.is_connected(class, &exchange.need.refused, now);
         match self.wait_until(exchange, class, now) {
             Err(refusal) => self.fail(key, refusal, now),
@@ -93,7 +93,7 @@ impl Hub {
 
     /// An agent refused an exchange: its upstream has seen nothing of it.
     pub(super) fn refused(&mut self, key: ExchangeKey, agent: AgentSlot, now: Now) {
-        let refused = self.pool.refuse(agent, now.mono);
+        let refused = self.tunnels.refuse(agent, now.mono);
         self.look_again_at(now.mono.after_coarse(REFUSAL_PAUSE));
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if let Some(refused) = refused {
@@ -121,14 +121,14 @@ impl Hub {
                 exchange.held.expectation = Expectation::OfClient;
             }
             self.commands.push(Command::Unpair(exchange.client.into()));
-            let class = self.pool.class_of(&exchange.need);
+            let class = self.tunnels.class_of(&exchange.need);
             self.exchanges.enter_queue(key, class, Limit::NONE);
         }
         self.dispatch(now);
         for &key in keys {
             let Some(exchange) = self.exchanges.get(key) else { continue };
             let Phase::Queued { .. } = *exchange.phase else { continue };
-            let class = self.pool.class_of(&exchange.need);
+            let class = self.tunnels.class_of(&exchange.need);
             match self.wait_until(exchange, class, now) {
                 Ok(last) => {
                     self.exchanges.limit_wait(key, last);
@@ -194,7 +194,7 @@ impl Hub {
     }
 
     fn is_connected(&self, class: ClassId, refused: &[Refused], now: Now) -> bool {
-        now.mono < self.grace_ends || self.pool.is_connected(class, refused, now.mono)
+        now.mono < self.grace_ends || self.tunnels.pool().is_connected(class, refused, now.mono)
     }
 
     /// How long an exchange may wait from now on, or what is said to it at once.
@@ -204,7 +204,7 @@ impl Hub {
         let patience = exchange.patience;
         match patience.block {
             Some(true) => Ok(patience.max_wait.map_or(Limit::NONE, until)),
-            Some(false) if is_connected && self.is_anyone_asked(class) => {
+            Some(false) if is_connected && self.tunnels.pool().has_heartbeat_pending(class) => {
                 Ok(Limit::at(now.mono.after(ASKED_GRACE)))
             }
             Some(false) if is_connected => Err(Refusal::Busy),
@@ -240,51 +240,15 @@ impl Hub {
             Refusal::Lost
         } else if !exchange.need.refused.is_empty() {
             Refusal::AllRefused
-        } else if self.pool.is_barred_by_path(&exchange.need) {
+        } else if self.tunnels.pool().is_barred_by_path(&exchange.need) {
             Refusal::BarredPath
-        } else if self.pool.has_any(class) {
+        } else if self.tunnels.pool().has_any(class) {
             Refusal::Unreachable
         } else {
             Refusal::NoAgent
         }
     }
-
-    /// A tunnel may owe the answer to one heartbeat now.
-    pub(super) fn note_asked(&mut self, key: TunnelKey) {
-        while self.asked.front().is_some_and(|first| self.who_is_asked(*first).is_none()) {
-            self.asked.pop_front();
-        }
-        if self.asked.is_empty() {
-            self.asked.shrink_to(MOST_ASKED);
-        }
-        if self.who_is_asked(key).is_some() {
-            self.asked.push_back(key);
-        }
-    }
-
-    /// Whether a tunnel that would serve this class is free but for the answer to its first heartbeat. It
-    /// costs a look at those that have been asked, however many tunnels there are.
-    fn is_anyone_asked(&self, class: ClassId) -> bool {
-        let mut profiles = self.asked.iter().filter_map(|key| self.pool.profile(self.who_is_asked(*key)?));
-        profiles.any(|profile| self.pool.is_served_by(class, profile))
-    }
-
-    /// Whether a tunnel is missing among those that were asked. For tests.
-    pub(super) fn is_asked_unnoted(&self) -> bool {
-        self.tunnels.iter().any(|(key, _)| self.who_is_asked(key).is_some() && !self.asked.contains(&key))
-    }
-
-    /// The agent of a tunnel that owes the answer to one heartbeat and would take work but for that.
-    fn who_is_asked(&self, key: TunnelKey) -> Option<AgentSlot> {
-        match self.tunnels.get(key)?.state {
-            TunnelState::Free { member, standing: Standing::Asked, unanswered: 1, .. } => Some(member.agent),
-            TunnelState::Free { .. } | TunnelState::Busy { .. } | TunnelState::Ending { .. } => None,
-        }
-    }
 }
-
-/// Tunnels asked for a heartbeat for which room is kept.
-const MOST_ASKED: usize = 64;
 
 impl Exchange {
     /// Whether all that was sent of the request is still held, and nothing of a response has come.

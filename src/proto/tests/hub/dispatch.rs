@@ -305,6 +305,6 @@ fn agents_that_left_are_forgotten_withdrawn_or_not() {
             pair.advance(seconds(1));
         }
         pair.advance(seconds(60));
-        assert_eq!(pair.hub.core.pool.agents(), 0);
+        assert_eq!(pair.hub.core.tunnels.pool().agents(), 0);
     }
 }

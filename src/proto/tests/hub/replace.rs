@@ -190,7 +190,7 @@ fn the_slot_of_an_agent_is_kept_for_a_response_that_is_seen_through() {
     pair.send(other, OK);
     assert_eq!(pair.got(wanted), WAS_OK);
     pair.assert_quiet(0);
-    assert_eq!(pair.hub.core.pool.agents(), 0);
+    assert_eq!(pair.hub.core.tunnels.pool().agents(), 0);
 }
 
 #[test]
