@@ -8,21 +8,26 @@
 //!
 //! It does not know what a tunnel is doing beyond ready and idle, nor who waits for it ([`super::queue`]).
 
+mod audit;
+mod expiry;
 mod known;
+mod report;
+mod search;
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 
 use slab::Slab;
 
+pub use self::expiry::{Gone, REFUSAL_PAUSE, Swept};
 pub use self::known::Known;
-use super::classes::{Candidate, Classes, Rights};
+pub use self::report::News;
 pub use super::classes::{ClassId, ProfileId};
+use super::classes::{Classes, Rights};
 use super::presence::Presence;
 use super::profile::Profile;
 pub use super::profile::{AgentSerial, Need, Refused};
@@ -32,18 +37,8 @@ use crate::proto::light;
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::tables::list::NodeId;
 use crate::proto::tables::table::more_room;
-use crate::proto::tables::timer::{Mono, Now};
+use crate::proto::tables::timer::Mono;
 use crate::proto::trust::agent_token::TokenId;
-use crate::proto::trust::revocation::Revocations;
-use crate::proto::tunnel::Trouble;
-
-/// From a refusal to the time when the agent may have the same request again, if it takes work by then. An
-/// agent that refuses and joins again and again would keep a request on the move.
-pub const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
-/// What is kept of the reason why an agent takes no work, in characters.
-const LONGEST_TROUBLE: usize = 120;
-/// The agents that the log names where none can be used.
-const MOST_NAMED: usize = 5;
 
 /// Agents and their tunnels.
 #[derive(Debug)]
@@ -114,37 +109,6 @@ pub struct Joined {
     pub replaced: Option<TunnelKey>,
     /// Whether waiters may belong to other classes now: [`Pool::class_of`] is to be asked again.
     pub splits_classes: bool,
-}
-
-/// What the log should say of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// It is there, for the first time since it was forgotten.
-    Joined,
-    /// It takes no more work.
-    Withdrew,
-    /// It takes work again.
-    Returned,
-}
-
-/// What [`Pool::sweep`] found.
-#[derive(Debug, Default)]
-pub struct Swept {
-    /// The agents that are forgotten.
-    pub gone: Vec<Gone>,
-    /// The agents whose tokens have expired of late. They are taken for gone from now on.
-    pub expired: Vec<AgentSlot>,
-}
-
-/// An agent that is forgotten.
-#[derive(Debug)]
-pub struct Gone {
-    /// Which one it was.
-    pub serial: AgentSerial,
-    /// In words, for the log.
-    pub name: String,
-    /// How its last tunnel ended.
-    pub why: String,
 }
 
 #[derive(Debug)]
@@ -328,32 +292,6 @@ impl Pool {
         });
     }
 
-    /// Notes that an agent says that it takes work, or none and why. What is new about it, if anything is.
-    pub fn note_standing(
-        &mut self,
-        slot: AgentSlot,
-        trouble: Option<Trouble<'_>>,
-        now: Mono,
-    ) -> Option<News> {
-        let is_loading = trouble.is_some_and(|trouble| trouble.is_loading);
-        self.change(slot, now, |presence| presence.loading = is_loading);
-        let agent = self.agents.get_mut(slot.index())?;
-        agent.trouble.clear();
-        agent
-            .trouble
-            .extend(trouble.into_iter().flat_map(|trouble| trouble.reason.chars().take(LONGEST_TROUBLE)));
-        if agent.is_light() {
-            return None;
-        }
-        let ready = trouble.is_none();
-        match (agent.told.replace(ready), ready) {
-            (None, _) => Some(News::Joined),
-            (Some(true), false) => Some(News::Withdrew),
-            (Some(false), true) => Some(News::Returned),
-            (Some(true), true) | (Some(false), false) => None,
-        }
-    }
-
     /// Enters a tunnel as an idle one.
     pub fn push_idle(&mut self, slot: AgentSlot, tunnel: TunnelKey) -> Option<NodeId> {
         self.change_turns(slot, |turns, queue| turns.enter(queue, slot, tunnel))?
@@ -369,308 +307,9 @@ impl Pool {
         self.change_turns(slot, |turns, queue| turns.leave(queue, slot, place));
     }
 
-    /// The class of requests to which this one belongs.
-    pub fn class_of(&mut self, need: &Need) -> ClassId {
-        let candidates = self.profiles.iter().map(|(index, profile)| Candidate {
-            profile: ProfileId::new(index),
-            rights: profile.rights(),
-            turn: self.turns.next(&profile.turns, |_| true).map(|next| profile.rank(next.since)),
-        });
-        self.classes.find(&need.scope, &need.path, candidates)
-    }
-
-    /// The tunnel whose turn it is among those that may serve this class, but not one of these agents.
-    pub fn find_idle(&self, class: ClassId, refused: &[Refused]) -> Option<TunnelKey> {
-        let first = self.classes.first(class)?;
-        if refused.is_empty() {
-            let profile = self.profiles.get(first.index())?;
-            return self.turns.next(&profile.turns, |_| true).map(|next| next.tunnel);
-        }
-        let may = |slot| self.may_have(slot, refused);
-        let profiles = self.classes.members(class).iter().filter_map(|id| self.profiles.get(id.index()));
-        let next = profiles
-            .filter_map(|it| self.turns.next(&it.turns, may).map(|next| (it.rank(next.since), next.tunnel)));
-        next.min_by_key(|(rank, _)| *rank).map(|(_, tunnel)| tunnel)
-    }
-
-    /// The profiles that may serve this class, in no order.
-    pub fn serving(&self, class: ClassId) -> &[ProfileId] {
-        self.classes.members(class)
-    }
-
-    /// Notes that one more tunnel of this agent would take work but for the answer to a first heartbeat, or
-    /// one fewer.
-    pub fn note_pending(&mut self, slot: AgentSlot, is_pending: bool) {
-        let profile = self.profile(slot).and_then(|id| self.profiles.get_mut(id.index()));
-        if let Some(profile) = profile {
-            if is_pending {
-                profile.pending += 1;
-            } else {
-                profile.pending -= 1;
-            }
-        }
-    }
-
-    /// Whether a tunnel that may serve this class would take work but for the answer to a first heartbeat.
-    pub fn has_heartbeat_pending(&self, class: ClassId) -> bool {
-        let mut profiles = self.classes.members(class).iter().filter_map(|id| self.profiles.get(id.index()));
-        profiles.any(|profile| profile.pending > 0)
-    }
-
-    /// How many tunnels owe such an answer. For tests.
-    pub fn pending(&self) -> usize {
-        self.profiles.iter().map(|(_, profile)| profile.pending).sum()
-    }
-
-    /// A class that has other idle tunnels, or other profiles, than when it was last told here.
-    pub fn pop_changed(&mut self) -> Option<ClassId> {
-        self.classes.pop_changed()
-    }
-
-    /// Whether an agent that may serve this class is taken for connected by a request that these have
-    /// refused. One that has counts as long as it may come back.
-    pub fn is_connected(&self, class: ClassId, refused: &[Refused], now: Mono) -> bool {
-        let profiles = self.classes.members(class);
-        if refused.is_empty() {
-            let mut profiles = profiles.iter().filter_map(|id| self.profiles.get(id.index()));
-            return profiles.any(|profile| profile.here > 0 || now < profile.until);
-        }
-        self.agents.iter().any(|(_, agent)| {
-            profiles.contains(&agent.profile)
-                && if agent.is_among(refused) {
-                    agent.presence.may_return(now)
-                        || !agent.presence.spent
-                            && agent.refusal.as_ref().is_some_and(|it| now < it.at.after(self.grace))
-                } else {
-                    agent.presence.is_connected(now)
-                }
-        })
-    }
-
-    /// Whether agents that may serve this class have tunnels, and tokens that are good, though none of them
-    /// may take work.
-    pub fn has_any(&self, class: ClassId) -> bool {
-        let profiles = self.classes.members(class);
-        self.agents
-            .iter()
-            .any(|(_, agent)| profiles.contains(&agent.profile) && !agent.is_gone() && !agent.presence.spent)
-    }
-
-    /// The agents of this class that have tunnels and take no work, and why, for the log. Empty if there are
-    /// none.
-    pub fn troubles(&self, class: ClassId) -> String {
-        let profiles = self.classes.members(class);
-        let mut text = String::new();
-        let in_trouble = self.agents.iter().filter(|(_, agent)| {
-            profiles.contains(&agent.profile)
-                && !agent.is_light()
-                && !agent.is_gone()
-                && !agent.trouble.is_empty()
-        });
-        for (at, (slot, agent)) in in_trouble.take(MOST_NAMED + 1).enumerate() {
-            text.push_str(if at == 0 { "" } else { "; " });
-            if at == MOST_NAMED {
-                text.push_str("and others");
-            } else {
-                text.push_str(&self.describe(AgentSlot::new(slot)));
-                text.push_str(": ");
-                text.extend(agent.trouble.escape_default());
-            }
-        }
-        text
-    }
-
-    /// Whether a matching agent would be there but for the rule that paths which can be read in two ways
-    /// match no scope path.
-    pub fn is_barred_by_path(&self, need: &Need) -> bool {
-        need.path.is_empty()
-            && self
-                .profiles
-                .iter()
-                .any(|(_, profile)| profile.has_scope(&need.scope) && !profile.paths.is_empty())
-    }
-
-    /// Does what is due: agents that have been gone for the grace are forgotten, those that have refused
-    /// something and are back may have it again, and those whose token has expired are taken for gone.
-    pub fn sweep(&mut self, now: Now) -> Swept {
-        let mut swept = Swept::default();
-        let mut gone: Vec<usize> = Vec::new();
-        let mut back: Vec<AgentSlot> = Vec::new();
-        for (slot, agent) in &self.agents {
-            if agent.refusal.is_some() {
-                back.push(AgentSlot::new(slot));
-            }
-            if agent.gone.is_some_and(|at| at.after(self.grace) <= now.mono) {
-                gone.push(slot);
-            } else if agent.expires.is_some_and(|at| now.unix >= at) && !agent.presence.spent {
-                swept.expired.push(AgentSlot::new(slot));
-            }
-        }
-        for slot in back {
-            self.take_again(slot, now.mono);
-        }
-        for slot in &swept.expired {
-            self.spend(*slot, now.mono);
-        }
-        for slot in gone {
-            let name = self.describe(AgentSlot::new(slot));
-            let agent = self.agents.remove(slot);
-            if !agent.is_light() {
-                swept.gone.push(Gone { serial: agent.serial, name, why: agent.why_gone });
-            }
-            self.by_name.remove(&(agent.token, agent.id, agent.light));
-            let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { continue };
-            self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
-            profile.agents -= 1;
-            if profile.agents == 0 {
-                self.classes.leave(agent.profile, profile.rights());
-                self.profiles.remove(agent.profile.index());
-            }
-        }
-        swept
-    }
-
-    /// When something of what [`Pool::sweep`] does is due, or the grace of an agent ends.
-    pub fn next_sweep(&self, now: Now) -> Mono {
-        let due = self.agents.iter().flat_map(|(_, agent)| {
-            let refusal = agent.refusal.as_ref();
-            let expires = agent.expires.filter(|_| !agent.presence.spent);
-            [
-                agent.gone.map(|at| at.after(self.grace)),
-                agent.presence.grace_ends(),
-                refusal.map(|refusal| refusal.at.after(self.grace)),
-                refusal.filter(|it| it.is_back).map(|refusal| refusal.at.after(REFUSAL_PAUSE)),
-                expires.map(|at| now.mono.after(Duration::from_secs(at.saturating_sub(now.unix)))),
-            ]
-        });
-        due.flatten().filter(|at| *at > now.mono).min().unwrap_or(Mono::NEVER)
-    }
-
-    /// When an agent that lost its last ready tunnel now is taken for gone.
-    pub fn grace_from(&self, now: Mono) -> Mono {
-        now.after_coarse(self.grace)
-    }
-
-    /// An agent's token is not good any more: it is taken for gone.
-    pub fn spend(&mut self, slot: AgentSlot, now: Mono) {
-        self.change(slot, now, |presence| presence.spent = true);
-        let Some(id) = self.profile(slot) else { return };
-        let agents = self.agents.iter().filter(|(_, agent)| agent.profile == id);
-        let until = agents.filter_map(|(_, agent)| agent.presence.grace_ends()).max();
-        if let Some(profile) = self.profiles.get_mut(id.index()) {
-            profile.until = until.unwrap_or_default();
-        }
-    }
-
-    /// Whether an agent's token is known to be good no more.
-    pub fn is_spent(&self, slot: AgentSlot) -> bool {
-        self.agents.get(slot.index()).is_some_and(|agent| agent.presence.spent)
-    }
-
-    /// The agents whose tokens were taken back. They are taken for gone from now on.
-    pub fn revoke(&mut self, revocations: &Revocations, now: Mono) -> Vec<AgentSlot> {
-        let is_meant =
-            |agent: &Agent| revocations.names(&agent.token.to_string(), &agent.token_name, agent.issued);
-        let all: Vec<AgentSlot> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| is_meant(agent))
-            .map(|(slot, _)| AgentSlot::new(slot))
-            .collect();
-        for slot in &all {
-            self.spend(*slot, now);
-        }
-        all
-    }
-
-    /// The id that an agent gave itself.
-    pub fn agent_id(&self, slot: AgentSlot) -> &str {
-        self.agents.get(slot.index()).map_or("", |agent| &agent.id)
-    }
-
-    /// The agents that have tunnels for all they serve: the name of each one's token, and its workers.
-    pub fn connected(&self) -> impl Iterator<Item = (&str, &[(u32, TunnelKey)])> {
-        let agents = self.agents.iter().map(|(_, agent)| agent);
-        let connected = agents.filter(|agent| agent.light.is_empty() && !agent.workers.is_empty());
-        connected.map(|agent| (agent.token_name.as_str(), agent.workers.as_slice()))
-    }
-
-    /// How many agents take work.
-    pub fn ready_agents(&self) -> usize {
-        let takes_work = |agent: &Agent| agent.presence.ready > 0 && !agent.presence.spent;
-        self.agents.iter().filter(|(_, agent)| agent.light.is_empty() && takes_work(agent)).count()
-    }
-
-    /// An agent in words, for the log.
-    pub fn describe(&self, slot: AgentSlot) -> String {
-        self.agents
-            .get(slot.index())
-            .map_or_else(String::new, |agent| format!("{} ({})", agent.token_name, agent.id))
-    }
-
-    /// Whether the token of an agent has expired.
-    pub fn is_expired(&self, slot: AgentSlot, unix: u64) -> bool {
-        self.agents.get(slot.index()).and_then(|agent| agent.expires).is_some_and(|at| unix >= at)
-    }
-
-    /// Notes that an agent refused an exchange.
-    pub fn refuse(&mut self, slot: AgentSlot, now: Mono) -> Option<Refused> {
-        let agent = self.agents.get_mut(slot.index())?;
-        agent.refusal = Some(Refusal { at: now, is_back: false });
-        Some(Refused { agent: agent.serial, round: agent.round })
-    }
-
-    /// What tells an agent from those that had its slot before.
-    pub fn serial(&self, slot: AgentSlot) -> Option<AgentSerial> {
-        self.agents.get(slot.index()).map(|agent| agent.serial)
-    }
-
     /// The profile of an agent.
     pub fn profile(&self, slot: AgentSlot) -> Option<ProfileId> {
         self.agents.get(slot.index()).map(|agent| agent.profile)
-    }
-
-    /// Whether these are exactly the tunnels that are known under their names, and as many count as ready as
-    /// are. For tests.
-    pub fn is_made_of(&self, tunnels: impl Iterator<Item = (TunnelKey, Member, bool)>) -> bool {
-        /// Tunnels with a name, replaced ones, ready ones.
-        type Counts = (usize, usize, usize);
-        let mut counts: BTreeMap<usize, Counts> = BTreeMap::new();
-        for (key, member, is_ready) in tunnels {
-            let (named, replaced, ready) = counts.entry(member.agent.index()).or_default();
-            if self.holds(member, key) {
-                *named += 1;
-                *ready += usize::from(is_ready);
-            } else {
-                *replaced += 1;
-            }
-        }
-        let of = |slot: usize| counts.get(&slot).copied().unwrap_or_default();
-        let here_in = |id: usize| {
-            let agents = self.agents.iter().filter(|(_, agent)| agent.profile == ProfileId::new(id));
-            agents.filter(|(_, agent)| agent.presence.is_here()).count()
-        };
-        let named_of = |counted: &(TokenId, bool)| {
-            let agents = self.agents.iter().filter(|(_, it)| (it.token, it.is_light()) == *counted);
-            agents.map(|(slot, _)| of(slot).0).sum::<usize>()
-        };
-        counts.keys().all(|slot| self.agents.contains(*slot))
-            && self
-                .agents
-                .iter()
-                .all(|(slot, it)| (it.workers.len(), it.replaced, it.presence.ready) == of(slot))
-            && self.agents.iter().all(|(_, it)| it.is_gone() == it.gone.is_some())
-            && self.profiles.iter().all(|(id, profile)| profile.here == here_in(id))
-            && self.per_token.iter().all(|(counted, count)| *count as usize == named_of(counted))
-            && self
-                .agents
-                .iter()
-                .all(|(slot, it)| of(slot).0 == 0 || self.per_token.contains_key(&(it.token, it.is_light())))
-    }
-
-    /// Nobody waits in this class any more.
-    pub fn note_empty(&mut self, class: ClassId) {
-        self.classes.note_empty(class);
     }
 
     /// Forgets classes in which nobody waits and that nobody serves, and gives back what a burst has left
@@ -678,44 +317,6 @@ impl Pool {
     pub fn end_batch(&mut self, has_waiters: impl Fn(ClassId) -> bool) {
         self.classes.end_batch(has_waiters);
         self.turns.end_batch();
-    }
-
-    /// Whether a tunnel is idle that may serve this, found by a look at every profile. For tests.
-    pub fn could_serve(&self, need: &Need) -> bool {
-        let may = |slot| self.may_have(slot, &need.refused);
-        let serving = self.profiles.iter().filter(|(_, profile)| profile.serves(need));
-        serving.into_iter().any(|(_, profile)| self.turns.next(&profile.turns, may).is_some())
-    }
-
-    /// Whether an agent may serve this, busy or not. For tests.
-    pub fn may_serve(&self, slot: AgentSlot, need: &Need) -> bool {
-        let profile = self.profile(slot).and_then(|id| self.profiles.get(id.index()));
-        profile.is_some_and(|profile| profile.serves(need))
-    }
-
-    /// How many tunnels are idle. For tests.
-    pub fn idle(&self) -> usize {
-        self.turns.idle()
-    }
-
-    /// How many agents are known, the lately gone ones included.
-    pub fn agents(&self) -> usize {
-        self.agents.len()
-    }
-
-    fn may_have(&self, slot: AgentSlot, refused: &[Refused]) -> bool {
-        self.agents.get(slot.index()).is_some_and(|agent| !agent.is_among(refused))
-    }
-
-    /// An agent may have what it refused once it has been back for long enough: its idle tunnels are looked
-    /// at again.
-    fn take_again(&mut self, slot: AgentSlot, now: Mono) {
-        let Some(agent) = self.agents.get_mut(slot.index()) else { return };
-        if agent.refusal.as_ref().is_some_and(|it| it.is_back && it.at.after(REFUSAL_PAUSE) <= now) {
-            agent.refusal = None;
-            agent.round = agent.round.wrapping_add(1);
-            self.change_turns(slot, |_, _| ());
-        }
     }
 
     /// Changes what is known of an agent's return, and keeps the count of its profile in step.
