@@ -103,7 +103,7 @@ impl Hub {
     fn ends_by_closing(&self, key: ExchangeKey) -> bool {
         self.exchanges.get(key).is_some_and(|exchange| {
             matches!(exchange.messages.response, Response::Body { .. })
-                && super::dispatch::delimited_by_close(exchange)
+                && super::transitions::delimited_by_close(exchange)
         })
     }
 }

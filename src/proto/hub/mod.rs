@@ -62,6 +62,7 @@ pub mod queue;
 mod report;
 mod status;
 mod tournament;
+mod transitions;
 mod tunnel;
 mod tunnels;
 mod turns;

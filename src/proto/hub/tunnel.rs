@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use log::{Level, debug};
 
 use super::dispatch::sign_limit;
-use super::ending::{Outcome, TunnelEnd};
+use super::ending::TunnelEnd;
 use super::exchanges::Active;
 use super::pool::{AgentSlot, Member, News};
 use super::tunnels::Leave;
@@ -120,19 +120,6 @@ impl Hub {
         self.arm_tunnel(key);
     }
 
-    /// The exchange on a tunnel is over, and its connection is fit for another one.
-    pub(super) fn release_tunnel(&mut self, key: TunnelKey, now: Now) {
-        let Some(member) = self.tunnels.get(key).and_then(Tunnel::member) else { return };
-        if !self.tunnels.pool().holds(member, key) {
-            self.bid_farewell(key, CloseReason::Replaced, now);
-        } else if self.tunnels.pool().is_expired(member.agent, now.unix) {
-            self.bid_farewell(key, CloseReason::Expired, now);
-            self.expire_agent(member.agent, now);
-        } else {
-            self.free_tunnel(key, now);
-        }
-    }
-
     /// The token of an agent has expired: it gets nothing more, and those who wait for it need not. What it
     /// is serving goes on.
     pub(super) fn expire_agent(&mut self, agent: AgentSlot, now: Now) {
@@ -159,24 +146,7 @@ impl Hub {
         self.arm_tunnel(key);
     }
 
-    /// Ends tunnels: with a farewell those that are free, at once those that are busy. The exchange of one
-    /// goes elsewhere, if it may, but not to another one of these: all of them are out of the pool by then.
-    pub(super) fn end_tunnels(&mut self, keys: &[TunnelKey], reason: CloseReason, now: Now) {
-        let mut lost = Vec::new();
-        for &key in keys {
-            match self.tunnels.get(key).map(|tunnel| &tunnel.state) {
-                Some(TunnelState::Free { .. }) => self.bid_farewell(key, reason, now),
-                Some(TunnelState::Busy { exchange, .. }) => {
-                    lost.push(*exchange);
-                    self.drop_tunnel(key, TunnelEnd::Farewell(reason), now);
-                }
-                Some(TunnelState::Ending { .. }) | None => {}
-            }
-        }
-        self.retry_or_fail(&lost, true, now);
-    }
-
-    fn bid_farewell(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
+    pub(super) fn bid_farewell(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
         self.commands.push(Command::Send { key: key.into(), bytes: write_farewell(reason) });
         self.retire_tunnel(key, TunnelEnd::Farewell(reason), now);
     }
@@ -195,24 +165,12 @@ impl Hub {
     }
 
     /// Whether a response has begun on this tunnel.
-    fn is_answered(&self, tunnel: &Tunnel) -> bool {
+    pub(super) fn is_answered(&self, tunnel: &Tunnel) -> bool {
         match tunnel.state {
             TunnelState::Busy { exchange, .. } => {
                 self.exchanges.get(exchange).is_some_and(|exchange| exchange.messages.is_answered())
             }
             TunnelState::Free { .. } | TunnelState::Ending { .. } => false,
-        }
-    }
-
-    /// Another tunnel has taken the name of this one: its agent has done with it, or has lost it.
-    pub(super) fn replace_tunnel(&mut self, key: TunnelKey, now: Now) {
-        let is_seen_through = self.tunnels.get(key).is_some_and(|tunnel| self.is_answered(tunnel));
-        self.tunnels.lose_name(key, now.mono);
-        if is_seen_through {
-            self.tunnels.set_owes(key, Owes::Bytes { by: now.mono.after(self.config.limits.linger) });
-            self.arm_tunnel(key);
-        } else {
-            self.end_tunnels(&[key], CloseReason::Replaced, now);
         }
     }
 
@@ -246,37 +204,13 @@ impl Hub {
         }
     }
 
-    /// Closes the tunnel under an exchange that is given up. The agent sees that it is: in one that was
-    /// upgraded, at its end at least, a FIN would be the end of one direction, or no news at all.
-    pub(super) fn cut_tunnel(&mut self, key: TunnelKey, is_upgraded: bool, outcome: Outcome, now: Now) {
-        let how = if is_upgraded { Close::Reset } else { Close::Now };
-        if self.forget_tunnel(key, TunnelEnd::GivenUp(outcome), now).is_some() {
-            self.commands.push(Command::Close(key.into(), how));
-        }
-    }
-
-    /// A tunnel broke. Its exchange goes elsewhere, if it may.
-    pub(super) fn tunnel_lost(&mut self, key: TunnelKey, written: bool, why: TunnelEnd<'_>, now: Now) {
-        if let Some(Tunnel { state: TunnelState::Busy { exchange, .. }, .. }) =
-            self.forget_tunnel(key, why, now)
-        {
-            self.retry_or_fail(&[exchange], written, now);
-        }
-    }
-
     /// All free tunnels are told that the hub ends.
     pub(super) fn bid_farewell_to_all(&mut self, now: Now) {
         let keys = self.tunnels_that(|_| true);
         self.end_tunnels(&keys, CloseReason::Draining, now);
     }
 
-    /// As [`Hub::tunnel_lost`], by our decision.
-    fn end_lost_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) {
-        self.commands.push(Command::Close(key.into(), Close::Now));
-        self.tunnel_lost(key, true, why, now);
-    }
-
-    fn forget_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) -> Option<Tunnel> {
+    pub(super) fn forget_tunnel(&mut self, key: TunnelKey, why: TunnelEnd<'_>, now: Now) -> Option<Tunnel> {
         let (tunnel, leave) = self.tunnels.remove(key, why, now.mono)?;
         self.note_leave(key, leave, now);
         Some(tunnel)

@@ -1,27 +1,17 @@
-//! Who waits for a worker, how long, and what is said where none comes; and who comes back from a tunnel to
-//! wait for another one.
+//! Who waits for a worker, how long, and what is said where none comes.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use log::{Level, debug};
+use log::Level;
 
-use super::pool::{AgentSlot, ClassId, REFUSAL_PAUSE, Refused};
+use super::pool::{ClassId, Refused};
 use super::queue::{Arrival, Waiter};
-use super::{Awaited, Exchange, Expectation, Hub, Phase, Refusal};
+use super::{Exchange, Hub, Refusal};
 use crate::proto::deadline::Limit;
-use crate::proto::exchange::Response;
-use crate::proto::http1::head::HeadScan;
-use crate::proto::seam::Command;
 use crate::proto::tables::key::ExchangeKey;
 use crate::proto::tables::timer::{Mono, Now};
 
-/// Under one request two tunnels may be lost; a third one would look like the request's doing.
-const MAX_LOST: u8 = 2;
-/// Returns of one request that count for nothing. Each agent that cannot reach its upstream adds one, and
-/// each tunnel that breaks before it took anything; beyond this many they count as lost tunnels, so that no
-/// request is on the move for ever.
-const MAX_RETURNS: u8 = 100;
 /// A tunnel whose sign of life has been awaited for less than this counts as free for those who do not wait.
 const ASKED_GRACE: Duration = Duration::from_secs(1);
 
@@ -61,86 +51,6 @@ impl Hub {
                 self.makes_room(key);
             }
             Ok(_) => self.fail(key, Refusal::QueueFull, now),
-        }
-    }
-
-    /// The tunnels under these exchanges are gone (and out of all tables). Each gets another one, if that is
-    /// permitted.
-    pub(super) fn retry_or_fail(&mut self, lost: &[ExchangeKey], written: bool, now: Now) {
-        let mut again = Vec::new();
-        let mut failed = Vec::new();
-        for &key in lost {
-            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
-            if let Phase::Active { since, .. } = *exchange.phase {
-                // It did not wait while it was served.
-                exchange.waits_since = exchange.waits_since.after(now.mono.since(since));
-            }
-            exchange.returns = exchange.returns.saturating_add(u8::from(!written));
-            let counts = written || exchange.returns > MAX_RETURNS;
-            let harmless = !counts || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
-            if harmless && exchange.may_be_sent_again() {
-                exchange.lost = exchange.lost.saturating_add(u8::from(counts));
-                again.push(key);
-            } else {
-                failed.push(key);
-            }
-        }
-        self.send_again(&again, now);
-        for key in failed {
-            self.fail(key, Refusal::Lost, now);
-        }
-    }
-
-    /// An agent refused an exchange: its upstream has seen nothing of it.
-    pub(super) fn refused(&mut self, key: ExchangeKey, agent: AgentSlot, now: Now) {
-        let refused = self.tunnels.refuse(agent, now.mono);
-        self.look_again_at(now.mono.after_coarse(REFUSAL_PAUSE));
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        if let Some(refused) = refused {
-            exchange.need.note_refusal(refused);
-        }
-        exchange.returns = exchange.returns.saturating_add(1);
-        let is_one_too_many = exchange.returns > MAX_RETURNS;
-        if !exchange.may_be_sent_again() {
-            self.fail(key, Refusal::AllRefused, now);
-        } else if is_one_too_many {
-            self.retry_or_fail(&[key], true, now);
-        } else {
-            self.send_again(&[key], now);
-        }
-    }
-
-    /// Exchanges that had a tunnel wait for another one, each in the place that it had. All of them do before
-    /// any is served, and those who came before them go first.
-    fn send_again(&mut self, keys: &[ExchangeKey], now: Now) {
-        for &key in keys {
-            let Some(exchange) = self.exchanges.get_mut(key) else { continue };
-            debug!("{key:?} goes to another tunnel");
-            exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
-            if let Phase::Active { awaited: Awaited::Continue { .. }, .. } = *exchange.phase {
-                exchange.held.expectation = Expectation::OfClient;
-            }
-            self.commands.push(Command::Unpair(exchange.client.into()));
-            let class = self.tunnels.class_of(&exchange.need);
-            self.exchanges.enter_queue(key, class, Limit::NONE);
-        }
-        self.dispatch(now);
-        for &key in keys {
-            let Some(exchange) = self.exchanges.get(key) else { continue };
-            let Phase::Queued { .. } = *exchange.phase else { continue };
-            let class = self.tunnels.class_of(&exchange.need);
-            match self.wait_until(exchange, class, now) {
-                Ok(last) => {
-                    self.exchanges.limit_wait(key, last);
-                    self.arm_exchange(key);
-                    if self.makes_room(key) {
-                        // Its body was not wanted just now.
-                        self.commands
-                            .extend(self.exchanges.get(key).map(|it| Command::Resume(it.client.into())));
-                    }
-                }
-                Err(refusal) => self.fail(key, refusal, now),
-            }
         }
     }
 
@@ -198,7 +108,7 @@ impl Hub {
     }
 
     /// How long an exchange may wait from now on, or what is said to it at once.
-    fn wait_until(&self, exchange: &Exchange, class: ClassId, now: Now) -> Result<Limit, Refusal> {
+    pub(super) fn wait_until(&self, exchange: &Exchange, class: ClassId, now: Now) -> Result<Limit, Refusal> {
         let is_connected = self.is_connected(class, &exchange.need.refused, now);
         let until = |longest| Limit::at(exchange.waits_since.after(longest));
         let patience = exchange.patience;
@@ -247,12 +157,5 @@ impl Hub {
         } else {
             Refusal::NoAgent
         }
-    }
-}
-
-impl Exchange {
-    /// Whether all that was sent of the request is still held, and nothing of a response has come.
-    fn may_be_sent_again(&self) -> bool {
-        self.held.whole && !self.messages.is_answered() && !self.messages.has_interim()
     }
 }
