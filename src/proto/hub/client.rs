@@ -102,8 +102,7 @@ impl Hub {
 
     /// Makes the client wait for its next request head.
     pub(super) fn await_head(&mut self, key: ClientKey, limit: Duration, now: Now) {
-        self.clients.await_head(key, now.mono.after_coarse(limit));
-        self.arm_client(key);
+        self.clients.await_head(key, now.mono.after_coarse(limit), &mut self.timers);
     }
 
     /// Answers a client that is in no exchange with an error of the hub's own. With `close` nothing more is
@@ -194,8 +193,7 @@ impl Hub {
         if self.clients.get(key).is_none() {
             return;
         }
-        self.clients.end(key, now.mono.after(self.config.limits.linger));
-        self.arm_client(key);
+        self.clients.end(key, now.mono.after(self.config.limits.linger), &mut self.timers);
         self.commands.push(Command::Close(key.into(), Close::Linger));
     }
 
@@ -328,8 +326,7 @@ impl Hub {
             waits_since: now.mono,
         });
         let exchange = exchange.ok_or(Refusal::HubFull)?;
-        self.clients.enter_exchange(key, exchange);
-        self.arm_client(key);
+        self.clients.enter_exchange(key, exchange, &mut self.timers);
         if !terms.gathers {
             self.admit(exchange, now);
             return Ok(());

@@ -96,9 +96,15 @@ impl Clients {
     }
 
     /// A new client, which waits for its first head until then. `None` if the table is full.
-    pub(super) fn insert(&mut self, peer: IpAddr, transport: Transport, until: Mono) -> Option<ClientKey> {
+    pub(super) fn insert(
+        &mut self,
+        peer: IpAddr,
+        transport: Transport,
+        until: Mono,
+        timers: &mut TimerTable,
+    ) -> Option<ClientKey> {
         let Self { table, lists, .. } = self;
-        table.insert_with(|key| Client {
+        let key = table.insert_with(|key| Client {
             peer,
             transport,
             armed: Armed::default(),
@@ -110,7 +116,9 @@ impl Clients {
                 scan: HeadScan::default(),
                 until,
             },
-        })
+        })?;
+        self.arm(key, timers);
+        Some(key)
     }
 
     /// Forgets a client.
@@ -122,8 +130,8 @@ impl Clients {
     }
 
     /// It waits for its next request head until then.
-    pub(super) fn await_head(&mut self, key: ClientKey, until: Mono) {
-        self.change_state(key, |lists| ClientState::Waiting {
+    pub(super) fn await_head(&mut self, key: ClientKey, until: Mono, timers: &mut TimerTable) {
+        self.change_state(key, timers, |lists| ClientState::Waiting {
             place: lists.idle.push_back(&mut lists.nodes, key),
             scan: HeadScan::default(),
             until,
@@ -131,13 +139,13 @@ impl Clients {
     }
 
     /// Its request has become an exchange.
-    pub(super) fn enter_exchange(&mut self, key: ClientKey, exchange: ExchangeKey) {
-        self.change_state(key, |_| ClientState::Exchange(exchange));
+    pub(super) fn enter_exchange(&mut self, key: ClientKey, exchange: ExchangeKey, timers: &mut TimerTable) {
+        self.change_state(key, timers, |_| ClientState::Exchange(exchange));
     }
 
     /// It may send nothing more, and has until then to close its side.
-    pub(super) fn end(&mut self, key: ClientKey, until: Mono) {
-        self.change_state(key, |lists| ClientState::Ending {
+    pub(super) fn end(&mut self, key: ClientKey, until: Mono, timers: &mut TimerTable) {
+        self.change_state(key, timers, |lists| ClientState::Ending {
             place: lists.ending.push_back(&mut lists.nodes, key),
             until,
         });
@@ -164,8 +172,10 @@ impl Clients {
     }
 
     /// Bytes wait until it takes them, or none do.
-    pub(super) fn set_sending(&mut self, key: ClientKey, sending: SendLimit) {
-        self.change(key, |client| client.sending = sending);
+    pub(super) fn set_sending(&mut self, key: ClientKey, sending: SendLimit, timers: &mut TimerTable) {
+        if let Some(client) = self.change(key, |client| client.sending = sending) {
+            client.arm(key, timers);
+        }
     }
 
     /// What it is sent from now on comes from an agent, or is the hub's own.
@@ -194,9 +204,9 @@ impl Clients {
 
     /// Its timer is set to its deadline.
     pub(super) fn arm(&mut self, key: ClientKey, timers: &mut TimerTable) {
-        let Some(client) = self.table.get_mut(key) else { return };
-        let deadline = client.deadline();
-        timers.arm(&mut client.armed, Key::from(key), deadline);
+        if let Some(client) = self.table.get_mut(key) {
+            client.arm(key, timers);
+        }
     }
 
     /// Its timer has gone off. False if it was set to another time meanwhile.
@@ -211,20 +221,28 @@ impl Clients {
     }
 
     /// Changes anything but the state, and keeps the count.
-    fn change(&mut self, key: ClientKey, change: impl FnOnce(&mut Client)) {
-        let Some(client) = self.table.get_mut(key) else { return };
+    fn change(&mut self, key: ClientKey, change: impl FnOnce(&mut Client)) -> Option<&mut Client> {
+        let client = self.table.get_mut(key)?;
         self.tails -= usize::from(client.takes_tail());
         change(client);
         self.tails += usize::from(client.takes_tail());
+        Some(client)
     }
 
-    /// Changes the state, and keeps lists and count. `make` enters the list in which the new state stands.
-    fn change_state(&mut self, key: ClientKey, make: impl FnOnce(&mut Lists) -> ClientState) {
+    /// Changes the state, and keeps lists, count and timer. `make` enters the list in which the new state
+    /// stands.
+    fn change_state(
+        &mut self,
+        key: ClientKey,
+        timers: &mut TimerTable,
+        make: impl FnOnce(&mut Lists) -> ClientState,
+    ) {
         let Some(client) = self.table.get_mut(key) else { return };
         self.tails -= usize::from(client.takes_tail());
         self.lists.leave(&client.state);
         client.state = make(&mut self.lists);
         self.tails += usize::from(client.takes_tail());
+        client.arm(key, timers);
     }
 }
 
@@ -269,6 +287,11 @@ pub(super) enum ClientState {
 }
 
 impl Client {
+    fn arm(&mut self, key: ClientKey, timers: &mut TimerTable) {
+        let deadline = self.deadline();
+        timers.arm(&mut self.armed, Key::from(key), deadline);
+    }
+
     /// When something is to be done about it, though nothing happens.
     pub(super) fn deadline(&self) -> Mono {
         let until = match self.state {

@@ -57,6 +57,7 @@ struct Places {
 }
 
 impl Places {
+    #[inline]
     fn leave(&mut self, phase: &Phase) {
         match *phase {
             Phase::Gathering { place, .. } => {
@@ -134,25 +135,31 @@ impl Exchanges {
     }
 
     /// It awaits its body until then.
-    pub(super) fn gather(&mut self, key: ExchangeKey, until: Mono) {
-        self.change_phase(key, |places, _| {
+    pub(super) fn gather(&mut self, key: ExchangeKey, until: Mono, timers: &mut TimerTable) {
+        self.change_phase(key, timers, |places, _| {
             let place = places.gathering.push_back(&mut places.nodes, key);
             Phase::Gathering { place, until }
         });
     }
 
     /// It awaits no more of its body, if it did. False if it is gone.
-    pub(super) fn end_gathering(&mut self, key: ExchangeKey) -> bool {
+    pub(super) fn end_gathering(&mut self, key: ExchangeKey, timers: &mut TimerTable) -> bool {
         let Some(exchange) = self.get(key) else { return false };
         if matches!(*exchange.phase, Phase::Gathering { .. }) {
-            self.change_phase(key, |_, _| Phase::Between);
+            self.change_phase(key, timers, |_, _| Phase::Between);
         }
         true
     }
 
     /// It waits for a worker until then.
-    pub(super) fn enter_queue(&mut self, key: ExchangeKey, class: ClassId, until: Limit) {
-        self.change_phase(key, |places, exchange| {
+    pub(super) fn enter_queue(
+        &mut self,
+        key: ExchangeKey,
+        class: ClassId,
+        until: Limit,
+        timers: &mut TimerTable,
+    ) {
+        self.change_phase(key, timers, |places, exchange| {
             let was_refused = !exchange.need.refused.is_empty();
             let waiter = Waiter { exchange: key, arrival: exchange.arrival, was_refused };
             let place = places.queue.enter(waiter, class);
@@ -172,14 +179,16 @@ impl Exchanges {
     }
 
     /// It has a worker since then. The response is not awaited yet, and the client has been told nothing.
+    #[inline]
     pub(super) fn activate(
         &mut self,
         key: ExchangeKey,
         tunnel: TunnelKey,
         (gate, awaited): (Gate, Awaited),
         since: Mono,
+        timers: &mut TimerTable,
     ) {
-        self.change_phase(key, |places, _| {
+        self.change_phase(key, timers, |places, _| {
             places.active += 1;
             Phase::Active { tunnel, since, gate, awaited, response: Limit::NONE, keep: false }
         });
@@ -195,11 +204,11 @@ impl Exchanges {
     }
 
     /// Its wait for a worker has another limit.
-    pub(super) fn limit_wait(&mut self, key: ExchangeKey, limit: Limit) {
-        if let Some(Exchange { phase: CurrentPhase(Phase::Queued { until, .. }), .. }) =
-            self.table.get_mut(key)
-        {
+    pub(super) fn limit_wait(&mut self, key: ExchangeKey, limit: Limit, timers: &mut TimerTable) {
+        let Some(exchange) = self.table.get_mut(key) else { return };
+        if let Phase::Queued { until, .. } = &mut exchange.phase.0 {
             *until = limit;
+            exchange.arm(key, timers);
         }
     }
 
@@ -234,9 +243,9 @@ impl Exchanges {
 
     /// Its timer is set to its deadline.
     pub(super) fn arm(&mut self, key: ExchangeKey, timers: &mut TimerTable) {
-        let Some(exchange) = self.table.get_mut(key) else { return };
-        let deadline = exchange.deadline();
-        timers.arm(&mut exchange.armed, key.into(), deadline);
+        if let Some(exchange) = self.table.get_mut(key) {
+            exchange.arm(key, timers);
+        }
     }
 
     /// Its timer has gone off. False if it was set to another time meanwhile.
@@ -251,11 +260,17 @@ impl Exchanges {
         self.places.nodes.end_batch();
     }
 
-    /// Changes the phase, and keeps lists and counts. `make` enters the place that the new phase has.
-    fn change_phase(&mut self, key: ExchangeKey, make: impl FnOnce(&mut Places, &Exchange) -> Phase) {
+    /// Changes the phase, and keeps lists, counts and timer. `make` enters the place that the new phase has.
+    fn change_phase(
+        &mut self,
+        key: ExchangeKey,
+        timers: &mut TimerTable,
+        make: impl FnOnce(&mut Places, &Exchange) -> Phase,
+    ) {
         let Some(exchange) = self.table.get_mut(key) else { return };
         self.places.leave(&exchange.phase);
         exchange.phase.0 = make(&mut self.places, exchange);
+        exchange.arm(key, timers);
     }
 }
 
@@ -434,6 +449,11 @@ impl Exchange {
             head_only: self.messages.facts.head_only,
             id: Some(self.id.as_str()),
         }
+    }
+
+    fn arm(&mut self, key: ExchangeKey, timers: &mut TimerTable) {
+        let deadline = self.deadline();
+        timers.arm(&mut self.armed, key.into(), deadline);
     }
 
     /// As [`Client::deadline`].

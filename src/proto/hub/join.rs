@@ -92,7 +92,7 @@ impl Hub {
             self.drop_tunnel(old, TunnelEnd::Farewell(CloseReason::Replaced), now);
         }
         let ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
-        let (tunnel, joined) = self.tunnels.join(&joining, left, ping_at, now.mono)?;
+        let (tunnel, joined) = self.tunnels.join(&joining, left, ping_at, now.mono, &mut self.timers)?;
         let first = self.seen_through(Member { agent: joined.agent, worker: hello.worker });
         self.clients.remove(key);
         self.commands.push(Command::Rekey { from: key.into(), to: tunnel.into() });
@@ -109,8 +109,8 @@ impl Hub {
         }
         match (hello.withdrawn, first) {
             (None, None) => self.free_tunnel(tunnel, now),
-            (None, Some(first)) => self.wait_behind(tunnel, first, now),
-            (Some(_), _) => self.arm_tunnel(tunnel),
+            (None, Some(first)) => self.tunnels.wait_behind(tunnel, first, now.mono),
+            (Some(_), _) => {}
         }
         if let Some(old) = joined.replaced {
             let serial = self.tunnels.pool().serial(joined.agent).map_or(0, |serial| serial.0);

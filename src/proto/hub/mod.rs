@@ -213,8 +213,7 @@ impl Core for Hub {
         }
         let transport = if is_tls { Transport::Tls } else { Transport::Plain };
         let until = now.mono.after_coarse(self.config.limits.head);
-        let key = self.clients.insert(peer.ip().to_canonical(), transport, until)?;
-        self.arm_client(key);
+        let key = self.clients.insert(peer.ip().to_canonical(), transport, until, &mut self.timers)?;
         Some(key.into())
     }
 
@@ -283,8 +282,7 @@ impl Core for Hub {
     fn handle_send_progress(&mut self, key: Key, waiting: bool, now: Now) {
         let stall = self.config.limits.stall;
         if let Some(key) = ClientKey::from_key(key) {
-            self.clients.set_sending(key, SendLimit::of(waiting, stall, now));
-            self.arm_client(key);
+            self.clients.set_sending(key, SendLimit::of(waiting, stall, now), &mut self.timers);
             if !waiting {
                 // It reads its next request now, and another exchange may have the permit.
                 self.commands.push(Command::Resume(key.into()));

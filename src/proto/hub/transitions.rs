@@ -55,7 +55,7 @@ impl Hub {
         }
         let Some(exchange) = self.exchanges.get_mut(key) else { return false };
         let by = now.mono.after_coarse(sign_limit(self.config.limits.heartbeat));
-        self.tunnels.take(tunnel_key, key, Owes::Sign { by });
+        self.tunnels.take(tunnel_key, key, Owes::Sign { by }, &mut self.timers);
         let stall = self.config.limits.stall;
         let (gate, awaited) = match exchange.held.expectation {
             Expectation::None if exchange.messages.request.is_done() => (Gate::Open, Awaited::Nobody),
@@ -74,11 +74,9 @@ impl Hub {
             // Its body may have come while nobody wanted it.
             self.commands.push(Command::Resume(requester));
         }
-        self.exchanges.activate(key, tunnel_key, (gate, awaited), now.mono);
+        self.exchanges.activate(key, tunnel_key, (gate, awaited), now.mono, &mut self.timers);
         self.stop_holding(key);
         self.await_response(key, now);
-        self.arm_exchange(key);
-        self.arm_tunnel(tunnel_key);
         true
     }
 
@@ -343,7 +341,7 @@ impl Hub {
             }
             self.commands.push(Command::Unpair(exchange.client.into()));
             let class = self.tunnels.class_of(&exchange.need);
-            self.exchanges.enter_queue(key, class, Limit::NONE);
+            self.exchanges.enter_queue(key, class, Limit::NONE, &mut self.timers);
         }
         self.dispatch(now);
         for &key in keys {
@@ -352,8 +350,7 @@ impl Hub {
             let class = self.tunnels.class_of(&exchange.need);
             match self.wait_until(exchange, class, now) {
                 Ok(last) => {
-                    self.exchanges.limit_wait(key, last);
-                    self.arm_exchange(key);
+                    self.exchanges.limit_wait(key, last, &mut self.timers);
                     if self.makes_room(key) {
                         // Its body was not wanted just now.
                         self.commands

@@ -137,13 +137,10 @@ impl Hub {
 
     /// A tunnel that has its name takes the next exchange.
     pub(super) fn free_tunnel(&mut self, key: TunnelKey, now: Now) {
-        if self.tunnels.get(key).is_some_and(|tunnel| tunnel.left) {
-            self.drop_tunnel(key, TunnelEnd::Closed, now);
-            return;
-        }
         let ping_at = now.mono.after_coarse(self.config.limits.heartbeat);
-        self.tunnels.free(key, ping_at, now.mono);
-        self.arm_tunnel(key);
+        if !self.tunnels.free(key, ping_at, now.mono, &mut self.timers) {
+            self.drop_tunnel(key, TunnelEnd::Closed, now);
+        }
     }
 
     pub(super) fn bid_farewell(&mut self, key: TunnelKey, reason: CloseReason, now: Now) {
@@ -174,12 +171,6 @@ impl Hub {
         }
     }
 
-    /// A tunnel that has just joined takes work once the other one is through.
-    pub(super) fn wait_behind(&mut self, key: TunnelKey, first: TunnelKey, now: Now) {
-        self.tunnels.wait_behind(key, first, now.mono);
-        self.arm_tunnel(key);
-    }
-
     /// Bytes of a response came. Of a replaced tunnel that is all that is asked for.
     fn note_progress(&mut self, key: TunnelKey, now: Now) {
         self.tunnels.note_progress(key, now.mono.after(self.config.limits.linger));
@@ -191,10 +182,9 @@ impl Hub {
             return;
         }
         let until = now.mono.after(self.config.limits.linger);
-        let leave = self.tunnels.end(key, why, until, now.mono);
+        let leave = self.tunnels.end(key, why, until, now.mono, &mut self.timers);
         self.note_leave(key, leave, now);
         self.commands.push(Command::Close(key.into(), Close::Linger));
-        self.arm_tunnel(key);
     }
 
     /// Closes a tunnel at once. If an exchange was on it, the caller has taken care of that.

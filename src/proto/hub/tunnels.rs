@@ -65,6 +65,7 @@ impl Tunnels {
         left: bool,
         ping_at: Mono,
         now: Mono,
+        timers: &mut TimerTable,
     ) -> Result<(TunnelKey, Joined), Refusal> {
         let tunnel = Tunnel {
             armed: Armed::default(),
@@ -82,20 +83,27 @@ impl Tunnels {
         let member = Member { agent: joined.agent, worker: joining.worker };
         if let Some(tunnel) = self.table.get_mut(key) {
             tunnel.state = TunnelState::free(member, Standing::Withdrawn, ping_at);
+            tunnel.arm(key, timers);
         }
         Ok((key, joined))
     }
 
-    /// It takes the next exchange, and is asked for a heartbeat then. It needs to have its name.
-    pub(super) fn free(&mut self, key: TunnelKey, ping_at: Mono, now: Mono) {
+    /// It takes the next exchange, and is asked for a heartbeat then. It needs to have its name. False if its
+    /// agent has closed the connection.
+    pub(super) fn free(&mut self, key: TunnelKey, ping_at: Mono, now: Mono, timers: &mut TimerTable) -> bool {
         let Self { table, pool } = self;
-        let Some(tunnel) = table.get_mut(key) else { return };
-        let Some(member) = tunnel.member() else { return };
+        let Some(tunnel) = table.get_mut(key) else { return true };
+        if tunnel.left {
+            return false;
+        }
+        let Some(member) = tunnel.member() else { return true };
         if !tunnel.is_ready() {
             pool.set_ready(member.agent, true, now);
         }
-        let Some(place) = pool.push_idle(member.agent, key) else { return };
+        let Some(place) = pool.push_idle(member.agent, key) else { return true };
         tunnel.state = TunnelState::free(member, Standing::Pooled(place), ping_at);
+        tunnel.arm(key, timers);
+        true
     }
 
     /// It will take work once the other one is through.
@@ -131,11 +139,19 @@ impl Tunnels {
     }
 
     /// An exchange takes it out of the pool.
-    pub(super) fn take(&mut self, key: TunnelKey, exchange: ExchangeKey, owes: Owes) {
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        key: TunnelKey,
+        exchange: ExchangeKey,
+        owes: Owes,
+        timers: &mut TimerTable,
+    ) {
         let Some(tunnel) = self.table.get_mut(key) else { return };
         if let TunnelState::Free { member, standing: Standing::Pooled(place), .. } = tunnel.state {
             self.pool.take_idle(member.agent, place);
             tunnel.state = TunnelState::Busy { member, exchange, owes };
+            tunnel.arm(key, timers);
         }
     }
 
@@ -191,10 +207,12 @@ impl Tunnels {
         why: TunnelEnd<'_>,
         until: Mono,
         now: Mono,
+        timers: &mut TimerTable,
     ) -> Option<Leave> {
         let leave = self.leave(key, why, now);
         if let Some(tunnel) = self.table.get_mut(key) {
             tunnel.state = TunnelState::Ending { until };
+            tunnel.arm(key, timers);
         }
         leave
     }
@@ -277,9 +295,9 @@ impl Tunnels {
 
     /// Its timer is set to its deadline.
     pub(super) fn arm(&mut self, key: TunnelKey, timers: &mut TimerTable) {
-        let Some(tunnel) = self.table.get_mut(key) else { return };
-        let deadline = tunnel.deadline();
-        timers.arm(&mut tunnel.armed, key.into(), deadline);
+        if let Some(tunnel) = self.table.get_mut(key) {
+            tunnel.arm(key, timers);
+        }
     }
 
     /// Its timer has gone off. False if it was set to another time meanwhile.
@@ -433,6 +451,11 @@ impl Tunnel {
             *standing = for_what;
             pool.remove_idle(member.agent, place);
         }
+    }
+
+    fn arm(&mut self, key: TunnelKey, timers: &mut TimerTable) {
+        let deadline = self.deadline();
+        timers.arm(&mut self.armed, key.into(), deadline);
     }
 
     /// The agent of a tunnel that owes the answer to one heartbeat and would take work but for that.

@@ -56,8 +56,8 @@ impl Hub {
                 self.fail(oldest, Refusal::GatheringFull, now);
             }
         }
-        self.exchanges.gather(key, gathered_by(now.mono, 0, self.config.limits.body));
-        self.arm_exchange(key);
+        let until = gathered_by(now.mono, 0, self.config.limits.body);
+        self.exchanges.gather(key, until, &mut self.timers);
     }
 
     pub(super) fn opaque_of_client(&self, key: ClientKey) -> u64 {

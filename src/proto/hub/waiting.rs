@@ -22,7 +22,7 @@ impl Hub {
             // Those that wait already come first.
             self.dispatch(now);
         }
-        if !self.exchanges.end_gathering(key) {
+        if !self.exchanges.end_gathering(key, &mut self.timers) {
             return;
         }
         if !self.has_permit() {
@@ -46,8 +46,7 @@ impl Hub {
         match self.wait_until(exchange, class, now) {
             Err(refusal) => self.fail(key, refusal, now),
             Ok(until) if self.has_place_in_queue(is_connected, now) => {
-                self.exchanges.enter_queue(key, class, until);
-                self.arm_exchange(key);
+                self.exchanges.enter_queue(key, class, until, &mut self.timers);
                 self.makes_room(key);
             }
             Ok(_) => self.fail(key, Refusal::QueueFull, now),
