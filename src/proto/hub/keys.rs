@@ -2,14 +2,10 @@
 
 use alloc::vec::Vec;
 
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-
 use super::Refusal;
 use crate::proto::http1::credentials::{Credentials, MAX_KEY, Shown, candidates};
 use crate::proto::http1::head::RequestHead;
-
-/// What a key is known by: the hub keeps no key.
-type Digest = [u8; SHA256_OUTPUT_LEN];
+use crate::proto::trust::password::SecretDigest;
 
 /// The application that a key belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +13,8 @@ struct Application(u16);
 
 /// All keys of the hub. Where there is none, everybody is let in.
 pub(super) struct Keys {
-    /// In the order of the digests.
-    entries: Vec<(Digest, Application)>,
+    /// In the order of the starts of the digests: the hub keeps no key.
+    entries: Vec<(SecretDigest, Application)>,
 }
 
 /// What a request that may come in has shown.
@@ -33,9 +29,10 @@ pub(super) struct Admitted {
 impl Keys {
     /// Each key stands for an application of its own.
     pub(super) fn new<'k>(keys: impl IntoIterator<Item = &'k str>) -> Self {
+        let digest = |key: &str| SecretDigest::of(key.as_bytes());
         let mut entries: Vec<_> =
-            (0..).zip(keys).map(|(number, key)| (hash(key.as_bytes()), Application(number))).collect();
-        entries.sort_unstable_by_key(|(digest, _)| *digest);
+            (0..).zip(keys).map(|(number, key)| (digest(key), Application(number))).collect();
+        entries.sort_by_key(|(digest, _)| digest.start());
         Self { entries }
     }
 
@@ -73,24 +70,13 @@ impl Keys {
         if candidate.len() > MAX_KEY {
             return None;
         }
-        let digest = hash(candidate);
+        let digest = SecretDigest::of(candidate);
         // How long the search takes tells of the first bytes of digests alone. A whole one is compared in a
         // time that does not depend on what it holds.
-        let start = |digest: &Digest| digest.first_chunk::<4>().copied();
-        let first = self.entries.partition_point(|(other, _)| start(other) < start(&digest));
-        let alike = self.entries.iter().skip(first).take_while(|(other, _)| start(other) == start(&digest));
-        alike.into_iter().find(|(other, _)| is_same(other, &digest)).map(|(_, application)| *application)
+        let first = self.entries.partition_point(|(other, _)| other.start() < digest.start());
+        let alike = self.entries.iter().skip(first).take_while(|(other, _)| other.start() == digest.start());
+        alike.into_iter().find(|(other, _)| other.is_same(&digest)).map(|(_, application)| *application)
     }
-}
-
-fn hash(bytes: &[u8]) -> Digest {
-    let mut out = [0; SHA256_OUTPUT_LEN];
-    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    out
-}
-
-fn is_same(one: &Digest, other: &Digest) -> bool {
-    one.iter().zip(other).fold(0, |differences, (one, other)| differences | (one ^ other)) == 0
 }
 
 #[cfg(test)]
