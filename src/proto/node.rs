@@ -91,10 +91,10 @@ macro_rules! either {
 /// What concerns the admin side, apart from what happens with each request.
 impl Node {
     /// The admin side, the core, and the core's commands, which the admin side adds its own to.
-    fn ask<R>(&mut self, ask: impl FnOnce(&mut Admin, &Role, &mut Vec<Command>) -> R) -> Option<R> {
+    fn ask<R>(&mut self, ask: impl FnOnce(&mut Admin, &mut Role, &mut Vec<Command>) -> R) -> Option<R> {
         let admin = self.side.as_mut()?.admin.as_mut()?;
         let mut commands = Vec::new();
-        let done = ask(admin, &self.role, &mut commands);
+        let done = ask(admin, &mut self.role, &mut commands);
         either!(&mut self.role, core => core.commands().append(&mut commands));
         Some(done)
     }

@@ -5,16 +5,15 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
-
 use super::answer::Answer;
 use super::metrics::Samples;
 use super::request::Asked;
 use crate::config::AdminConfig;
 use crate::proto::seam::Caller;
 use crate::proto::tables::timer::{Mono, Now};
+use crate::proto::trust::password::SecretDigest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 /// Wrong passwords of one source within a minute, until it is slowed.
 const FREE_ATTEMPTS: u32 = 10;
@@ -67,17 +66,20 @@ impl Refused {
     }
 }
 
-/// Who may, and who was refused.
-pub(super) struct Gatekeeper {
-    passwords: Vec<Password>,
-    sources: Vec<Source>,
-    refused: [u64; REFUSED.len()],
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Look, and act.
+    All,
+    /// Look.
+    View,
 }
 
-/// A password, kept so that comparing it takes the same time whatever is wrong with the candidate.
-struct Password {
-    key: hmac::Key,
-    tag: hmac::Tag,
+/// Who may, and who was refused.
+pub(super) struct Gatekeeper {
+    passwords: Vec<(SecretDigest, Access)>,
+    sources: Vec<Source>,
+    refused: [u64; REFUSED.len()],
 }
 
 /// Where wrong passwords came from.
@@ -91,38 +93,30 @@ struct Source {
     next: Mono,
 }
 
-impl Password {
-    fn new(password: &str) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, b"slime admin password");
-        let tag = hmac::sign(&key, password.as_bytes());
-        Self { key, tag }
-    }
-
-    fn is(&self, candidate: &[u8]) -> bool {
-        hmac::verify(&self.key, candidate, self.tag.as_ref()).is_ok()
-    }
-}
-
 impl Gatekeeper {
     pub(super) fn new(config: &AdminConfig) -> Self {
-        let passwords = [&config.password, &config.view_password];
-        let passwords = passwords.into_iter().flatten().map(|password| Password::new(password)).collect();
+        let passwords = [(&config.password, Access::All), (&config.view_password, Access::View)];
+        let passwords = passwords
+            .into_iter()
+            .filter_map(|(password, access)| Some((SecretDigest::of(password.as_ref()?.as_bytes()), access)));
+        let passwords = passwords.collect();
         Self { passwords, sources: Vec::new(), refused: [0; REFUSED.len()] }
     }
 
-    /// Whether this may be asked by whoever asks it: if not, the answer.
-    pub(super) fn check(&mut self, caller: Caller, asked: &Asked<'_>, now: Now) -> Result<(), Answer> {
+    /// What whoever asks this may do; the answer, if he may not even ask.
+    pub(super) fn check(&mut self, caller: Caller, asked: &Asked<'_>, now: Now) -> Result<Access, Answer> {
         if asked.is_probe() {
-            return Ok(());
+            return Ok(Access::View);
         }
         let checked = match caller {
-            Caller::Unix => Ok(()),
-            Caller::Network(_) if is_of_another_origin(asked) => Err(Refused::Origin),
+            // A proxy may lead browsers to a unix socket.
+            Caller::Unix | Caller::Network(_) if is_of_another_origin(asked) => Err(Refused::Origin),
+            Caller::Unix => Ok(Access::All),
             Caller::Network(_) if self.passwords.is_empty() => {
                 if asked.is_forwarded {
                     Err(Refused::Proxied)
                 } else if is_literal(asked.authority) {
-                    Ok(())
+                    Ok(Access::All)
                 } else {
                     Err(Refused::Host)
                 }
@@ -143,7 +137,7 @@ impl Gatekeeper {
         address: IpAddr,
         authorization: Option<&[u8]>,
         now: Now,
-    ) -> Result<(), Refused> {
+    ) -> Result<Access, Refused> {
         let network = network(address);
         self.sources.retain(|source| source.until > now.mono);
         // Who shows nothing has guessed nothing: browsers ask first.
@@ -157,11 +151,11 @@ impl Gatekeeper {
             }
             source.next = now.mono.after(PAUSE);
         }
-        // All are compared, so that the time does not tell which one it is.
-        let is_right = password(shown)
-            .is_some_and(|shown| self.passwords.iter().fold(false, |found, one| one.is(&shown) | found));
-        if is_right {
-            return Ok(());
+        let shown = password(shown).map(|shown| SecretDigest::of(&shown));
+        let is_shown = |password: &SecretDigest| shown.is_some_and(|shown| password.is_same(&shown));
+        let mut right = self.passwords.iter().filter(|(password, _)| is_shown(password));
+        if let Some((_, access)) = right.next() {
+            return Ok(*access);
         }
         self.note_wrong(known, network, now);
         Err(Refused::Password)

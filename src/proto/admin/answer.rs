@@ -32,6 +32,15 @@ enum Body {
     Follows(Framing),
 }
 
+/// What a path can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// Reading.
+    Read,
+    /// Acting.
+    Post,
+}
+
 /// How the end of a body is told whose length is not known when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -55,12 +64,24 @@ impl Answer {
         let content_type = "application/problem+json";
         let field = match status {
             401 => "WWW-Authenticate: Basic realm=\"slime admin\", charset=\"UTF-8\"\r\n",
-            // RFC 9110 section 15.5.6: all that there is can be read.
-            405 => "Allow: GET, HEAD\r\n",
             429 => "Retry-After: 10\r\n",
             _ => "",
         };
         Self { status, content_type, field, body: Body::Whole(Cow::Owned(body)) }
+    }
+
+    /// The method cannot be used here (RFC 9110 section 15.5.6).
+    pub(super) fn not_allowed(allowed: Allowed) -> Self {
+        let (field, detail) = match allowed {
+            Allowed::Read => ("Allow: GET, HEAD\r\n", "this can only be read: use GET"),
+            Allowed::Post => ("Allow: POST\r\n", "this is an action: use POST"),
+        };
+        Self { field, ..Self::refusal(405, detail) }
+    }
+
+    /// A short JSON document.
+    pub(super) fn json(body: String) -> Self {
+        Self { content_type: "application/json", ..Self::text(200, Cow::Owned(body)) }
     }
 
     /// The page.
@@ -155,6 +176,7 @@ const fn reason(status: u16) -> &'static str {
         406 => "Not Acceptable",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         _ => "Service Unavailable",

@@ -119,6 +119,10 @@ metrics! {
             "The cap.";
         LimitUsed: "slime_hub_limit_used" "gauge" ["limit"]
             "What is used of the cap.";
+        QueuePaused: "slime_hub_queue_paused" "gauge" []
+            "Whether the queue is paused.";
+        Actions: "slime_hub_actions_total" "counter" ["action"]
+            "Actions of operators.";
     }
     /// What the agents of a process know.
     Agent AgentMetric {

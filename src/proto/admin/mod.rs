@@ -1,8 +1,9 @@
 //! The admin side of hub and agent: what an operator, a balancer or a scraper asks the process itself.
 //!
 //! It is an HTTP server of its own, apart from applications and tunnels: `request` says what is asked for,
-//! `access` who may, `answer` how it is said, `metrics` what `/metrics` has, `status` what `/api/status` has.
-//! What hub and agent know they tell as a [`Subject`]. Nothing is rendered whole: a document is a cursor, of
+//! `access` who may, `answer` how it is said, `metrics` what `/metrics` has, `status` what `/api/status` has,
+//! `action` what can be done. What hub and agent know they tell as a [`Subject`], and what is to be done they
+//! do as one. Nothing is rendered whole: a document is a cursor, of
 //! which each turn sends one slice.
 //!
 //! # Who has to act, and what ends the waiting for it
@@ -20,6 +21,7 @@
 //! the others out, not even by asking without end.
 
 mod access;
+pub mod action;
 mod answer;
 pub mod attention;
 pub mod machine;
@@ -27,21 +29,23 @@ pub mod metrics;
 mod request;
 pub mod status;
 
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt;
 use core::time::Duration;
 
-use self::access::Gatekeeper;
+use self::access::{Access, Gatekeeper};
+use self::action::{Action, Done, NotDone};
 use self::answer::{Answer, Framing};
 use self::attention::Attention;
 use self::machine::{Certificate, Front, Machine};
 use self::metrics::{METRICS, Metric, OwnMetric, RoleName, Samples};
-use self::request::{Asked, Found, Route};
+use self::request::{Act, Asked, Found, Route};
 use self::status::{Calendar, Json, Place, Telling};
 use super::deadline::SendLimit;
 use super::http1::head::HeadScan;
+use super::http1::reply::CONTINUE;
 use super::http1::start_line::Version;
 use super::seam::{Caller, Close, Command, Shown, Step};
 use super::tables::key::{AdminKey, Key, TableKey};
@@ -78,6 +82,8 @@ pub enum NotReady {
     NoHub,
     /// No upstream of the agent can be used.
     NoUpstream,
+    /// Those that can are paused.
+    Paused,
 }
 
 impl fmt::Display for NotReady {
@@ -87,6 +93,7 @@ impl fmt::Display for NotReady {
             Self::Agents { ready, asked } => write!(f, "{ready} of {asked} agents take work"),
             Self::NoHub => f.write_str("no hub is joined"),
             Self::NoUpstream => f.write_str("no upstream is well"),
+            Self::Paused => f.write_str("paused"),
         }
     }
 }
@@ -118,6 +125,12 @@ pub trait Subject {
     /// Goes on with the members of `/api/status` that hub or agent know, until [`Json::is_full`]. Whether all
     /// are told.
     fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool;
+
+    /// Does what an operator wants done.
+    ///
+    /// # Errors
+    /// There is nothing that it could be done to.
+    fn act(&mut self, action: &Action<'_>, now: Now) -> Result<Done, NotDone>;
 }
 
 /// The admin side of a process.
@@ -166,8 +179,8 @@ enum State {
 enum Cursor {
     /// `/metrics`: metrics that are told, and the name behind which the next one goes on.
     Metrics { metric: usize, after: Option<String> },
-    /// `/api/status`, perhaps with all rows.
-    Status { place: Place, all: bool },
+    /// `/api/status`, perhaps with all rows, for a reader who may do so much.
+    Status { place: Place, all: bool, access: Access },
 }
 
 impl Connection {
@@ -269,7 +282,7 @@ impl Admin {
         &mut self,
         key: Key,
         shown: &Shown<'_>,
-        subject: &impl Subject,
+        subject: &mut impl Subject,
         now: Now,
         commands: &mut Vec<Command>,
     ) -> Step {
@@ -294,8 +307,7 @@ impl Admin {
                         (*is_begun, *until) = (true, now.mono.after(HEAD));
                     }
                     if expects && !core::mem::replace(continued, true) {
-                        let bytes = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-                        commands.push(Command::Send { key: key.into(), bytes });
+                        commands.push(Command::Send { key: key.into(), bytes: CONTINUE.to_vec() });
                     }
                 }
                 return Step::Wait;
@@ -316,7 +328,7 @@ impl Admin {
         &mut self,
         key: AdminKey,
         asked: Asked<'_>,
-        subject: &impl Subject,
+        subject: &mut impl Subject,
         now: Now,
         commands: &mut Vec<Command>,
     ) {
@@ -328,25 +340,27 @@ impl Admin {
         let route = if connection.is_insecure {
             Err(Answer::refusal(400, "this port speaks HTTPS: write https:// instead of http://"))
         } else {
-            self.gatekeeper.check(connection.caller, &asked, now).and_then(|()| asked.route(self.page))
+            let access = self.gatekeeper.check(connection.caller, &asked, now);
+            access.and_then(|access| Ok((asked.route(self.page, access)?, access)))
         };
         let mut document = None;
         let answer = match route {
             Err(answer) => answer,
-            Ok(Route::Health) => Answer::text(200, "ok\n".into()),
-            Ok(Route::Ready { agents }) => match self.check_ready(subject, agents) {
+            Ok((Route::Health, _)) => Answer::text(200, "ok\n".into()),
+            Ok((Route::Ready { agents }, _)) => match self.check_ready(subject, agents) {
                 Ok(()) => Answer::text(200, "ready\n".into()),
                 Err(reason) => Answer::text(503, format!("not ready: {reason}\n").into()),
             },
-            Ok(Route::Page { has_it }) => match self.page {
+            Ok((Route::Page { has_it }, _)) => match self.page {
                 Some(page) => Answer::page(page, has_it),
                 None => Answer::refusal(404, "there is no page"),
             },
-            Ok(Route::Status { all }) => {
-                document = Some(Cursor::Status { place: Place::default(), all });
+            Ok((Route::Status { all }, access)) => {
+                document = Some(Cursor::Status { place: Place::default(), all, access });
                 Answer::document(status::CONTENT_TYPE, framing)
             }
-            Ok(Route::Metrics) => {
+            Ok((Route::Act(act), _)) => self.act(&act, subject, now),
+            Ok((Route::Metrics, _)) => {
                 document = Some(Cursor::Metrics { metric: 0, after: None });
                 Answer::document(metrics::CONTENT_TYPE, framing)
             }
@@ -358,6 +372,31 @@ impl Admin {
         match document.filter(|_| !head_only) {
             Some(at) => connection.state = State::Sending { at, framing, is_kept },
             None => Self::end_answer(key, connection, is_kept, now, commands),
+        }
+    }
+
+    /// Does what is asked for, and says what came of it.
+    fn act(&self, act: &Act, subject: &mut impl Subject, now: Now) -> Answer {
+        let action = match act {
+            Act::Agent { id, pause } => Some(Action::Agent { id, pause: *pause }),
+            Act::Name { name, pause } => Some(Action::Name { name, pause: *pause }),
+            Act::Queue { pause } => Some(Action::Queue { pause: *pause }),
+            // An id of another run of the process means nothing here.
+            Act::Cancel { id } => id.split_once('-').and_then(|(instance, number)| {
+                let is_ours = instance == format!("{:08x}", self.instance);
+                let number = number.parse().ok().filter(|it: &u64| is_ours && it.to_string() == number);
+                number.map(|number| Action::Cancel { number })
+            }),
+        };
+        let unknown = NotDone::Unknown("no request with this id waits or runs");
+        match action.ok_or(unknown).and_then(|action| subject.act(&action, now)) {
+            Ok(Done::Changed(changed)) => Answer::json(format!("{{\"ok\":true,\"changed\":{changed}}}\n")),
+            Ok(Done::Cancelled { ran }) => {
+                let was = if ran { "running" } else { "waiting" };
+                Answer::json(format!("{{\"ok\":true,\"was\":\"{was}\"}}\n"))
+            }
+            Err(NotDone::Unknown(why)) => Answer::refusal(404, why),
+            Err(NotDone::Full(why)) => Answer::refusal(503, why),
         }
     }
 
@@ -451,7 +490,9 @@ impl Admin {
         let mut text = String::new();
         let is_whole = match &mut at {
             Cursor::Metrics { metric, after } => self.write_metrics(subject, metric, after, &mut text, now),
-            Cursor::Status { place, all } => self.write_status(subject, place, *all, &mut text, now),
+            Cursor::Status { place, all, access } => {
+                self.write_status(subject, place, *all, *access, &mut text, now)
+            }
         };
         let bytes = framing.wrap(text.as_bytes(), is_whole);
         commands.push(Command::Send { key: key.into(), bytes });
@@ -495,6 +536,7 @@ impl Admin {
         subject: &impl Subject,
         at: &mut Place,
         all: bool,
+        access: Access,
         text: &mut String,
         now: Now,
     ) -> bool {
@@ -503,7 +545,7 @@ impl Admin {
         let mut json = Json::new(text, SLICE_BYTES, at.is_behind);
         if !core::mem::replace(&mut at.is_begun, true) {
             json.open('{');
-            self.write_own_status(subject, &mut json, now);
+            self.write_own_status(subject, access, &mut json, now);
         }
         let is_whole = subject.write_status(at, &mut json, &telling);
         if is_whole {
@@ -514,7 +556,7 @@ impl Admin {
     }
 
     /// What the admin side itself knows, and what nobody knows.
-    fn write_own_status(&self, subject: &impl Subject, json: &mut Json<'_>, now: Now) {
+    fn write_own_status(&self, subject: &impl Subject, access: Access, json: &mut Json<'_>, now: Now) {
         json.key("api").number(1_u64);
         json.key("role").text(subject.role().name());
         json.key("version").text(env!("CARGO_PKG_VERSION"));
@@ -530,8 +572,10 @@ impl Admin {
             Ok(()) => json.key("ready_reason").null(),
             Err(reason) => json.key("ready_reason").text(reason),
         }
-        // Nothing can be done here but look.
-        json.key("access").text("view");
+        json.key("access").text(match access {
+            Access::All => "all",
+            Access::View => "view",
+        });
         json.unknown(&["drain", "predecessor", "recent", "history"]);
         let mut attention = subject.attention();
         attention.extend(machine::attention(self.certificate.as_ref(), now.unix));

@@ -1,6 +1,10 @@
 //! What is asked of the admin side: a request, found in bytes, and where it leads.
 
-use super::answer::Answer;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::access::Access;
+use super::answer::{Allowed, Answer};
 use crate::config::Page;
 use crate::proto::http1::framing::Framing;
 use crate::proto::http1::head::{HeadScan, RequestHead};
@@ -32,12 +36,14 @@ pub(super) struct Asked<'b> {
     /// Whether the connection is kept.
     pub(super) is_kept: bool,
     is_get: bool,
+    is_post: bool,
     path: &'b str,
     query: &'b str,
     /// What it calls us: host and port.
     pub(super) authority: &'b str,
     pub(super) origin: Option<&'b [u8]>,
     pub(super) authorization: Option<&'b [u8]>,
+    content_type: Option<&'b [u8]>,
     accept_encoding: Option<&'b [u8]>,
     if_none_match: Option<&'b [u8]>,
     /// It has come through a proxy.
@@ -57,6 +63,21 @@ pub(super) enum Route {
     Ready { agents: Option<usize> },
     /// `/metrics`.
     Metrics,
+    /// An action.
+    Act(Act),
+}
+
+/// What is to be done. What it is done to is as it was named, without escapes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// `/api/agents/{id}/pause`, or `resume`.
+    Agent { id: String, pause: bool },
+    /// `/api/names/{name}/pause`, or `resume`.
+    Name { name: String, pause: bool },
+    /// `/api/queue/pause`, or `resume`.
+    Queue { pause: bool },
+    /// `/api/exchanges/{id}/cancel`.
+    Cancel { id: String },
 }
 
 /// The fields by which a proxy shows that it had the request.
@@ -100,11 +121,13 @@ pub(super) fn find<'b>(scan: &mut HeadScan, input: &'b [u8]) -> Found<'b> {
         head_only: head.method.as_str() == "HEAD",
         is_kept: head.persistent,
         is_get: matches!(head.method.as_str(), "GET" | "HEAD"),
+        is_post: head.method.as_str() == "POST",
         path,
         query: target.split_once('?').map_or("", |(_, query)| query),
         authority: head.authority(),
         origin: head.fields.first("Origin"),
         authorization: head.fields.first("Authorization"),
+        content_type: head.fields.first("Content-Type"),
         accept_encoding: head.fields.first("Accept-Encoding"),
         if_none_match: head.fields.first("If-None-Match"),
         is_forwarded: FORWARDED.iter().any(|name| head.fields.first(name).is_some()),
@@ -118,7 +141,10 @@ impl Asked<'_> {
     }
 
     /// What it leads to.
-    pub(super) fn route(&self, page: Option<Page>) -> Result<Route, Answer> {
+    pub(super) fn route(&self, page: Option<Page>, access: Access) -> Result<Route, Answer> {
+        if let Some(act) = act(self.path) {
+            return self.check_act(access).and_then(|()| act.map(Route::Act));
+        }
         let route = match (self.path, page) {
             ("/", Some(page)) if self.is_get => self.page(page)?,
             ("/", Some(_)) => Route::Page { has_it: false },
@@ -127,10 +153,28 @@ impl Asked<'_> {
             ("/readyz", _) => Route::Ready { agents: self.agents()? },
             ("/metrics", _) => Route::Metrics,
             _ => {
-                return Err(Answer::refusal(404, "there is /, /api/status, /healthz, /readyz and /metrics"));
+                let detail =
+                    "there is /, /api/status, /healthz, /readyz and /metrics, and actions below /api/";
+                return Err(Answer::refusal(404, detail));
             }
         };
-        if self.is_get { Ok(route) } else { Err(Answer::refusal(405, "this can only be read: use GET")) }
+        if self.is_get { Ok(route) } else { Err(Answer::not_allowed(Allowed::Read)) }
+    }
+
+    /// Whether this may be an action.
+    fn check_act(&self, access: Access) -> Result<(), Answer> {
+        // Pages of others can send a form, but no JSON, without being asked about it first.
+        let media_type = self.content_type.map(|it| it.split(|byte| *byte == b';').next().unwrap_or(it));
+        let is_json = media_type.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"application/json"));
+        if !self.is_post {
+            Err(Answer::not_allowed(Allowed::Post))
+        } else if access != Access::All {
+            Err(Answer::refusal(403, "whoever has this password may look and not act"))
+        } else if !is_json {
+            Err(Answer::refusal(415, "an action needs Content-Type: application/json"))
+        } else {
+            Ok(())
+        }
     }
 
     fn page(&self, page: Page) -> Result<Route, Answer> {
@@ -159,6 +203,45 @@ impl Asked<'_> {
             Ok(_) | Err(_) => Err(Answer::refusal(400, "agents= must be a number")),
         }
     }
+}
+
+/// The action of a path, if it is one.
+fn act(path: &str) -> Option<Result<Act, Answer>> {
+    let mut parts = path.strip_prefix("/api/")?.split('/');
+    let (what, parts) = (parts.next()?, parts.collect::<Vec<_>>());
+    let pause = |verb: &str| match verb {
+        "pause" => Some(true),
+        "resume" => Some(false),
+        _ => None,
+    };
+    let named = |text: &str, make: &dyn Fn(String) -> Act| {
+        let name = unescaped(text).ok_or_else(|| Answer::refusal(400, "this is no name in UTF-8"));
+        name.map(make)
+    };
+    match (what, parts.as_slice()) {
+        ("queue", [verb]) => pause(verb).map(|pause| Ok(Act::Queue { pause })),
+        ("agents", [id, verb]) => pause(verb).map(|pause| named(id, &|id| Act::Agent { id, pause })),
+        ("names", [name, verb]) => pause(verb).map(|pause| named(name, &|name| Act::Name { name, pause })),
+        ("exchanges", [id, "cancel"]) => Some(named(id, &|id| Act::Cancel { id })),
+        _ => None,
+    }
+}
+
+/// A part of a path, without its percent-encoding (RFC 3986 section 2.1); none if that is broken, or there is
+/// nothing.
+fn unescaped(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            let (high, low) = (digit()?, digit()?);
+            out.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok().filter(|text| !text.is_empty())
 }
 
 /// Whether an `Accept-Encoding` allows gzip (RFC 9110 section 12.5.3).

@@ -39,7 +39,12 @@ struct Upstream {
     told_joined: usize,
     /// Until then the hub is taken to have no room for one more worker.
     full_until: Mono,
+    /// An operator wants it to get nothing.
+    is_paused: bool,
 }
+
+/// Why an upstream gets nothing that an operator has paused.
+const PAUSED: Trouble<'_> = Trouble::new("paused");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -72,6 +77,7 @@ impl Upstreams {
             probe: Probe::Due(Limit::at(now)),
             told_joined: 0,
             full_until: Mono::default(),
+            is_paused: false,
         };
         Self(core::iter::repeat_with(unknown).take(count).collect())
     }
@@ -91,8 +97,18 @@ impl Upstreams {
         self.get(index).is_some_and(|it| Limit::at(it.deadline()).is_set())
     }
 
-    /// Why an upstream takes no requests, if it takes none.
+    /// Why an upstream gets no requests, if it gets none.
     pub(super) fn trouble(&self, index: u16) -> Option<Trouble<'static>> {
+        self.illness(index).or_else(|| self.is_paused(index).then_some(PAUSED))
+    }
+
+    /// Whether an operator wants an upstream to get no requests.
+    pub(super) fn is_paused(&self, index: u16) -> bool {
+        self.get(index).is_some_and(|it| it.is_paused)
+    }
+
+    /// Why an upstream can take no requests, if it can take none.
+    pub(super) fn illness(&self, index: u16) -> Option<Trouble<'static>> {
         match self.get(index)?.verdict {
             Verdict::Unknown => Some(Trouble::new("starting")),
             Verdict::Up => None,
@@ -235,6 +251,22 @@ impl Agent {
             }
         }
         self.join_anew(index, now);
+    }
+
+    /// An operator pauses an upstream, or resumes it. Whether that changed anything; `None` if there is no
+    /// such upstream.
+    pub(super) fn pause_upstream(&mut self, index: u16, pause: bool, now: Now) -> Option<bool> {
+        let upstream = self.upstreams.get_mut(index)?;
+        if core::mem::replace(&mut upstream.is_paused, pause) == pause {
+            return Some(false);
+        }
+        let name = self.name_of(index).to_owned();
+        let what = if pause { "paused" } else { "resumed" };
+        self.notices.change(Level::Info, &[], format_args!("upstream {name} {what}, by an operator"));
+        if !self.process.is_draining() {
+            self.join_anew(index, now);
+        }
+        Some(true)
     }
 
     /// A probe has failed. The next one is made after a pause.

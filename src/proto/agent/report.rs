@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Agent;
 use super::worker::{Closed, Job, Link, Said, Worker};
+use crate::proto::admin::action::{Action, Done, NotDone};
 use crate::proto::admin::attention::{Attention, Severity};
 use crate::proto::admin::metrics::{AgentMetric, Metric, RoleName, Samples};
 use crate::proto::admin::status::{Json, Place, Telling};
@@ -28,8 +29,11 @@ impl Subject for Agent {
         if !self.counted().any(|worker| tunnel_state(worker) == Some(0)) {
             return Err(NotReady::NoHub);
         }
-        let is_well = |index| self.upstreams.trouble(index).is_none();
-        if self.upstreams.indices().any(is_well) { Ok(()) } else { Err(NotReady::NoUpstream) }
+        let mut well = self.upstreams.indices().filter(|it| self.upstreams.illness(*it).is_none()).peekable();
+        if well.peek().is_none() {
+            return Err(NotReady::NoUpstream);
+        }
+        if well.all(|index| self.upstreams.is_paused(index)) { Err(NotReady::Paused) } else { Ok(()) }
     }
 
     fn write_samples(
@@ -49,14 +53,17 @@ impl Subject for Agent {
             }
             AgentMetric::UpstreamUp => {
                 for (index, upstream) in self.upstreams.indices().zip(&self.config.upstreams) {
-                    let is_well = self.upstreams.trouble(index).is_none();
+                    let is_well = self.upstreams.illness(index).is_none();
                     samples.add(&[&upstream.name], u64::from(is_well));
                 }
             }
             AgentMetric::Workers => {
                 for (index, upstream) in self.upstreams.indices().zip(&self.config.upstreams) {
                     let mut counts = [0; WORKER_STATES.len()];
-                    let states = self.counted().filter(|it| it.upstream() == index).filter_map(worker_state);
+                    let states = self
+                        .counted()
+                        .filter(|it| it.upstream() == index)
+                        .filter_map(|it| self.worker_state(it));
                     for state in states {
                         if let Some(count) = counts.get_mut(state) {
                             *count += 1;
@@ -74,7 +81,10 @@ impl Subject for Agent {
     fn attention(&self) -> Vec<Attention> {
         let mut all = Vec::new();
         for (index, upstream) in self.upstreams.indices().zip(&self.config.upstreams) {
-            if let Some(trouble) = self.upstreams.trouble(index) {
+            if self.upstreams.is_paused(index) {
+                let text = format!("{} is paused.", upstream.name);
+                all.push(Attention::new("paused", Severity::Warn, text).about(upstream.agent_id.as_str()));
+            } else if let Some(trouble) = self.upstreams.trouble(index) {
                 let text = format!("{} gets no work: {}.", upstream.name, trouble.reason);
                 all.push(
                     Attention::new("agent_withdrawn", Severity::Warn, text).about(upstream.agent_id.as_str()),
@@ -108,6 +118,22 @@ impl Subject for Agent {
         }
         true
     }
+
+    fn act(&mut self, action: &Action<'_>, now: Now) -> Result<Done, NotDone> {
+        match action {
+            Action::Agent { id, pause } => {
+                // As the status tells it, and not otherwise.
+                let index = self.upstreams.indices().find(|index| format!("{index}") == *id);
+                let changed = index.and_then(|index| self.pause_upstream(index, *pause, now));
+                changed.map(Done::Changed).ok_or(NotDone::Unknown("no upstream has this index"))
+            }
+            Action::Name { .. } => Err(NotDone::Unknown("this is an agent: names are the hub's")),
+            Action::Queue { .. } => Err(NotDone::Unknown("this is an agent: the queue is the hub's")),
+            Action::Cancel { .. } => {
+                Err(NotDone::Unknown("this is an agent, which knows no ids of requests: cancel at the hub"))
+            }
+        }
+    }
 }
 
 impl Agent {
@@ -134,13 +160,15 @@ impl Agent {
 
     fn tell_upstream(&self, index: u16, json: &mut Json<'_>) {
         let Some(upstream) = self.config.upstreams.get(usize::from(index)) else { return };
-        let trouble = self.upstreams.trouble(index);
+        let trouble = self.upstreams.illness(index);
+        let is_paused = self.upstreams.is_paused(index);
         json.open('{');
         json.key("index").number(index);
         json.key("address").text(&upstream.name);
         json.key("agent_id").text(&upstream.agent_id);
         json.key("state").text(match trouble {
             _ if self.process.is_draining() => "draining",
+            _ if is_paused => "paused",
             Some(_) => "unwell",
             None => "well",
         });
@@ -151,9 +179,9 @@ impl Agent {
         json.unknown(&["since_at", "checked_at"]);
         let workers = || self.counted().filter(|worker| worker.upstream() == index);
         json.key("workers").open('{');
-        json.key("total").number(workers().filter_map(worker_state).count());
+        json.key("total").number(workers().filter_map(|it| self.worker_state(it)).count());
         for (state, name) in WORKER_STATES.into_iter().enumerate() {
-            json.key(name).number(workers().filter(|it| worker_state(it) == Some(state)).count());
+            json.key(name).number(workers().filter(|it| self.worker_state(it) == Some(state)).count());
         }
         json.close('}');
         json.key("models").null();
@@ -171,6 +199,21 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Which of [`WORKER_STATES`] a worker is in, if it is one to the hub or at its upstream.
+    fn worker_state(&self, worker: &Worker) -> Option<usize> {
+        if worker.finishing().is_some() {
+            return Some(4);
+        }
+        match worker.job()? {
+            Job::Serving(_) | Job::Discarding(_) => Some(1),
+            Job::Idle(_) | Job::Leaving { .. } if self.upstreams.is_paused(worker.upstream()) => Some(3),
+            Job::Idle(idle) if idle.said == Said::Ready => Some(0),
+            Job::Idle(_) | Job::Leaving { .. } => Some(2),
+        }
+    }
+}
+
 /// Which of [`TUNNEL_STATES`] the link of a worker is in, if it should have one.
 fn tunnel_state(worker: &Worker) -> Option<usize> {
     match worker.link() {
@@ -178,17 +221,5 @@ fn tunnel_state(worker: &Worker) -> Option<usize> {
         Link::Opening(_) => Some(1),
         Link::Closed(Closed::Starting | Closed::Resting { .. }) => Some(2),
         Link::Closed(Closed::Finishing | Closed::Spare | Closed::Stopped) => None,
-    }
-}
-
-/// Which of [`WORKER_STATES`] a worker is in, if it is one to the hub or at its upstream.
-fn worker_state(worker: &Worker) -> Option<usize> {
-    if worker.finishing().is_some() {
-        return Some(4);
-    }
-    match worker.job()? {
-        Job::Idle(idle) if idle.said == Said::Ready => Some(0),
-        Job::Serving(_) | Job::Discarding(_) => Some(1),
-        Job::Idle(_) | Job::Leaving { .. } => Some(2),
     }
 }

@@ -151,6 +151,10 @@ refusals! {
     Unreachable: 503 "destination_unavailable" "upstream_unavailable"
         "agents that could serve this are connected, but their upstreams cannot be used; \
          the hub's log says which and why";
+    Paused: 503 "destination_unavailable" "agents_paused"
+        "agents that could serve this are connected, but the operator of the hub has paused them; try again later";
+    Cancelled: 503 "connection_terminated" "cancelled"
+        "the operator of the hub has cancelled this request";
     BarredPath: 503 "destination_unavailable" "ambiguous_path"
         "the path can be read in more than one way, so it matches no agent's scope paths; \
          send it in its plain form";
@@ -179,7 +183,8 @@ impl Refusal {
         Reply {
             error: Some(error),
             code,
-            retry_after: (status == 503).then_some(RETRY_AFTER),
+            // Who cancels a request does not want it again at once.
+            retry_after: (status == 503 && self != Self::Cancelled).then_some(RETRY_AFTER),
             // RFC 9110 section 11.6.1: a 401 comes with a challenge.
             challenge: match (self, form) {
                 // A browser asks the person for it.

@@ -126,6 +126,7 @@ impl Hub {
             }
         }
         is_wrong
+            || !self.tunnels.pool().follows_pauses()
             || pooled != self.tunnels.pool().idle()
             || self.tunnels.asked() != self.tunnels.pool().pending()
     }
@@ -258,7 +259,7 @@ impl Hub {
 
     /// Whether a request waits although there are a worker that could serve it and a permit.
     fn has_overlooked(&self) -> bool {
-        self.has_permit()
+        self.gives_out()
             && self.exchanges.queue().waiters().any(|(_, waiter)| {
                 let exchange = self.exchanges.get(waiter.exchange);
                 exchange.is_some_and(|it| self.tunnels.pool().could_serve(&it.need))

@@ -18,7 +18,7 @@ impl Hub {
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
         self.is_dispatch_due = false;
-        while self.has_permit() && !self.exchanges.queue().is_empty() {
+        while self.gives_out() && !self.exchanges.queue().is_empty() {
             while let Some(class) = self.tunnels.pop_changed().or_else(|| self.exchanges.pop_changed()) {
                 let first = self.first_served_of(class).map(|(waiter, _)| waiter.arrival);
                 self.exchanges.note_served(class, first);

@@ -42,6 +42,7 @@
 //! What the messages look like is known to [`super::http1`], who is connected to [`pool`], who waits to
 //! [`queue`].
 
+mod actions;
 mod admission;
 mod answers;
 mod audit;
@@ -74,6 +75,7 @@ use core::net::SocketAddr;
 
 use log::{Level, debug, info, warn};
 
+use self::actions::Operator;
 use self::answers::Refusal;
 use self::clients::{Client, ClientState, Clients, Transport};
 use self::drain::Draining;
@@ -116,6 +118,7 @@ pub struct Hub {
     /// When agents, and those who wait for them, are looked at next.
     sweep_at: Mono,
     draining: Option<Draining>,
+    operator: Operator,
     notices: Notices,
 }
 
@@ -148,6 +151,7 @@ impl Hub {
             sweep_at: now.mono.after(config.startup_grace),
             config,
             draining: None,
+            operator: Operator::default(),
             notices: Notices::default(),
         }
     }
@@ -170,6 +174,11 @@ impl Hub {
     /// counts, too: it is in the same memory.
     fn has_permit(&self) -> bool {
         self.exchanges.active() + self.clients.tails() < self.config.concurrent
+    }
+
+    /// Whether an exchange that can be served now gets a worker.
+    fn gives_out(&self) -> bool {
+        self.operator.queue_paused().is_none() && self.has_permit()
     }
 
     fn arm_client(&mut self, key: ClientKey) {

@@ -11,6 +11,7 @@
 mod audit;
 mod expiry;
 mod known;
+mod paused;
 mod report;
 mod search;
 
@@ -25,6 +26,8 @@ use slab::Slab;
 
 pub use self::expiry::{Gone, REFUSAL_PAUSE, Swept};
 pub use self::known::Known;
+use self::paused::Pauses;
+pub use self::paused::{Paused, TooMany};
 pub use self::report::News;
 pub use super::classes::{ClassId, ProfileId};
 use super::classes::{Classes, Rights};
@@ -52,6 +55,7 @@ pub struct Pool {
     /// Tunnels of each token id, over all its agents: those of workers, and those for light paths.
     per_token: BTreeMap<(TokenId, bool), u32>,
     turns: Turns,
+    pauses: Pauses,
     serial: u64,
 }
 
@@ -160,6 +164,7 @@ impl Pool {
             by_name: BTreeMap::new(),
             per_token: BTreeMap::new(),
             turns: Turns::default(),
+            pauses: Pauses::default(),
             serial: 0,
         }
     }
@@ -184,6 +189,8 @@ impl Pool {
                 let profile;
                 (profile, splits_classes) = self.profile_for(joining);
                 self.serial += 1;
+                let is_paused =
+                    self.pauses.paused(joining.token, joining.agent_id, joining.token_name).is_some();
                 let slot = self.agents.insert(Agent {
                     serial: AgentSerial(self.serial),
                     token: joining.token,
@@ -195,7 +202,7 @@ impl Pool {
                     profile,
                     workers: Vec::new(),
                     replaced: 0,
-                    presence: Presence::default(),
+                    presence: Presence::new(is_paused),
                     round: 0,
                     refusal: None,
                     told: None,
@@ -363,9 +370,12 @@ impl Pool {
         slot: AgentSlot,
         change: impl FnOnce(&mut Turns, &mut Queue) -> T,
     ) -> Option<T> {
-        let id = self.agents.get(slot.index())?.profile;
+        let Agent { profile: id, presence, .. } = self.agents.get(slot.index())?;
+        let id = *id;
         let profile = self.profiles.get_mut(id.index())?;
-        let changed = change(&mut self.turns, &mut profile.turns);
+        // Nobody looks for idle tunnels of paused agents.
+        let queue = if presence.paused { self.pauses.turns_mut() } else { &mut profile.turns };
+        let changed = change(&mut self.turns, queue);
         let turn = self.turns.next(&profile.turns, |_| true).map(|next| profile.rank(next.since));
         self.classes.set_turn(id, turn);
         Some(changed)

@@ -2,8 +2,8 @@
 //!
 //! A request waits for an agent that will take work before long, and for no other one: an agent that has a
 //! ready or busy tunnel; that has none for less than the grace, because agents are restarted and upstreams
-//! too; or whose upstream answers, and is not ready yet. An agent whose token has expired or was revoked does
-//! not come back.
+//! too; or whose upstream answers, and is not ready yet. An agent that an operator has paused counts as one
+//! that takes no work. An agent whose token has expired or was revoked does not come back.
 
 use core::time::Duration;
 
@@ -18,14 +18,26 @@ pub(super) struct Presence {
     pub(super) loading: bool,
     /// Its token is not good any more.
     pub(super) spent: bool,
+    /// An operator wants it to get nothing.
+    pub(super) paused: bool,
     /// Until then it is taken for connected, whatever became of it.
     until: Mono,
 }
 
 impl Presence {
+    /// That of an agent that was never here.
+    pub(super) fn new(paused: bool) -> Self {
+        Self { paused, ..Self::default() }
+    }
+
     /// Whether it is connected, without a grace.
     pub(super) fn is_here(&self) -> bool {
-        !self.spent && (self.ready > 0 || self.loading)
+        !self.spent && !self.paused && (self.ready > 0 || self.loading)
+    }
+
+    /// Whether it takes work, or has taken some.
+    pub(super) fn takes_work(&self) -> bool {
+        !self.spent && !self.paused && self.ready > 0
     }
 
     /// Whether it is taken for connected.
@@ -36,7 +48,7 @@ impl Presence {
     /// Whether it is taken for connected by a request that it has refused: not for the sake of its busy
     /// tunnels.
     pub(super) fn may_return(&self, now: Mono) -> bool {
-        !self.spent && (self.loading || now < self.until)
+        !self.spent && (self.loading && !self.paused || now < self.until)
     }
 
     /// It is not here any more: when its grace ends, if it has one.
@@ -79,6 +91,17 @@ mod tests {
         it.ready = 0;
         assert_eq!(it.begin_grace(GRACE, Mono(1000)), None);
         assert!(!it.is_connected(Mono(1000)) && !it.may_return(Mono(1000)));
+    }
+
+    #[test]
+    fn a_paused_agent_is_as_one_that_has_withdrawn() {
+        let mut it = Presence { ready: 1, loading: true, paused: true, ..Presence::default() };
+        assert!(!it.is_here() && !it.takes_work());
+        assert_eq!(it.begin_grace(GRACE, Mono(1000)), Some(Mono(6000)));
+        assert!(it.is_connected(Mono(5999)) && it.may_return(Mono(5999)));
+        assert!(!it.is_connected(Mono(6000)) && !it.may_return(Mono(6000)));
+        it.paused = false;
+        assert!(it.is_here() && it.takes_work());
     }
 
     #[test]

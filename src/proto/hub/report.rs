@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use super::Hub;
 use super::exchanges::Phase;
 use super::tunnels::{Standing, TunnelState};
+use crate::proto::admin::action::{Action, Done, NotDone};
 use crate::proto::admin::attention::Attention;
 use crate::proto::admin::metrics::{HubMetric, Metric, RoleName, Samples};
 use crate::proto::admin::status::{Json, Place, Telling};
@@ -46,6 +47,14 @@ impl Subject for Hub {
         match metric {
             HubMetric::Finishing => samples.add(&[], self.clients.tails() as u64),
             HubMetric::OldestWait => samples.add_millis(&[], self.oldest_wait(now.mono)),
+            HubMetric::QueuePaused => {
+                samples.add(&[], u64::from(self.operator.queue_paused().is_some()));
+            }
+            HubMetric::Actions => {
+                for (kind, count) in self.operator.done() {
+                    samples.add(&[kind.name()], count);
+                }
+            }
             HubMetric::Agents | HubMetric::Workers => {
                 return self.write_by_name(metric, after, samples);
             }
@@ -64,6 +73,10 @@ impl Subject for Hub {
 
     fn write_status(&self, at: &mut Place, json: &mut Json<'_>, telling: &Telling) -> bool {
         self.tell_status(at, json, telling)
+    }
+
+    fn act(&mut self, action: &Action<'_>, now: Now) -> Result<Done, NotDone> {
+        self.carry_out(action, now)
     }
 }
 
@@ -125,6 +138,7 @@ impl Hub {
     pub(super) fn worker_state(&self, key: TunnelKey) -> Option<usize> {
         match self.tunnels.get(key)?.state {
             TunnelState::Busy { .. } | TunnelState::Free { standing: Standing::Behind(_), .. } => Some(1),
+            TunnelState::Free { member, .. } if self.tunnels.pool().is_paused(member.agent) => Some(4),
             TunnelState::Free { standing: Standing::Pooled(_), .. } => Some(0),
             TunnelState::Free { standing: Standing::Asked | Standing::Speaking, .. } => Some(2),
             TunnelState::Free { standing: Standing::Withdrawn, .. } => Some(3),

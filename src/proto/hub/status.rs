@@ -22,9 +22,17 @@ const BUSY: usize = 1;
 const SILENT: usize = 2;
 const WITHDRAWN: usize = 3;
 
+/// What is known of the connected agents that serve a class.
+#[derive(Clone, Copy, Default)]
+struct Serving {
+    agents: u64,
+    /// Those of them that are paused.
+    paused: u64,
+    workers: Counts,
+}
+
 /// How many agents in trouble are named one by one.
 const MOST_NAMED: usize = 20;
-
 /// The longest path that is told, in bytes.
 const PATH: usize = 256;
 
@@ -66,7 +74,7 @@ impl Hub {
         }
         let ready = self.tunnels.pool().ready_agents();
         let waiting = self.exchanges.queue().len();
-        json.unknown(&["queue_paused"]);
+        tell_pause(json, "queue_paused", self.operator.queue_paused(), telling);
         json.key("load").open('{');
         json.key("clients").number(self.clients.len());
         json.key("tunnels").number(self.tunnels.len());
@@ -100,7 +108,7 @@ impl Hub {
 
     /// As [`Subject::attention`](crate::proto::admin::Subject::attention).
     pub(super) fn find_attention(&self) -> Vec<Attention> {
-        let mut all = Vec::new();
+        let mut all = self.pauses(MOST_NAMED);
         let waiting = self.exchanges.queue().len();
         if waiting > 0 && self.tunnels.pool().ready_agents() == 0 {
             all.push(Attention::new("no_agent", Severity::Bad, "No agent takes work."));
@@ -136,6 +144,10 @@ impl Hub {
         for agent in self.tunnels.pool().known() {
             *names.entry(agent.name).or_default() += u64::from(!agent.workers.is_empty());
         }
+        let paused: BTreeMap<&str, Mono> = self.tunnels.pool().paused_names().collect();
+        for name in paused.keys() {
+            names.entry(name).or_default();
+        }
         if at.rows == 0 {
             json.key("names").open('[');
         }
@@ -149,7 +161,8 @@ impl Hub {
             json.open('{');
             json.key("name").text(name);
             json.key("agents").number(agents);
-            json.unknown(&["agents_max", "last_seen_at", "paused"]);
+            json.unknown(&["agents_max", "last_seen_at"]);
+            tell_pause(json, "paused", paused.get(name).copied(), telling);
             json.close('}');
             (at.rows, at.name) = (at.rows + 1, String::from(name));
             if json.is_full() {
@@ -179,7 +192,7 @@ impl Hub {
             if at.rows >= telling.most_rows() {
                 break;
             }
-            self.tell_agent(&agent, json);
+            self.tell_agent(&agent, json, telling);
             (at.rows, at.name) = (at.rows + 1, order);
             if json.is_full() {
                 return false;
@@ -189,11 +202,13 @@ impl Hub {
         true
     }
 
-    fn tell_agent(&self, agent: &Known<'_>, json: &mut Json<'_>) {
+    fn tell_agent(&self, agent: &Known<'_>, json: &mut Json<'_>, telling: &Telling) {
         let counts = self.count_workers(agent.workers);
         let total: u64 = counts.iter().sum();
         let (state, reason) = if agent.workers.is_empty() {
             ("gone", agent.why_gone)
+        } else if agent.paused.is_some() {
+            ("paused", "")
         } else if counts[WITHDRAWN] == total {
             ("withdrawn", agent.trouble)
         } else if counts[IDLE] == 0 && counts[SILENT] > 0 {
@@ -210,9 +225,23 @@ impl Hub {
         json.key("token_id").text(agent.token);
         json.key("state").text(state);
         json.key("reason").text_or_null(reason);
-        let nothing_waits = state == "idle" && self.exchanges.queue().is_empty();
-        json.key("idle_reason").text_or_null(if nothing_waits { "nothing_waits" } else { "" });
-        json.unknown(&["since_at", "joined_at", "left_at", "paused", "address", "tls", "rtt_ms"]);
+        json.key("idle_reason").text_or_null(match state {
+            "idle" if self.exchanges.queue().is_empty() => "nothing_waits",
+            "idle" if self.operator.queue_paused().is_some() => "queue_paused",
+            "idle" if !self.has_permit() => "concurrent",
+            _ => "",
+        });
+        json.unknown(&["since_at", "joined_at", "left_at"]);
+        match agent.paused {
+            Some(paused) => {
+                json.key("paused").open('{');
+                json.key("since_at").number(telling.calendar.at(paused.since));
+                json.key("by").text(if paused.by_name { "name" } else { "agent" });
+                json.close('}');
+            }
+            None => json.key("paused").null(),
+        }
+        json.unknown(&["address", "tls", "rtt_ms"]);
         json.key("workers").open('{');
         json.key("total").number(total);
         for (state, count) in WORKER_STATES.into_iter().zip(counts) {
@@ -278,7 +307,7 @@ impl Hub {
         exchange: &Exchange,
         json: &mut Json<'_>,
         telling: &Telling,
-        known: &mut BTreeMap<usize, (u64, Counts)>,
+        known: &mut BTreeMap<usize, Serving>,
     ) {
         let time = |at: Mono| (at != Mono::NEVER).then(|| telling.calendar.at(at));
         json.open('{');
@@ -323,15 +352,19 @@ impl Hub {
             };
             json.key("until_at").maybe(time(until));
             json.key("expected_at").null();
-            let (agents, counts) = class.map_or((0, Counts::default()), |class| {
+            let Serving { agents, paused, workers: counts } = class.map_or(Serving::default(), |class| {
                 *known
                     .entry(class.index())
                     .or_insert_with(|| self.count_serving(self.tunnels.pool().serving(class)))
             });
             let (reason, detail) = if class.is_none() {
                 ("body", "its body has not come yet")
+            } else if self.operator.queue_paused().is_some() {
+                ("queue_paused", "the queue is paused")
             } else if agents == 0 {
                 ("no_agent", "no connected agent could serve it")
+            } else if paused == agents {
+                ("paused", "all agents that could serve it are paused")
             } else if counts[IDLE] + counts[BUSY] + counts[SILENT] == 0 {
                 ("withdrawn", "all agents that could serve it take no work")
             } else if exchange.need.refused.len() as u64 >= agents {
@@ -362,16 +395,29 @@ impl Hub {
     }
 
     /// The connected agents of these profiles, and their workers.
-    fn count_serving(&self, profiles: &[ProfileId]) -> (u64, Counts) {
-        let (mut agents, mut counts) = (0, Counts::default());
+    fn count_serving(&self, profiles: &[ProfileId]) -> Serving {
+        let mut known = Serving::default();
         let serving = self.tunnels.pool().known().filter(|agent| profiles.contains(&agent.profile));
         for agent in serving.filter(|agent| !agent.workers.is_empty()) {
-            agents += 1;
-            for (sum, count) in counts.iter_mut().zip(self.count_workers(agent.workers)) {
+            known.agents += 1;
+            known.paused += u64::from(agent.paused.is_some());
+            for (sum, count) in known.workers.iter_mut().zip(self.count_workers(agent.workers)) {
                 *sum += count;
             }
         }
-        (agents, counts)
+        known
+    }
+}
+
+/// A member that says since when something is paused.
+fn tell_pause(json: &mut Json<'_>, name: &str, since: Option<Mono>, telling: &Telling) {
+    match since {
+        Some(since) => {
+            json.key(name).open('{');
+            json.key("since_at").number(telling.calendar.at(since));
+            json.close('}');
+        }
+        None => json.key(name).null(),
     }
 }
 

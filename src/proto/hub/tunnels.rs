@@ -11,7 +11,7 @@ use log::debug;
 
 use super::Refusal;
 use super::ending::TunnelEnd;
-use super::pool::{AgentSlot, ClassId, Joined, Joining, Member, Need, News, Pool, Refused, Swept};
+use super::pool::{AgentSlot, ClassId, Joined, Joining, Member, Need, News, Pool, Refused, Swept, TooMany};
 use crate::proto::deadline::SendLimit;
 use crate::proto::http1::head::HeadScan;
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
@@ -322,6 +322,19 @@ impl Tunnels {
     /// As [`Pool::class_of`].
     pub(super) fn class_of(&mut self, need: &Need) -> ClassId {
         self.pool.class_of(need)
+    }
+
+    /// As [`Pool::pause_agent`].
+    pub(super) fn pause_agent(&mut self, id: &str, pause: bool, now: Mono) -> Option<bool> {
+        self.pool.pause_agent(id, pause, now)
+    }
+
+    /// As [`Pool::pause_name`].
+    ///
+    /// # Errors
+    /// Too many names are paused.
+    pub(super) fn pause_name(&mut self, name: &str, pause: bool, now: Mono) -> Result<bool, TooMany> {
+        self.pool.pause_name(name, pause, now)
     }
 
     /// As [`Pool::pop_changed`].

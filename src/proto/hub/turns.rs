@@ -114,6 +114,18 @@ impl Turns {
         }
     }
 
+    /// The turns of an agent go to the end of another queue.
+    pub(super) fn change_queue(&mut self, from: &mut Queue, to: &mut Queue, agent: AgentSlot) {
+        let turns = self.idle.get(agent.index()).map_or(0, |idle| idle.turns);
+        self.forget(from, agent);
+        let Some(idle) = self.idle.get_mut(agent.index()) else { return };
+        idle.turns = turns;
+        for _ in 0..turns {
+            self.clock += 1;
+            to.0.push_back(&mut self.turns, Turn { agent, since: self.clock });
+        }
+    }
+
     /// The next tunnel of this queue, of an agent that may have it.
     pub(super) fn next(&self, queue: &Queue, may: impl Fn(AgentSlot) -> bool) -> Option<Next> {
         queue.0.iter(&self.turns).find_map(|(_, turn)| {
@@ -248,6 +260,20 @@ mod tests {
         // Whoever comes to the slot begins anew.
         it.enter(&[11, 1]);
         assert_eq!(it.take_all(), [11, 10, 1]);
+    }
+
+    #[test]
+    fn who_changes_the_queue_goes_to_its_end() {
+        let mut it = Fixture::new();
+        let mut aside = Queue::default();
+        it.enter(&[0, 1, 10]);
+        let first = Fixture::agent(0);
+        it.turns.change_queue(&mut it.queue, &mut aside, first);
+        assert_eq!((it.next(|_| true), it.turns.idle()), (Some(10), 3));
+        it.turns.change_queue(&mut aside, &mut it.queue, first);
+        assert!(aside.0.is_empty());
+        assert_eq!(it.take_all(), [10, 1, 0]);
+        assert!(it.queue.0.is_empty());
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Hub {
             );
             self.notices.say(Level::Warn, ("concurrent", 0), now.mono, line);
         }
-        while self.has_permit() {
+        while self.gives_out() {
             let Some(exchange) = self.exchanges.get(key) else { return };
             let class = self.tunnels.class_of(&exchange.need);
             let Some(tunnel) = self.tunnels.pool().find_idle(class, &exchange.need.refused) else { break };
@@ -113,7 +113,11 @@ impl Hub {
         let patience = exchange.patience;
         match patience.block {
             Some(true) => Ok(patience.max_wait.map_or(Limit::NONE, until)),
-            Some(false) if is_connected && self.tunnels.pool().has_heartbeat_pending(class) => {
+            Some(false)
+                if is_connected
+                    && self.operator.queue_paused().is_none()
+                    && self.tunnels.pool().has_heartbeat_pending(class) =>
+            {
                 Ok(Limit::at(now.mono.after(ASKED_GRACE)))
             }
             Some(false) if is_connected => Err(Refusal::Busy),
@@ -151,6 +155,8 @@ impl Hub {
             Refusal::AllRefused
         } else if self.tunnels.pool().is_barred_by_path(&exchange.need) {
             Refusal::BarredPath
+        } else if self.tunnels.pool().is_all_paused(class) {
+            Refusal::Paused
         } else if self.tunnels.pool().has_any(class) {
             Refusal::Unreachable
         } else {

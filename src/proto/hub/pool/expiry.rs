@@ -66,7 +66,8 @@ impl Pool {
             }
             self.by_name.remove(&(agent.token, agent.id, agent.light));
             let Some(profile) = self.profiles.get_mut(agent.profile.index()) else { continue };
-            self.turns.forget(&mut profile.turns, AgentSlot::new(slot));
+            let queue = if agent.presence.paused { self.pauses.turns_mut() } else { &mut profile.turns };
+            self.turns.forget(queue, AgentSlot::new(slot));
             profile.agents -= 1;
             if profile.agents == 0 {
                 self.classes.leave(agent.profile, profile.rights());

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use super::{Agent, AgentSlot, Pool, ProfileId};
+use super::{Agent, AgentSlot, Paused, Pool, ProfileId};
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::trust::agent_token::TokenId;
 
@@ -21,6 +21,8 @@ pub struct Known<'a> {
     pub trouble: &'a str,
     /// How its last tunnel ended, while it has none.
     pub why_gone: &'a str,
+    /// Whether it gets nothing, because an operator said so.
+    pub paused: Option<Paused>,
     /// Its workers by number; none once it is gone.
     pub workers: &'a [(u32, TunnelKey)],
     /// What it may serve.
@@ -43,6 +45,11 @@ impl Pool {
         self.tell(self.agents.get(slot.index())?)
     }
 
+    /// How many agents take work.
+    pub fn ready_agents(&self) -> usize {
+        self.agents.iter().filter(|(_, it)| it.light.is_empty() && it.presence.takes_work()).count()
+    }
+
     fn tell<'a>(&'a self, agent: &'a Agent) -> Option<Known<'a>> {
         let profile = self.profiles.get(agent.profile.index())?;
         Some(Known {
@@ -52,6 +59,7 @@ impl Pool {
             expires: agent.expires,
             trouble: &agent.trouble,
             why_gone: &agent.why_gone,
+            paused: self.pauses.paused(agent.token, &agent.id, &agent.token_name),
             workers: &agent.workers,
             profile: agent.profile,
             scopes: &profile.scopes,

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use super::{Agent, Pool};
+use super::Pool;
 use crate::proto::hub::classes::ClassId;
 use crate::proto::hub::profile::AgentSerial;
 use crate::proto::hub::turns::AgentSlot;
@@ -99,12 +99,6 @@ impl Pool {
         let agents = self.agents.iter().map(|(_, agent)| agent);
         let connected = agents.filter(|agent| agent.light.is_empty() && !agent.workers.is_empty());
         connected.map(|agent| (agent.token_name.as_str(), agent.workers.as_slice()))
-    }
-
-    /// How many agents take work.
-    pub fn ready_agents(&self) -> usize {
-        let takes_work = |agent: &Agent| agent.presence.ready > 0 && !agent.presence.spent;
-        self.agents.iter().filter(|(_, agent)| agent.light.is_empty() && takes_work(agent)).count()
     }
 
     /// How many agents are known, the lately gone ones included.

@@ -14,6 +14,8 @@ use crate::proto::testing::split::every_split;
 struct Process {
     agents: usize,
     names: usize,
+    /// What was done to it.
+    acts: Vec<String>,
 }
 
 impl Subject for Process {
@@ -67,6 +69,18 @@ impl Subject for Process {
         }
         json.close(']');
         true
+    }
+
+    fn act(&mut self, action: &Action<'_>, _now: Now) -> Result<Done, NotDone> {
+        self.acts.push(format!("{action:?}"));
+        match action {
+            Action::Agent { id: "gone", .. } => Err(NotDone::Unknown("it is gone")),
+            Action::Name { name: "one-too-many", .. } => Err(NotDone::Full("there are too many")),
+            Action::Agent { pause, .. } | Action::Name { pause, .. } | Action::Queue { pause } => {
+                Ok(Done::Changed(*pause))
+            }
+            Action::Cancel { number } => Ok(Done::Cancelled { ran: *number > 1 }),
+        }
     }
 }
 
@@ -149,7 +163,7 @@ impl Bench {
             let input = core::mem::take(&mut self.input);
             let mut commands = Vec::new();
             let shown = Shown { input: &input, end, out: &mut Vec::new() };
-            let step = self.admin.handle_input(key, &shown, &self.process, self.now, &mut commands);
+            let step = self.admin.handle_input(key, &shown, &mut self.process, self.now, &mut commands);
             self.obey(commands);
             match step {
                 Step::Skip(n) => self.input = input[n..].to_vec(),
@@ -313,11 +327,12 @@ fn who_may_on_loopback() {
         assert_eq!(status("localhost:1", &format!("Origin: {origin}\r\n")), 403, "{origin}");
     }
     let evil = "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nVia: x\r\nOrigin: http://e\r\n\r\n";
-    assert_eq!(bench.ask(Caller::Unix, evil), 200);
+    assert_eq!(bench.ask(Caller::Unix, evil), 403);
+    assert_eq!(bench.ask(Caller::Unix, &evil.replace("http://e\r", "http://evil.example\r")), 200);
     assert_eq!(bench.ask(LOOPBACK, &evil.replace("/metrics", "/readyz")), 200);
     bench.ask(Caller::Unix, &get("/metrics", ""));
     let text = bench.text();
-    for (reason, count) in [("password", 0), ("throttled", 0), ("host", 4), ("origin", 5), ("proxied", 6)] {
+    for (reason, count) in [("password", 0), ("throttled", 0), ("host", 4), ("origin", 6), ("proxied", 6)] {
         let line = format!("\nslime_admin_refusals_total{{reason=\"{reason}\"}} {count}\n");
         assert!(text.contains(&line), "{line}{text}");
     }
@@ -473,7 +488,7 @@ fn who_asks_without_end_keeps_nobody_out() {
     let ask = |bench: &mut Bench, key| {
         let (input, mut commands) = (get("/metrics", ""), Vec::new());
         let shown = Shown { input: input.as_bytes(), end: None, out: &mut Vec::new() };
-        let step = bench.admin.handle_input(key, &shown, &bench.process, bench.now, &mut commands);
+        let step = bench.admin.handle_input(key, &shown, &mut bench.process, bench.now, &mut commands);
         assert!(matches!(step, Step::Skip(_)), "{step:?}");
     };
     let mut keys: Vec<Key> = (0..MAX_CONNECTIONS).map(|_| bench.accept(LOOPBACK)).collect();
@@ -637,7 +652,7 @@ fn the_status_is_json_row_by_row_with_a_cap() {
         for member in [
             "{\"api\":1,\"role\":\"hub\",",
             "\"instance\":\"000000ab\",\"pid\":7,\"host\":null,\"started_at\":1800000000000,",
-            "\"state\":\"running\",\"ready\":true,\"ready_reason\":null,\"access\":\"view\",",
+            "\"state\":\"running\",\"ready\":true,\"ready_reason\":null,\"access\":\"all\",",
         ] {
             assert!(body.contains(member), "{member}: {body:.500}");
         }
@@ -656,4 +671,113 @@ fn a_time_is_told_alike_until_the_clock_is_set() {
     calendar.follow(at(200_000, 1_900_000_000));
     assert_eq!(calendar.at(Mono(200_000)), 1_900_000_000_000);
     assert_eq!(calendar.at(Mono(0)), 1_899_999_800_000);
+}
+
+fn post(path: &str, fields: &str) -> String {
+    get(path, &format!("Content-Type: application/json\r\n{fields}")).replace("GET", "POST")
+}
+
+#[test]
+fn what_can_be_done() {
+    let mut bench = Bench::new(&AdminConfig { instance: 0xab, ..Default::default() });
+    let mut body = |request: &str| {
+        let status = bench.ask(LOOPBACK, request);
+        (status, bench.text().split_once("\r\n\r\n").unwrap().1.to_owned())
+    };
+    let (yes, no) = ("{\"ok\":true,\"changed\":true}\n", "{\"ok\":true,\"changed\":false}\n");
+    for (path, done) in [
+        ("/api/agents/0123:a%2Fb/pause", yes),
+        ("/api/agents/0123%3Aa%2fb/resume", no),
+        ("/api/names/gpu-%C3%A4/pause", yes),
+        ("/api/names/pause/resume", no),
+        ("/api/queue/pause", yes),
+        ("/api/queue/resume?x=1", no),
+        ("/api/exchanges/000000ab-1/cancel", "{\"ok\":true,\"was\":\"waiting\"}\n"),
+        ("/api/exchanges/000000ab-2/cancel", "{\"ok\":true,\"was\":\"running\"}\n"),
+    ] {
+        assert_eq!(body(&post(path, "")), (200, done.into()), "{path}");
+    }
+    assert_eq!(body(&(post("/api/queue/pause", "Content-Length: 3\r\n") + "[1]")), (200, yes.into()));
+    for (path, status) in [
+        ("/api/agents/gone/pause", 404),
+        ("/api/names/one-too-many/pause", 503),
+        ("/api/agents/x/stop", 404),
+        ("/api/agents//pause", 400),
+        ("/api/agents/x/y/pause", 404),
+        ("/api/names/%FF/pause", 400),
+        ("/api/names/%4/pause", 400),
+        ("/api/queue", 404),
+        ("/api/queue/x/pause", 404),
+        ("/api/exchanges/000000ac-1/cancel", 404),
+        ("/api/exchanges/000000ab-01/cancel", 404),
+        ("/api/exchanges/000000ab-+1/cancel", 404),
+        ("/api/exchanges/1/cancel", 404),
+        ("/metrics", 405),
+    ] {
+        assert_eq!(body(&post(path, "")).0, status, "{path}");
+    }
+    assert_eq!(body(&post("/api/queue/pause", "Content-Length: 1025\r\n")).0, 413);
+    assert_eq!(
+        bench.process.acts,
+        [
+            "Agent { id: \"0123:a/b\", pause: true }",
+            "Agent { id: \"0123:a/b\", pause: false }",
+            "Name { name: \"gpu-\u{e4}\", pause: true }",
+            "Name { name: \"pause\", pause: false }",
+            "Queue { pause: true }",
+            "Queue { pause: false }",
+            "Cancel { number: 1 }",
+            "Cancel { number: 2 }",
+            "Queue { pause: true }",
+            "Agent { id: \"gone\", pause: true }",
+            "Name { name: \"one-too-many\", pause: true }",
+        ]
+    );
+}
+
+#[test]
+fn who_may_act() {
+    let mut bench = Bench::new(&AdminConfig::default());
+    let path = "/api/queue/pause";
+    let own = "Origin: http://127.0.0.1:8081\r\n";
+    let foreign = "Origin: http://evil.example\r\n";
+    for caller in [LOOPBACK, Caller::Unix] {
+        assert_eq!(bench.ask(caller, &post(path, "")), 200);
+        assert_eq!(bench.ask(caller, &post(path, own)), 200);
+        assert_eq!(bench.ask(caller, &post(path, foreign)), 403);
+        for typed in ["", "Content-Type: text/plain\r\n", "Content-Type: application/jsonp\r\n"] {
+            assert_eq!(bench.ask(caller, &get(path, typed).replace("GET", "POST")), 415, "{typed}");
+        }
+        let typed = "Content-Type: Application/JSON ; charset=utf-8\r\n";
+        assert_eq!(bench.ask(caller, &get(path, typed).replace("GET", "POST")), 200);
+        for method in ["GET", "HEAD", "PUT", "OPTIONS"] {
+            assert_eq!(bench.ask(caller, &post(path, "").replace("POST", method)), 405);
+            assert!(bench.text().contains("\r\nAllow: POST\r\n"), "{}", bench.text());
+        }
+        assert_eq!(bench.ask(caller, &get("/metrics", "").replace("GET", "POST")), 405);
+        assert!(bench.text().contains("\r\nAllow: GET, HEAD\r\n"), "{}", bench.text());
+    }
+    assert_eq!(bench.ask(LOOPBACK, &post(path, "X-Forwarded-For: x\r\n")), 403);
+    assert_eq!(bench.ask(LOOPBACK, &post(path, "").replace("127.0.0.1:8081", "evil.example")), 403);
+    assert_eq!(bench.process.acts.len(), 6);
+
+    let access = |bench: &mut Bench, caller: Caller, fields: &str| {
+        bench.ask(caller, &get("/api/status", fields));
+        let text = bench.text();
+        text.split("\"access\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    assert_eq!(access(&mut bench, LOOPBACK, ""), "all");
+    let (right, view) = ("Authorization: Bearer right\r\n", "Authorization: Bearer view\r\n");
+    let mut bench = Bench::new(&guarded());
+    assert_eq!(bench.ask(LOOPBACK, &post(path, "")), 401);
+    assert_eq!(bench.ask(LOOPBACK, &post(path, view)), 403);
+    assert_eq!(bench.ask(LOOPBACK, &post(path, &[right, foreign].concat())), 403);
+    assert_eq!(bench.ask(LOOPBACK, &post(path, &[right, "Via: x\r\n"].concat())), 200);
+    assert_eq!(access(&mut bench, LOOPBACK, right), "all");
+    assert_eq!(access(&mut bench, LOOPBACK, view), "view");
+    assert_eq!(access(&mut bench, Caller::Unix, ""), "all");
+    assert_eq!(bench.process.acts.len(), 1);
+    // Who has a view password and no other lets nobody act.
+    let mut bench = Bench::new(&AdminConfig { view_password: Some("view".into()), ..Default::default() });
+    assert_eq!(bench.ask(LOOPBACK, &post(path, view)), 403);
 }

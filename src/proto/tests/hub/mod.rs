@@ -1,5 +1,6 @@
 //! The hub, together with real agents or with ones that the tests play.
 
+mod actions;
 mod admission;
 mod dispatch;
 mod door_vectors;
