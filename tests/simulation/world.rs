@@ -414,6 +414,12 @@ impl World {
         self.hosts[process].stopped.iter().any(|(from, to)| *from < until && since < *to)
     }
 
+    /// For how much of this time a process was stopped.
+    pub(crate) fn stopped_for(&self, process: usize, since: Micros, until: Micros) -> Micros {
+        let within = |(from, to): &(Micros, Micros)| (*to).min(until).saturating_sub((*from).max(since));
+        self.hosts[process].stopped.iter().map(within).sum()
+    }
+
     /// The processes at the other ends of this process's open sockets.
     pub(crate) fn peers(&self, process: usize) -> Vec<usize> {
         self.hosts[process].ends.iter().map(|end| self.ends[end ^ 1].process).collect()

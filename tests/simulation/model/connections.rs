@@ -161,8 +161,9 @@ impl Model {
         let taken = self.records.iter().filter(of_this).map(|it| it.taken(world, kept_until)).max();
         let since = told.at.max(last).max(taken.unwrap_or(0));
         // A hub that is stopped takes nothing of what an upstream said before its end.
-        let was_stopped = |process| world.was_stopped(process, since, kept_until);
-        if kept_until > since + limit && !was_stopped(end.process) && !was_stopped(hub) {
+        let stopped =
+            world.stopped_for(end.process, since, kept_until) + world.stopped_for(hub, since, kept_until);
+        if kept_until > since + limit + stopped {
             let whose = &world.hosts[world.ends[number ^ 1].process].name;
             let line = format!(
                 "an agent kept a connection to {whose} from {since} to {kept_until}, though it had ended"
