@@ -177,7 +177,7 @@ impl Cluster {
             sessions.push(these);
         }
         setting.adapt(mood, &mut exchanges, &mut rng);
-        if theme == Theme::Bulk && mood == Mood::Stormy && odd.chance(300) {
+        if theme == Theme::Bulk && mood == Mood::Stormy && odd.chance(700) {
             // Some are longer, and go through pipes.
             setting.hub.max_body = Some(300_000);
         }

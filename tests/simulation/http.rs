@@ -25,7 +25,7 @@ pub(crate) fn chunked(body: &[u8], trailer: Option<&str>, rng: &mut Rng) -> Vec<
     let mut out = Vec::new();
     let mut rest = body;
     // Hundreds of chunks at most: more overhead than data looks like an attack.
-    let largest = rng.pick(&[1, 10, 1000, 20_000]).max(body.len() / 300);
+    let largest = rng.pick(&[1, 10, 1000, 20_000, 400_000]).max(body.len() / 300);
     while !rest.is_empty() {
         let (chunk, after) = rest.split_at(rng.length(1, largest).min(rest.len()));
         // Extensions are rare in the world, and more than a few of them are an attack.
