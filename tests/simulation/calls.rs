@@ -288,6 +288,7 @@ impl World {
         for address in [Some(SocketAddr::new(ours, port)), None] {
             let narrowest = if self.weather.wide { 40_000 } else { narrowest };
             let capacity = self.rng.pick(&[1, 2, 13, 100, 1000, 4096, 65_536, 200_000]).max(narrowest);
+            let capacity = capacity.min(self.weather.largest.unwrap_or(usize::MAX));
             let window =
                 if self.weather.windows { Some(self.rng.pick(&[2000, 20_000, 100_000])) } else { None };
             let history = History { began: self.clock, ..History::default() };

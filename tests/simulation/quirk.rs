@@ -67,8 +67,7 @@ pub(crate) enum Quirk {
     Loads,
 }
 
-/// How many of a thousand runs have each of them, in calm weather and in a storm. Zero: known faults keep it
-/// off.
+/// How many of a thousand runs have each of them, in calm weather and in a storm.
 const CHANCES: [(Quirk, u64, u64); 27] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),
@@ -81,13 +80,13 @@ const CHANCES: [(Quirk, u64, u64); 27] = [
     (Quirk::Breaks, 80, 60),
     (Quirk::TurnsAway, 0, 60),
     (Quirk::Crashes, 0, 40),
-    (Quirk::Deaf, 0, 0),
-    (Quirk::Trickles, 0, 0),
+    (Quirk::Deaf, 60, 40),
+    (Quirk::Trickles, 80, 0),
     (Quirk::Thinks, 80, 40),
-    (Quirk::Restarts, 0, 0),
+    (Quirk::Restarts, 60, 0),
     (Quirk::Drains, 80, 0),
     (Quirk::Exodus, 0, 60),
-    (Quirk::Waiters, 0, 0),
+    (Quirk::Waiters, 40, 0),
     (Quirk::Deserters, 0, 80),
     (Quirk::Frames, 100, 100),
     (Quirk::Streams, 100, 60),
@@ -159,9 +158,13 @@ impl Quirks {
         if self.has(Quirk::Untimely) {
             it.think = rng.pick(&[SECOND, 5 * SECOND]);
         }
-        if self.has(Quirk::Trickles) && is_whole && it.request != Framing::Upgrade && rng.chance(500) {
-            it.read_pace =
-                Some(Pace { bytes: (it.response_length + 600) / rng.length(5, 40) + 1, every: 50 * SECOND });
+        let has_body = !matches!(it.response, Framing::None | Framing::Upgrade) && it.method != "HEAD";
+        if self.has(Quirk::Trickles) && is_whole && has_body && rng.chance(300) {
+            // Less than goes through pipes, and more than all windows and buffers on the way have room for.
+            it.response_length = rng.length(40_000, 70_000);
+            // As much as makes room that a sender hears of, and so little that what the hub holds lasts for
+            // minutes.
+            it.read_pace = Some(Pace { bytes: rng.length(3000, 6000), every: 50 * SECOND });
         }
         if self.has(Quirk::Deserters) && mood == Mood::Stormy {
             if rng.chance(600) {

@@ -158,7 +158,8 @@ impl Upstream {
                         read: 0,
                         written: 0,
                         serving: None,
-                        idle_since: now,
+                        // It has not heard of its silence before.
+                        idle_since: now.max(next_read),
                         taken: 0,
                         next_read,
                         ended: false,

@@ -75,6 +75,8 @@ pub(crate) struct Weather {
     pub(crate) narrow: bool,
     /// Whether queues are large, so that large reads and writes are likely.
     pub(crate) wide: bool,
+    /// The most that queues may hold, if there is such a number.
+    pub(crate) largest: Option<usize>,
     /// Whether backlogs are short and names are looked up slowly, so that connecting takes seconds.
     pub(crate) sluggish: bool,
     /// A process that could run is stopped for a moment instead.
@@ -111,6 +113,7 @@ impl Weather {
             interrupted: 0,
             narrow: some(&[0, 1]) == 1,
             wide: false,
+            largest: None,
             sluggish: some(&[0, 1]) == 1,
             dozing: 0,
             batch: None,

@@ -43,6 +43,13 @@ impl Quirks {
         if self.has(Quirk::Deserters) {
             (weather.windows, weather.wide, weather.narrow) = (true, true, false);
         }
+        if self.has(Quirk::Restarts) {
+            // A refusal that has no room cannot be seen.
+            weather.narrow = false;
+        }
+        if self.has(Quirk::Trickles) {
+            (weather.wide, weather.narrow, weather.largest) = (false, false, Some(8000));
+        }
         if self.has(Quirk::SmallBatches) {
             weather.batch = Some(rng.pick(&[1, 2, 5]));
         }
@@ -90,6 +97,13 @@ impl Quirks {
                 (agent.token.scopes, agent.token.scope_paths) = (scopes.clone(), Vec::new());
                 agent.seal();
             }
+        }
+        if self.has(Quirk::Trickles) {
+            setting.hub.queue_timeout = Duration::from_secs(20_000);
+        }
+        if self.has(Quirk::Restarts) {
+            // What agents refuse is to be seen.
+            setting.agents.iter_mut().for_each(|it| (it.config.websocket, it.is_tls) = (false, false));
         }
         if self.has(Quirk::Deserters) || self.has(Quirk::Collapses) {
             setting.agents.iter_mut().for_each(|it| it.config.workers = 1);

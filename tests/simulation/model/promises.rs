@@ -2,7 +2,7 @@
 
 use slime::config::{DEFAULT_HOLD, OnCancel};
 
-use super::{Attempt, Model, Outcome, Rules, reached};
+use super::{Attempt, Model, Outcome, Record, Rules, reached};
 use crate::history::{Moment, Sighting};
 use crate::world::{MILLI, Micros, SECOND, World};
 
@@ -58,7 +58,20 @@ impl Model {
                 && rules.setting.is_some_and(|it| {
                     it.agents.iter().any(|agent| agent.config.on_cancel == OnCancel::Drain)
                 });
-            if !was_lost && !is_unheard && !is_draining {
+            // The next handshake of an agent may overtake its refusal: then its tunnel was replaced, and what
+            // was on it is lost.
+            let is_refused = |it: &&Sighting| {
+                let answers = &world.answers;
+                it.exchange == exchange && answers.iter().any(|at| at.is_refusal && at.end == it.end ^ 1)
+            };
+            let is_overtaken =
+                outcome == Outcome::Own(502) && world.sightings.iter().any(|it| is_refused(&it));
+            // The one before it on its connection failed, and nothing can follow that.
+            let client = self.records[exchange].client;
+            let is_failed = |it: &Record| it.client == client && it.outcome != Some(Outcome::Complete);
+            let is_behind = outcome == Outcome::Nothing
+                && (client.is_none() || self.records[..exchange].iter().any(is_failed));
+            if !was_lost && !is_unheard && !is_draining && !is_overtaken && !is_behind {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }
