@@ -78,7 +78,7 @@ const CHANCES: [(Quirk, u64, u64); 27] = [
     (Quirk::Halts, 0, 60),
     (Quirk::Mutes, 0, 60),
     (Quirk::Breaks, 80, 60),
-    (Quirk::TurnsAway, 0, 60),
+    (Quirk::TurnsAway, 0, 100),
     (Quirk::Crashes, 0, 40),
     (Quirk::Deaf, 60, 40),
     (Quirk::Trickles, 80, 0),
@@ -165,6 +165,9 @@ impl Quirks {
             // As much as makes room that a sender hears of, and so little that what the hub holds lasts for
             // minutes.
             it.read_pace = Some(Pace { bytes: rng.length(3000, 6000), every: 50 * SECOND });
+        }
+        if self.has(Quirk::TurnsAway) && rng.chance(700) {
+            (it.fault, it.leave, it.halt) = (None, None, None);
         }
         if self.has(Quirk::Deserters) && mood == Mood::Stormy {
             if rng.chance(600) {

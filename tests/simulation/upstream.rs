@@ -176,14 +176,14 @@ impl Upstream {
 
     /// Says on a new connection that it takes no request, and ends it.
     fn turn_away(&mut self, mut socket: Socket) {
-        let end = self.rng.chance(500);
+        let end = self.rng.chance(750);
         let length = if end { "" } else { "Content-Length: 4\r\n" };
         let answer = format!("HTTP/1.1 503 Busy\r\n{length}Connection: close\r\n\r\nbusy");
         // What the socket does not take at once is never said.
         let _ = self.net.write(&mut socket, &[IoSlice::new(answer.as_bytes())]);
         let _ = self.net.shutdown(&mut socket);
         // Whoever does not notice the end waits for as long as the socket lives.
-        let lives = self.rng.pick(&[5 * SECOND, 500 * SECOND]);
+        let lives = self.rng.pick(&[5 * SECOND, 500 * SECOND, 500 * SECOND]);
         self.turned_away.push((socket, self.now() + lives));
     }
 

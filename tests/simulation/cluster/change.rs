@@ -30,7 +30,7 @@ impl Quirks {
             (weather.wide, weather.narrow) = (true, false);
         }
         if self.has(Quirk::TurnsAway) {
-            weather.turns_away = 300;
+            weather.turns_away = 500;
             // An agent that runs late finds connection, answer and end in one event.
             weather.dozing = if weather.narrow { weather.dozing } else { 200 };
         }
@@ -179,6 +179,11 @@ impl Cluster {
         if self.quirks.has(Quirk::Untimely) && self.agents.len() > 1 {
             for _ in 0..5 {
                 self.drain_in_a_handshake();
+            }
+        }
+        if self.quirks.has(Quirk::TurnsAway) {
+            for _ in 0..10 {
+                self.stop_while_dialling();
             }
         }
         if self.quirks.has(Quirk::Freezes) {

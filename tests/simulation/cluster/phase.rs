@@ -54,6 +54,30 @@ impl Phase {
 }
 
 impl Cluster {
+    /// Waits until an agent connects to an upstream, and stops it for a moment: what has come meanwhile is one
+    /// event.
+    pub(super) fn stop_while_dialling(&mut self) {
+        let agents: Vec<usize> = self.agents.iter().map(|(place, _)| place.net.process).collect();
+        let hub = self.hub_net.process;
+        let mut found = None;
+        let is_found = |it: &Simulation| {
+            let world = it.world.borrow();
+            found = agents.iter().copied().find(|agent| {
+                world.hosts[*agent].ends.iter().any(|end| {
+                    // Its SYN has arrived, and it has not heard of that.
+                    let there = world.ends[*end ^ 1].process;
+                    !world.ends[*end].connected && there != *agent && there != hub
+                })
+            });
+            found.is_some()
+        };
+        self.simulation.run_until(self.simulation.now() + 10 * SECOND, is_found);
+        let Some(agent) = found else { return };
+        let time = self.odd.within(SECOND / 2, 2 * SECOND);
+        self.simulation.freeze(agent, time);
+        self.simulation.run_until(self.simulation.now() + time, |_| false);
+    }
+
     /// Waits for a connection that is in some phase. Then one of those who have to do with it stops, or it
     /// goes silent.
     pub(super) fn freeze_in_a_phase(&mut self) {
