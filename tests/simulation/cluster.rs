@@ -144,7 +144,8 @@ impl Cluster {
         // Enough that a request which goes from one to the next shows.
         let count = if quirks.has(Quirk::Crashes) { 6 } else { count };
         // So few that connections are used again, and that there are more requests than workers.
-        let is_crowded = quirks.has(Quirk::Collapses) || quirks.has(Quirk::Untimely);
+        let crowds = [Quirk::Collapses, Quirk::Untimely, Quirk::Nods, Quirk::Hangs];
+        let is_crowded = crowds.into_iter().any(|quirk| quirks.has(quirk));
         let count = if is_crowded && !quirks.has(Quirk::Crashes) { 1 } else { count };
         let upstreams: Vec<_> = (0..count).map(|n| simulation.net(&format!("upstream{n}"))).collect();
         let mut endpoints: Vec<Endpoint> = upstreams

@@ -6,7 +6,7 @@
 
 use crate::plan::{Exchange, Fault, Framing, How, Mood, Pace, When};
 use crate::rng::Rng;
-use crate::world::SECOND;
+use crate::world::{MILLI, SECOND};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quirk {
@@ -17,6 +17,9 @@ pub(crate) enum Quirk {
     SmallBatches,
     /// Processes are stopped for a while, and the poll that they are in is interrupted when they go on.
     Stops,
+    /// The hub is stopped for a moment, again and again, in which applications come and leave, and workers
+    /// become free.
+    Nods,
     /// Names have several addresses, not all of which are of use, and are looked up slowly.
     Names,
     /// Two processes are one agent.
@@ -27,6 +30,8 @@ pub(crate) enum Quirk {
     Halts,
     /// Upstreams say nothing for ever, or nothing of `100 Continue`.
     Mutes,
+    /// Upstreams say nothing, again and again, and are given up by those who asked, while others wait.
+    Hangs,
     /// Kept upstream connections break in the middle of a head.
     Breaks,
     /// Upstreams answer connections before a request has come on them.
@@ -68,15 +73,17 @@ pub(crate) enum Quirk {
 }
 
 /// How many of a thousand runs have each of them, in calm weather and in a storm.
-const CHANCES: [(Quirk, u64, u64); 27] = [
+const CHANCES: [(Quirk, u64, u64); 29] = [
     (Quirk::Dozing, 150, 150),
     (Quirk::SmallBatches, 150, 150),
     (Quirk::Stops, 100, 60),
+    (Quirk::Nods, 0, 60),
     (Quirk::Names, 150, 150),
     (Quirk::Twins, 0, 60),
     (Quirk::Rolls, 0, 80),
     (Quirk::Halts, 0, 60),
     (Quirk::Mutes, 0, 60),
+    (Quirk::Hangs, 40, 60),
     (Quirk::Breaks, 80, 60),
     (Quirk::TurnsAway, 0, 100),
     (Quirk::Crashes, 0, 40),
@@ -111,7 +118,12 @@ impl Quirks {
         let mut rng = Rng::new(seed, "quirks");
         let mut drawn = |calm, stormy| rng.chance(if mood == Mood::Calm { calm } else { stormy });
         let chosen = CHANCES.iter().filter(|(_, calm, stormy)| drawn(*calm, *stormy));
-        Self(chosen.map(|(quirk, ..)| *quirk).collect())
+        let mut chosen: Vec<Quirk> = chosen.map(|(quirk, ..)| *quirk).collect();
+        if chosen.contains(&Quirk::Waiters) {
+            // They ask on one connection after the other, of which the hub takes no more than it has waiters.
+            chosen.retain(|quirk| !matches!(quirk, Quirk::Hangs | Quirk::Untimely));
+        }
+        Self(chosen)
     }
 
     /// Makes of an exchange what this run is about.
@@ -168,6 +180,21 @@ impl Quirks {
         }
         if self.has(Quirk::TurnsAway) && rng.chance(700) {
             (it.fault, it.leave, it.halt) = (None, None, None);
+        }
+        if self.has(Quirk::Hangs) {
+            it.make_plain();
+            let hangs = rng.chance(400);
+            it.fault = hangs.then_some(Fault::Mute);
+            it.leave = hangs.then(|| (When::Passed(rng.within(SECOND, 10 * SECOND)), How::Close));
+            it.halt = None;
+        }
+        if self.has(Quirk::Nods) && mood == Mood::Stormy {
+            it.make_plain();
+            (it.fault, it.halt, it.think) = (None, None, rng.pick(&[100 * MILLI, SECOND, 3 * SECOND]));
+            it.leave = rng.chance(600).then(|| {
+                let how = rng.pick(&[How::Fin, How::Close, How::Close]);
+                (When::Passed(rng.within(MILLI, 8 * SECOND)), how)
+            });
         }
         if self.has(Quirk::Deserters) && mood == Mood::Stormy {
             if rng.chance(600) {

@@ -191,6 +191,7 @@ impl Exchange {
         (self.request, self.request_length, self.write_pace) = (Framing::None, 0, None);
         (self.status, self.response, self.response_length) = (200, Framing::Length, 0);
         (self.interims, self.think, self.close, self.early) = (0, 0, None, None);
+        (self.last, self.last_pause) = (Last::Nobody, 0);
     }
 
     pub(crate) fn make_upload(&mut self, method: &'static str, length: usize, rng: &mut Rng) {

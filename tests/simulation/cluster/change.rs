@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use slime::config::OnCancel;
 use slime::net::Event;
 use slime::net::shell::Endpoint;
 
@@ -13,7 +14,7 @@ use crate::plan::{Mood, PATIENT};
 use crate::quirk::{Quirk, Quirks};
 use crate::rng::Rng;
 use crate::scheduler::Simulation;
-use crate::setting::Setting;
+use crate::setting::{AgentSetting, Setting};
 use crate::world::{Delivery, MILLI, Micros, SECOND, Weather};
 
 /// The exchanges that are small questions, where some are.
@@ -105,6 +106,18 @@ impl Quirks {
             // What agents refuse is to be seen.
             setting.agents.iter_mut().for_each(|it| (it.config.websocket, it.is_tls) = (false, false));
         }
+        if self.has(Quirk::Hangs) {
+            // Whoever leaves makes a probe due.
+            for AgentSetting { config, .. } in &mut setting.agents {
+                (config.workers, config.extra_upgrades, config.extra_streams) = (1, 0, 0);
+                (config.on_cancel, config.health_path) = (OnCancel::Close, Some("/health".to_owned()));
+                config.light_paths.clear();
+            }
+        }
+        if self.has(Quirk::Nods) {
+            // There is always somebody who waits.
+            setting.agents.iter_mut().for_each(|it| (it.config.workers, it.is_tls) = (1, false));
+        }
         if self.has(Quirk::Deserters) || self.has(Quirk::Collapses) {
             setting.agents.iter_mut().for_each(|it| it.config.workers = 1);
         }
@@ -195,6 +208,14 @@ impl Cluster {
         if self.quirks.has(Quirk::Exodus) {
             self.wait_at_most(20 * SECOND);
             self.leave_alone();
+        }
+        if self.quirks.has(Quirk::Nods) {
+            for _ in 0..8 {
+                self.wait_at_most(SECOND);
+                let time = self.odd.within(SECOND, 6 * SECOND);
+                self.simulation.freeze(self.hub_net.process, time);
+                self.simulation.run_until(self.simulation.now() + time, |_| false);
+            }
         }
         if self.quirks.has(Quirk::Stops) {
             for _ in 0..self.odd.length(1, 3) {
