@@ -197,7 +197,7 @@ impl Cluster {
         }
         // Those of the agents to the hub are part of the setting.
         let mut legs = Rng::new(seed, "legs with TLS");
-        // Whoever reads records takes much at once, and then nothing for minutes; nobody is turned away there.
+        // A reader of records takes much at once, and then nothing for minutes; nobody is turned away there.
         let are_plain = quirks.has(Quirk::Trickles) || quirks.has(Quirk::TurnsAway);
         let legs_have_tls = legs.chance(600) && !are_plain;
         setting.hub_has_tls |= legs_have_tls;

@@ -83,6 +83,7 @@ impl Agent {
                 worker.finish(Finishing::new(upstream, serving.messages, &self.config, now.mono));
                 self.connections.tell(Command::Resume(upstream.into()));
                 self.workers.rearm(key);
+                self.stay_at_hub(key, now);
             }
             (OnCancel::Close | OnCancel::Drain, _) => {
                 let index = worker.upstream();

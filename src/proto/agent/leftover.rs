@@ -138,6 +138,8 @@ impl Agent {
         worker.end_finishing();
         if matches!(worker.link(), Link::Closed(Closed::Finishing)) {
             self.next(key, now);
+        } else {
+            self.check_readiness(key, now);
         }
     }
 }

@@ -23,6 +23,10 @@ const DIALS_PER_MS: usize = 16;
 /// Why a tunnel for light paths takes no other request.
 pub(super) const LIGHT_ONLY: Trouble<'_> = Trouble::new("this tunnel is for light paths");
 
+/// Why a worker takes no request before it has read an answer to its end.
+pub(super) const FINISHING: Trouble<'_> =
+    Trouble::loading("its upstream is busy with a request whose application has left");
+
 /// How a worker's last attempt went, as far as the pause before the next one depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
@@ -139,6 +143,19 @@ impl Agent {
         }
     }
 
+    /// A worker reads an answer to its end. If none of its agent is at the hub meanwhile, it joins and says
+    /// that it will take requests before long, so that they wait for it.
+    pub(super) fn stay_at_hub(&mut self, key: WorkerKey, now: Now) {
+        let Some(worker) = self.workers.get(key).filter(|worker| !worker.is_light()) else { return };
+        let index = worker.upstream();
+        let is_there = |worker: &Worker| {
+            worker.upstream() == index && !worker.is_light() && matches!(worker.link(), Link::Open { .. })
+        };
+        if !self.workers.iter().any(|(_, worker)| is_there(worker)) {
+            self.dial(key, now);
+        }
+    }
+
     fn stand_aside(&mut self, key: WorkerKey) {
         if self.process.is_draining() {
             self.stop(key);
@@ -164,7 +181,7 @@ impl Agent {
 impl Agent {
     /// Why a worker takes no requests, if it takes none.
     pub(super) fn trouble_of(&self, worker: &Worker) -> Option<Trouble<'static>> {
-        self.upstreams.trouble(worker.upstream())
+        self.upstreams.trouble(worker.upstream()).or(worker.finishing().map(|_| FINISHING))
     }
 
     /// The upstream's state changed: idle tunnels go, and come back saying so.

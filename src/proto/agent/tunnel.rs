@@ -6,7 +6,7 @@ use log::{Level, debug};
 
 use super::Agent;
 use super::endings::LinkEnd;
-use super::link::{Attempt, LIGHT_ONLY};
+use super::link::{Attempt, FINISHING, LIGHT_ONLY};
 use super::worker::{Closed, Job, Link, Stage, Worker};
 use crate::proto::deadline::Limit;
 use crate::proto::http1::head::RequestHead;
@@ -96,7 +96,7 @@ impl Agent {
         let Shown { input, end, out } = shown;
         let Some(worker) = self.workers.get_mut(key) else { return Step::Wait };
         let silent_until = worker.backoff.heard_by(now.mono);
-        let is_light = worker.is_light();
+        let (is_light, is_finishing) = (worker.is_light(), worker.finishing().is_some());
         let Some(idle) = worker.idle_mut() else { return Step::Wait };
         let mut storage = Storage::on_tunnel();
         let head = match RequestHead::find(&mut idle.scan, input, &mut storage) {
@@ -136,8 +136,11 @@ impl Agent {
             }
             // A hub that gives such a tunnel a job has it wrong. It gets the job back, and the worker that it
             // counted on is none.
-            Ask::Serve if is_light && !light::cover(&self.config.light_paths, head.path()) => {
-                self.connections.send(tunnel, write_refusal(LIGHT_ONLY, true));
+            Ask::Serve
+                if is_finishing || is_light && !light::cover(&self.config.light_paths, head.path()) =>
+            {
+                let why = if is_finishing { FINISHING } else { LIGHT_ONLY };
+                self.connections.send(tunnel, write_refusal(why, true));
                 self.connections.retire_tunnel(tunnel, now);
                 self.rest(key, Attempt::Failed, now);
             }

@@ -54,7 +54,7 @@ impl Phase {
 }
 
 impl Cluster {
-    /// Waits until an agent connects to an upstream, and stops it for a moment: what has come meanwhile is one
+    /// Waits until an agent connects to an upstream, and stops it for a moment: what comes meanwhile is one
     /// event.
     pub(super) fn stop_while_dialling(&mut self) {
         let agents: Vec<usize> = self.agents.iter().map(|(place, _)| place.net.process).collect();

@@ -1,6 +1,6 @@
 //! What hub and agents promise beside getting every byte right: who is sent what, and when no more.
 
-use slime::config::{DEFAULT_HOLD, OnCancel};
+use slime::config::DEFAULT_HOLD;
 
 use super::{Attempt, Model, Outcome, Record, Rules, reached};
 use crate::history::{Moment, Sighting};
@@ -51,13 +51,6 @@ impl Model {
             let is_unheard = outcome == Outcome::Own(502)
                 && self.records[exchange].attempts.is_empty()
                 && has_given_up_a_handshake(world, rules);
-            // The only worker may read a cancelled answer to its end for longer than its agent's grace: then
-            // no agent is connected.
-            let is_draining = outcome == Outcome::Own(503)
-                && self.records[exchange].attempts.is_empty()
-                && rules.setting.is_some_and(|it| {
-                    it.agents.iter().any(|agent| agent.config.on_cancel == OnCancel::Drain)
-                });
             // The next handshake of an agent may overtake its refusal: then its tunnel was replaced, and what
             // was on it is lost.
             let is_refused = |it: &&Sighting| {
@@ -71,7 +64,7 @@ impl Model {
             let is_failed = |it: &Record| it.client == client && it.outcome != Some(Outcome::Complete);
             let is_behind = outcome == Outcome::Nothing
                 && (client.is_none() || self.records[..exchange].iter().any(is_failed));
-            if !was_lost && !is_unheard && !is_draining && !is_overtaken && !is_behind {
+            if !was_lost && !is_unheard && !is_overtaken && !is_behind {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }

@@ -65,3 +65,12 @@ fn joins_again(pair: &mut Pair, ready: &str) -> Raw {
     pair.send(hub, WELCOME);
     hub
 }
+
+/// Takes the tunnel of an agent whose worker reads an answer to its end. It has no heartbeats.
+fn finishes(pair: &mut Pair) -> Raw {
+    let hub = pair.raw_hub();
+    let busy = "?0\r\nSlime-Reason: its upstream is busy with a request whose application has left\r\nSlime-Loading: ?1";
+    assert_eq!(pair.got(hub), hello(busy));
+    pair.send(hub, WELCOME.replace("15.000", "10000.000"));
+    hub
+}

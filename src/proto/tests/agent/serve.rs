@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::OnCancel;
-use crate::proto::seam::Unreachable;
+use crate::proto::seam::{Target, Unreachable};
 use crate::proto::testing::scenario::{GET, OK};
 
 pub(super) const TO_UPSTREAM: &str = "GET /x HTTP/1.1\r\nHost: up.test\r\n\r\n";
@@ -237,13 +237,15 @@ fn an_upstream_that_cannot_stop_is_read_to_the_end_before_the_worker_is_free() {
                 // The tunnel was idle.
                 pair.advance(seconds(1));
             } else {
+                let hub = finishes(&mut pair);
                 pair.advance(seconds(590));
                 assert_eq!((pair.ended(upstream), pair.arrivals()), (None, 0), "{response} at {at}");
                 pair.send(upstream, &response[at..]);
-            }
-            if end {
-                assert_eq!(pair.arrivals(), 0, "{response} at {at}");
-                pair.close(upstream);
+                if end {
+                    assert_eq!((pair.ended(hub), pair.arrivals()), (None, 0), "{response} at {at}");
+                    pair.close(upstream);
+                }
+                assert!(pair.ended(hub).is_some());
             }
             joins_again(&mut pair, "?1");
             assert_eq!(pair.agents[0].core.census().serving, 0);
@@ -257,6 +259,7 @@ fn an_upstream_that_cannot_stop_is_read_to_the_end_before_the_worker_is_free() {
     ] {
         let (mut pair, hub, upstream) = serving(setup(), POST);
         pair.close(hub);
+        finishes(&mut pair);
         pair.send(upstream, response);
         assert!(pair.ended(upstream).is_some(), "{response}");
         joins_again(&mut pair, "?1");
@@ -283,6 +286,32 @@ fn an_upstream_that_has_not_taken_all_of_the_request_can_be_stopped() {
     pair.reads_only(upstream, usize::MAX);
     assert!(pair.ended(upstream).is_some());
     joins_again(&mut pair, "?1");
+}
+
+#[test]
+fn a_request_waits_for_the_end_of_an_answer_that_nobody_else_waits_for() {
+    let mut at = Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain).at_upstream(GET);
+    at.pair.close(at.client);
+    let next = at.pair.client();
+    at.pair.send(next, GET);
+    at.pair.advance(seconds(300));
+    assert_eq!((at.pair.got(next).as_str(), at.pair.ended(next)), ("", None));
+    at.pair.send(at.upstream, OK);
+    let upstream = at.pair.upstream();
+    at.pair.send(upstream, OK);
+    assert!(at.pair.got(next).starts_with("HTTP/1.1 200 "));
+    at.pair.assert_quiet(1);
+}
+
+#[test]
+fn a_job_for_a_worker_that_reads_an_answer_to_its_end_is_refused() {
+    let (mut pair, hub, upstream) =
+        serving(Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain), POST);
+    pair.close(hub);
+    let hub = finishes(&mut pair);
+    pair.send(hub, GET);
+    assert!(pair.got(hub).contains("\r\nSlime-Loading: ?1\r\n"));
+    assert_eq!((pair.ended(upstream), pair.arrivals_of(Target::Upstream(0))), (None, 0));
 }
 
 #[test]
@@ -328,7 +357,7 @@ fn answered(setup: Setup, request: &str) -> String {
     let (mut pair, hub) = joined(setup);
     pair.got(hub);
     pair.send(hub, request);
-    assert_eq!(pair.arrivals_of(crate::proto::seam::Target::Upstream(0)), 0, "{request}");
+    assert_eq!(pair.arrivals_of(Target::Upstream(0)), 0, "{request}");
     let got = pair.got(hub);
     // The next request is served all the same.
     pair.send(hub, GET);

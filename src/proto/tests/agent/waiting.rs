@@ -51,6 +51,7 @@ fn an_answer_that_nobody_waits_for_does_not_hold_the_worker_for_good() {
         let setup = Setup::default().agent(|agent| agent.on_cancel = OnCancel::Drain);
         let (mut pair, hub, upstream) = serving(setup, POST);
         pair.close(hub);
+        finishes(&mut pair);
         pair.advance(seconds(500));
         pair.send(upstream, begun);
         // Since the last byte of it.
