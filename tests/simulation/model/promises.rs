@@ -51,20 +51,12 @@ impl Model {
             let is_unheard = outcome == Outcome::Own(502)
                 && self.records[exchange].attempts.is_empty()
                 && has_given_up_a_handshake(world, rules);
-            // The next handshake of an agent may overtake its refusal: then its tunnel was replaced, and what
-            // was on it is lost.
-            let is_refused = |it: &&Sighting| {
-                let answers = &world.answers;
-                it.exchange == exchange && answers.iter().any(|at| at.is_refusal && at.end == it.end ^ 1)
-            };
-            let is_overtaken =
-                outcome == Outcome::Own(502) && world.sightings.iter().any(|it| is_refused(&it));
             // The one before it on its connection failed, and nothing can follow that.
             let client = self.records[exchange].client;
             let is_failed = |it: &Record| it.client == client && it.outcome != Some(Outcome::Complete);
             let is_behind = outcome == Outcome::Nothing
                 && (client.is_none() || self.records[..exchange].iter().any(is_failed));
-            if !was_lost && !is_unheard && !is_overtaken && !is_behind {
+            if !was_lost && !is_unheard && !is_behind {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }
