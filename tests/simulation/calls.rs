@@ -409,6 +409,9 @@ impl World {
             let it = &mut self.ends[end];
             let total = it.history.written.last().map_or(0, |(total, _)| *total) + n as u64;
             it.history.written.push((total, self.moment));
+            if it.held_up {
+                it.late_until = total;
+            }
             self.progressed(process);
         }
         self.ends[end].held_up = result != Ok(bytes.len());

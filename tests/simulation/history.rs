@@ -97,9 +97,11 @@ impl World {
             };
             let method = METHODS.iter().find(|method| text[..at].ends_with(method.as_bytes()));
             let method = method.map_or(0, |method| method.len());
-            let held_up = self.ends[end].held_up;
+            let begins = before + (at - method) as u64;
+            // Its beginning may stand in one write and its marker in the next.
+            let held_up = self.ends[end].held_up || begins < self.ends[end].late_until;
             self.ambush(end);
-            self.sightings.push(Sighting { exchange, end, begins: before + (at - method) as u64, held_up });
+            self.sightings.push(Sighting { exchange, end, begins, held_up });
         }
         if self.hosts[self.ends[end].process].name.starts_with("agent") {
             self.note_answers(end, &text, old);

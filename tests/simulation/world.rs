@@ -166,6 +166,8 @@ pub(crate) struct Endpoint {
     pub(crate) no_space: bool,
     /// The last write was not taken as a whole.
     pub(crate) held_up: bool,
+    /// How far those writes went that came behind such a one.
+    pub(crate) late_until: u64,
     /// Room is withheld by chance.
     pub(crate) blocked: bool,
     pub(crate) latency: Micros,
