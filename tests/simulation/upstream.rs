@@ -25,8 +25,11 @@ pub(crate) const PORT: u16 = 8000;
 /// How long an upstream says nothing before it drops the connection.
 const SILENCE: Micros = 300 * SECOND;
 
-/// How long it waits beyond that for a peer that takes what is left: longer than anything takes where windows
-/// are of a few bytes.
+/// How long it waits at least for the first request on a connection with TLS.
+const FIRST: Micros = 60 * SECOND;
+
+/// How long it waits beyond its time for a peer that takes what is left: longer than anything takes where
+/// windows are of a few bytes.
 const UNSAID: Micros = 4000 * SECOND;
 
 pub(crate) struct Upstream {
@@ -203,6 +206,10 @@ impl Upstream {
             let at = match connection.lingers_until {
                 Some(at) => at,
                 None if connection.reader.rest() > 0 && !connection.ended => return,
+                // On a long way a handshake alone takes seconds.
+                None if connection.wire.is_tls() && connection.served == 0 => {
+                    connection.idle_since + self.idle.max(FIRST)
+                }
                 None => connection.idle_since + self.idle,
             };
             // What TLS has yet to say is said first, as a kernel goes on sending what a closed socket was
