@@ -56,10 +56,32 @@ impl Model {
             let is_failed = |it: &Record| it.client == client && it.outcome != Some(Outcome::Complete);
             let is_behind = outcome == Outcome::Nothing
                 && (client.is_none() || self.records[..exchange].iter().any(is_failed));
-            if !was_lost && !is_unheard && !is_behind {
+            let is_refused =
+                outcome == Outcome::Own(503) && self.is_crowded && self.is_full(world, rules, exchange);
+            if !was_lost && !is_unheard && !is_behind && !is_refused {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }
+    }
+
+    /// Whether the hub had as many clients as it may have when it read a request: also those that have their
+    /// answers and are about to close.
+    fn is_full(&self, world: &World, rules: &Rules<'_>, exchange: usize) -> bool {
+        let record = &self.records[exchange];
+        let (Some(client), Some(hub), Some(setting)) = (record.client, rules.hub, rules.setting) else {
+            return false;
+        };
+        let arrived = reached(&world.ends[client ^ 1].history.read, record.head_ends.max(1));
+        let Some(arrived) = arrived else { return false };
+        let is_there = |end: usize| {
+            let (it, history) = (&world.ends[end], &world.ends[end].history);
+            it.process == hub
+                && !rules.is_agent(world.ends[end ^ 1].process)
+                && history.accepted.is_some_and(|at| at < arrived)
+                && history.closed.is_none_or(|at| at > arrived)
+        };
+        let others = (0..world.ends.len()).filter(|end| *end != client ^ 1 && is_there(*end));
+        others.count() >= setting.hub.max_clients
     }
 
     /// A request whose client the hub knew to have left, or must have known, was not sent.
@@ -148,7 +170,9 @@ impl Model {
             let (mut since, mut waited) = (arrived.at, 0);
             for sighting in world.sightings.iter().filter(of_hub) {
                 let Some(sent) = sent(world, sighting) else { continue };
-                waited += if sighting.held_up { 0 } else { sent.at.saturating_sub(since) };
+                // A hub that goes on looks first at what has come meanwhile: a worker may be free.
+                let stopped = world.stopped_for(hub, since, sent.at);
+                waited += if sighting.held_up { 0 } else { sent.at.saturating_sub(since + stopped) };
                 since = world.ends[sighting.end].history.closed.map_or(Micros::MAX, |closed| closed.at);
             }
             if waited > MAX_WAIT {
