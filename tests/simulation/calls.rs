@@ -414,7 +414,9 @@ impl World {
             }
             self.progressed(process);
         }
-        self.ends[end].held_up = result != Ok(bytes.len());
+        let it = &mut self.ends[end];
+        it.held_up = result != Ok(bytes.len());
+        it.history.begun_late |= result == Err(Errno::AGAIN) && it.history.written.is_empty();
         self.note("write", process, end, code(result));
         result
     }

@@ -25,6 +25,8 @@ pub(crate) struct History {
     pub(crate) killed: bool,
     /// The process went away while it had this connection, or before it took it.
     pub(crate) dropped: bool,
+    /// The first write found no room, which a kernel has on a new connection, and may have been made later.
+    pub(crate) begun_late: bool,
 }
 
 /// A point in a run: the turn of some process, and the system call.

@@ -39,7 +39,8 @@ impl Quirks {
             weather.fronts = 300;
         }
         if self.has(Quirk::Deaf) {
-            weather.deaf = 300;
+            // Kernels take what they have room for at once: what is taken later was read.
+            (weather.deaf, weather.short, weather.block) = (300, 0, 0);
         }
         if self.has(Quirk::Deserters) {
             (weather.windows, weather.wide, weather.narrow) = (true, true, false);

@@ -47,7 +47,8 @@ impl Model {
         for (exchange, outcome) in std::mem::take(&mut self.failed) {
             let is_lost = |it: &&Sighting| world.ends[it.end ^ 1].history.dropped;
             let was_lost = self.upstreams_restart
-                && world.sightings.iter().filter(|it| it.exchange == exchange).any(|it| is_lost(&it));
+                && (world.sightings.iter().filter(|it| it.exchange == exchange).any(|it| is_lost(&it))
+                    || outcome == Outcome::Own(502) && was_dropped_early(world, rules));
             let is_unheard = outcome == Outcome::Own(502)
                 && self.records[exchange].attempts.is_empty()
                 && has_given_up_a_handshake(world, rules);
@@ -185,6 +186,14 @@ impl Model {
     pub(super) fn probes(&self) -> impl Iterator<Item = (usize, &Attempt)> {
         (0..).map(|number| usize::MAX - number).zip(&self.probes)
     }
+}
+
+/// Whether an upstream dropped a connection of an agent that had begun to write, of which nothing came out.
+fn was_dropped_early(world: &World, rules: &Rules<'_>) -> bool {
+    world.ends.iter().enumerate().any(|(end, it)| {
+        let dropped = world.ends.get(end ^ 1).is_some_and(|other| other.history.dropped);
+        rules.is_agent(it.process) && dropped && it.history.begun_late && it.history.written.is_empty()
+    })
 }
 
 /// Whether an agent closed a connection to the hub when the time of its handshake was over.
