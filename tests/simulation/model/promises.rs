@@ -59,7 +59,8 @@ impl Model {
                 && (client.is_none() || self.records[..exchange].iter().any(is_failed));
             let is_refused =
                 outcome == Outcome::Own(503) && self.is_crowded && self.is_full(world, rules, exchange);
-            if !was_lost && !is_unheard && !is_behind && !is_refused {
+            let is_late = outcome == Outcome::Own(503) && self.may_wait_too_long();
+            if !was_lost && !is_unheard && !is_behind && !is_refused && !is_late {
                 self.violate(exchange, format!("{outcome:?} though no upstream had it when it ended"));
             }
         }
