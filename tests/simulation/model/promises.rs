@@ -151,6 +151,10 @@ impl Model {
         // What goes into others cannot be seen.
         let tunnels_are_plain =
             rules.setting.is_none_or(|setting| setting.agents.iter().all(|agent| !agent.is_tls));
+        let of_agents =
+            |end: &usize| world.ends[*end].process == hub && rules.is_agent(world.ends[end ^ 1].process);
+        let ends = (0..world.ends.len()).filter(of_agents);
+        let lost: Vec<_> = ends.filter_map(|end| world.ends[end].history.closed).map(|at| at.at).collect();
         for exchange in 0..self.records.len() {
             let (record, plan) = (&self.records[exchange], &self.exchanges[exchange]);
             let most = rules.setting.and_then(|setting| setting.hub.max_body);
@@ -174,7 +178,9 @@ impl Model {
                 let Some(sent) = sent(world, sighting) else { continue };
                 // A hub that goes on looks first at what has come meanwhile: a worker may be free.
                 let stopped = world.stopped_for(hub, since, sent.at);
-                waited += if sighting.held_up { 0 } else { sent.at.saturating_sub(since + stopped) };
+                // It may have been on a tunnel that was lost before any of it had gone there.
+                let is_known = !sighting.held_up && !lost.iter().any(|at| (since + 1..=sent.at).contains(at));
+                waited += if is_known { sent.at.saturating_sub(since + stopped) } else { 0 };
                 since = world.ends[sighting.end].history.closed.map_or(Micros::MAX, |closed| closed.at);
             }
             if waited > MAX_WAIT {
