@@ -10,6 +10,7 @@ use core::time::Duration;
 use crate::proto::admin::machine::{Front, Machine};
 use crate::proto::http1::cors::Origins;
 use crate::proto::http1::url::{At, Scheme};
+use crate::proto::info::Info;
 use crate::proto::light;
 
 /// The port that a hub listens on, and that an agent dials where the address of its hub names none.
@@ -269,6 +270,8 @@ pub struct Upstream {
     pub base_path: String,
     /// Ready-made `Authorization` value.
     pub authorization: Option<String>,
+    /// What its agent says of itself.
+    pub info: Info,
 }
 
 impl Upstream {

@@ -12,9 +12,11 @@ use super::proxy;
 use super::secret::{hex, random, read_token};
 use super::values::{agent_id, health_path, items, without_last_slash};
 use crate::config::{AgentConfig, DEFAULT_PORT, Limits, Proxy, Upstream};
-use crate::net::run::{AgentOptions, Destination, check_agent, run_agent};
+use crate::net::run::{AgentOptions, Destination, check_agent, host_name, run_agent};
+use crate::net::sys::memory::memory;
 use crate::net::tls::{Pin, Trust};
 use crate::proto::http1::url::Scheme;
+use crate::proto::info::Info;
 use crate::proto::light;
 use crate::proto::tables::key::MAX_SLOTS;
 
@@ -107,8 +109,10 @@ fn options(
             "--upstream has a user and a password, and --upstream-header-file an Authorization; give one of them".into(),
         ));
     }
+    let machine = about_this_machine(args.note.unwrap_or_default());
     let upstreams = upstreams.into_iter().zip(ids).map(|(address, agent_id)| Upstream {
         agent_id,
+        info: Info { upstream: address.host_and_port(), ..machine.clone() },
         scheme: if address.is_tls { Scheme::Https } else { Scheme::Http },
         name: address.host_and_port(),
         authority: address.authority,
@@ -148,6 +152,19 @@ fn options(
         config,
         admin,
     })
+}
+
+/// What the agents of this process say of themselves, but for their upstreams.
+fn about_this_machine(note: String) -> Info {
+    Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: host_name().unwrap_or_default(),
+        arch: std::env::consts::ARCH.to_owned(),
+        upstream: String::new(),
+        note,
+        cpus: std::thread::available_parallelism().ok().and_then(|count| u64::try_from(count.get()).ok()),
+        memory_bytes: Some(memory()),
+    }
 }
 
 /// Where an address leads. Those that are reached by TLS trust whom browsers trust, unless told otherwise.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
-use super::values::{count, duration, level, on_cancel, positive, workers};
+use super::values::{count, duration, level, note, on_cancel, positive, workers};
 use crate::config::{DEFAULT_DRAIN_TIMEOUT, DEFAULT_UPGRADE_DRAIN, DEFAULT_WORKERS, Limits, OnCancel};
 
 /// run an agent
@@ -126,6 +126,11 @@ pub(super) struct AgentRun {
     /// name of this agent in Slime-Agent-Id (default: random)
     #[argh(option, arg_name = "id")]
     pub(super) agent_id: Option<String>,
+
+    /// what the hub's status page says of this agent, such as where its machine stands; at most 128 bytes
+    /// (default: nothing)
+    #[argh(option, arg_name = "text", from_str_fn(note))]
+    pub(super) note: Option<String>,
 
     /// pass the application's Host field on to the upstream, and leave Origin, Referer and Location alone
     #[argh(switch)]

@@ -61,6 +61,7 @@ const GROUPS: [(&str, &[&str]); 9] = [
             "--on-cancel",
             "--preserve-host",
             "--agent-id",
+            "--note",
             "--health-path",
             "--concurrent",
             "--queue-depth",

@@ -9,6 +9,7 @@ use log::LevelFilter;
 use crate::config::{Cidr, OnCancel};
 use crate::proto::http1::cors::Origins;
 use crate::proto::http1::credentials::MAX_KEY;
+use crate::proto::info;
 use crate::proto::tables::key::MAX_SLOTS;
 use crate::proto::tunnel::{MAX_AGENT_ID, PACE, is_agent_id};
 
@@ -96,6 +97,14 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
         "debug" => Ok(LevelFilter::Debug),
         _ => Err("a level is error, warn, info or debug".into()),
     }
+}
+
+/// What an operator says of an agent.
+pub(super) fn note(text: &str) -> Result<String, String> {
+    if text.len() > info::LONGEST || text.chars().any(char::is_control) {
+        return Err(format!("a note is one line of at most {} bytes", info::LONGEST));
+    }
+    Ok(text.to_owned())
 }
 
 /// What to do when an application leaves.

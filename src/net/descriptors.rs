@@ -91,6 +91,7 @@ mod tests {
             authority: String::new(),
             base_path: String::new(),
             authorization: None,
+            info: crate::proto::info::Info::default(),
         };
         let mut config = AgentConfig {
             token: String::new(),

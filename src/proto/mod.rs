@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod fuzzing;
 pub mod http1;
 pub mod hub;
+pub mod info;
 pub mod light;
 pub mod node;
 pub mod notice;

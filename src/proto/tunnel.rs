@@ -16,6 +16,7 @@ use core::time::Duration;
 use crate::proto::error::Violation;
 use crate::proto::http1::fields;
 use crate::proto::http1::head::{RequestHead, ResponseHead};
+use crate::proto::info::Info;
 use crate::proto::light;
 use crate::proto::websocket::{self, Nonce};
 
@@ -52,6 +53,8 @@ const EXPECT: &str = "Slime-Expect";
 const FEATURES: &str = "Slime-Features";
 /// The light paths of a tunnel that takes requests for these alone.
 const LIGHT: &str = "Slime-Light";
+/// What an agent says of itself.
+const INFO: &str = "Slime-Info";
 /// The feature that agents with light paths ask for: hubs that do not know it would take their light tunnels
 /// for workers.
 const LIGHT_FEATURE: &str = "light";
@@ -129,6 +132,8 @@ pub struct Hello<'a> {
     pub websocket: Option<&'a str>,
     /// Which requests it is for.
     pub light: Light,
+    /// What the agent says of itself. Those of 0.1.0 say nothing.
+    pub info: Info,
 }
 
 const WEBSOCKET_KEY: &str = "Sec-WebSocket-Key";
@@ -172,7 +177,9 @@ impl<'a> Hello<'a> {
             Light::Only(paths) => Some(light::write(paths)),
             Light::None | Light::Asked => None,
         };
+        let info = self.info.write();
         for (name, value) in [
+            (INFO, (!info.is_empty()).then_some(info.as_str())),
             (FEATURES, (self.light != Light::None).then_some(LIGHT_FEATURE)),
             (LIGHT, paths.as_deref()),
             (REASON, self.withdrawn.map(|trouble| trouble.reason)),
@@ -250,6 +257,7 @@ impl<'a> Hello<'a> {
         };
         Ok(Self {
             light,
+            info: head.fields.first(INFO).map(Info::read).unwrap_or_default(),
             token,
             agent_id: agent_id
                 .ok_or(bad("the handshake's Slime-Agent-Id is not 1 to 64 of A-Z a-z 0-9 . _ -"))?,

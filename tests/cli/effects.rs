@@ -79,7 +79,7 @@ const HUB_FLAGS: [(&str, &str); 26] = [
     ("--log-level", "debug"),
 ];
 
-const AGENT_FLAGS: [(&str, &str); 18] = [
+const AGENT_FLAGS: [(&str, &str); 19] = [
     ("--admin", "127.0.0.1:0"),
     ("--admin-password", "of-the-admin"),
     ("--admin-view-password", "of-who-looks"),
@@ -91,6 +91,7 @@ const AGENT_FLAGS: [(&str, &str); 18] = [
     ("--preserve-host", "true"),
     ("--websocket", "true"),
     ("--agent-id", "me"),
+    ("--note", "second shelf"),
     ("--health-path", "/health"),
     ("--connect-timeout", "9s"),
     ("--head-timeout", "8s"),

@@ -102,6 +102,7 @@ const AGENT_RUN: &Table = &[
     ("--websocket", "maybe", 2, "true or false"),
     ("--preserve-host", "maybe", 2, "true or false"),
     ("--agent-id", "a/b", 2, "an agent id is"),
+    ("--note", "a\tb", 2, "a note is one line of at most 128 bytes"),
     ("--health-path", "health", 2, "begins with '/'"),
     ("--connect-timeout", "0", 2, NOT_ZERO),
     ("--head-timeout", "x", 2, TIME),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{DEADLINE, Hub, Message, Proc, RawUpstream, Rig, Wire, command, wait_until};
+use crate::harness::{DEADLINE, Hub, Message, Proc, RawUpstream, Rig, Wire, command, join, wait_until};
 
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 
@@ -96,6 +96,43 @@ fn hub_and_agent_say_how_they_are() {
     drop(hub);
     wait_until("the agent is not ready without a hub", DEADLINE, || {
         ready(of_agent, "") == (503, "not ready: no hub is joined\n".into())
+    });
+}
+
+#[test]
+fn agents_say_what_they_are() {
+    let upstream = RawUpstream::new();
+    let hub = Hub::start(&ADMIN);
+    let of_hub = admin_of(&hub);
+    let address = upstream.address();
+    let token = hub.token(&["--name", "gpu-1"]);
+    let flags = ["--agent-id", "new", "--note", "2nd shelf = <left>; \u{fc}ber"];
+    let mut agent = hub.agent_with(&token, &format!("http://me:secret@{address}/v1"), &flags);
+    // One that says nothing, as those of 0.1.0.
+    let _old = join(&hub, &token, "old", 0);
+    let status = || ask(of_hub, "/api/status", "").text();
+    let unknown = "{\"version\":null,\"host\":null,\"arch\":null,\"upstream\":null,\"note\":null,\
+                   \"cpus\":null,\"memory_bytes\":null}";
+    let upstream = format!("\"upstream\":\"{address}\"");
+    let note = "\"note\":\"2nd shelf = \\u003cleft\\u003e; \u{fc}ber\"";
+    wait_until("both are told of", DEADLINE, || {
+        let status = status();
+        status.contains(note) && status.contains(&format!("\"info\":{unknown}"))
+    });
+    let told = status();
+    let version = format!("\"info\":{{\"version\":\"{}\",\"host\":\"", env!("CARGO_PKG_VERSION"));
+    let arch = format!("\"arch\":\"{}\",{upstream},{note},\"cpus\":", std::env::consts::ARCH);
+    assert!(told.contains(&version) && told.contains(&arch), "{told}");
+    assert!(!told.contains("\"cpus\":0") && !told.contains("secret"), "{told}");
+    let memory = told.split("\"memory_bytes\":").find_map(|rest| rest.split('}').next()?.parse::<u64>().ok());
+    assert!(memory.is_some_and(|bytes| bytes > 1 << 20), "{told}");
+    // What it said last holds.
+    agent.kill();
+    let flags = ["--agent-id", "new", "--note", "cellar"];
+    let _agent = hub.agent_with(&token, &address.to_string(), &flags);
+    wait_until("it is told anew", DEADLINE, || {
+        let status = status();
+        status.contains("\"note\":\"cellar\"") && !status.contains(note)
     });
 }
 

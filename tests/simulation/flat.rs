@@ -3,6 +3,7 @@
 
 use slime::proto::hub::pool::{Joining, Need, Pool};
 use slime::proto::hub::queue::{Arrival, DispatchQueue, Waiter};
+use slime::proto::info::Info;
 use slime::proto::tables::key::{ExchangeKey, TunnelKey};
 use slime::proto::tables::table::Table;
 use slime::proto::tables::timer::Mono;
@@ -36,6 +37,7 @@ fn a_crowd_costs_a_request_nothing() {
             scope_paths: &[],
             light: &[],
             max_workers: None,
+            info: &Info::default(),
         };
         let slot = pool.join(&joining, tunnel, Mono::default()).unwrap().agent;
         pool.set_ready(slot, true, Mono::default());

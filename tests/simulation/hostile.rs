@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use slime::net::Net;
+use slime::proto::info::Info;
 use slime::proto::tables::timer::Mono;
 use slime::proto::tunnel::{Hello, Light};
 
@@ -75,6 +76,7 @@ impl Hostile {
                 withdrawn: None,
                 websocket: None,
                 light: Light::None,
+                info: Info::default(),
             };
             hello.write(HUB_NAME, "", None, &mut out);
             if rng.chance(200) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use slime::config::{AgentConfig, DEFAULT_HOLD, HubConfig, Limits, OnCancel, Upstream};
 use slime::net::shell::Endpoint;
 use slime::proto::http1::url::Scheme;
+use slime::proto::info::Info;
 use slime::proto::light::TUNNELS;
 use slime::proto::seam::HELD_BLOCK;
 use slime::proto::trust::agent_token::{AgentToken, TokenId, TokenKey};
@@ -189,6 +190,7 @@ pub(crate) fn plain_config(number: usize, workers: u32, upstreams: &[Endpoint]) 
         authority: "upstream.example".into(),
         base_path: String::new(),
         authorization: None,
+        info: Info { note: format!("agent {number}"), ..Info::default() },
     };
     AgentConfig {
         token: String::new(),

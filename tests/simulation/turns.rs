@@ -11,6 +11,7 @@ use slime::net::Net;
 use slime::net::shell::{Endpoint, Entrance, LISTENER_TOKENS, Shell, Targets};
 use slime::proto::agent::Agent;
 use slime::proto::hub::Hub;
+use slime::proto::info::Info;
 use slime::proto::seam::{Command, Core};
 use slime::proto::tables::timer::{Mono, Now};
 use slime::proto::trust::agent_token::TokenKey;
@@ -32,8 +33,16 @@ const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 fn hello() -> Vec<u8> {
     let token = plain_token(1).seal(token_key(), [7; 12]).unwrap();
     let mut hello = Vec::new();
-    Hello { token: &token, agent_id: "a", worker: 0, withdrawn: None, websocket: None, light: Light::None }
-        .write("hub", "", None, &mut hello);
+    Hello {
+        token: &token,
+        agent_id: "a",
+        worker: 0,
+        withdrawn: None,
+        websocket: None,
+        light: Light::None,
+        info: Info::default(),
+    }
+    .write("hub", "", None, &mut hello);
     hello
 }
 

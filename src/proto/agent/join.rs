@@ -45,8 +45,9 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(key) else { return };
         let (index, number, is_light) = (worker.upstream(), worker.number(), worker.is_light());
         let Some(opening) = worker.opening_mut() else { return };
-        let agent_id =
-            self.config.upstreams.get(usize::from(index)).map_or("", |upstream| &upstream.agent_id);
+        let Some(Upstream { agent_id, info, .. }) = self.config.upstreams.get(usize::from(index)) else {
+            return;
+        };
         let websocket = opening.nonce.map(Nonce::key);
         let light = match self.config.light_paths.as_slice() {
             [] => Light::None,
@@ -60,6 +61,7 @@ impl Agent {
             withdrawn: trouble,
             websocket: websocket.as_deref(),
             light,
+            info: info.clone(),
         };
         let mut bytes = Vec::new();
         hello.write(

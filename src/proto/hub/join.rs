@@ -80,6 +80,7 @@ impl Hub {
                 Light::None | Light::Asked => &[],
             },
             max_workers: token.max_workers,
+            info: &hello.info,
         };
         if self.tunnels.len() >= self.config.max_tunnels {
             // The one whose place it takes makes room at once, unless a request is on it.

@@ -36,6 +36,7 @@ use super::profile::Profile;
 pub use super::profile::{AgentSerial, Need, Refused};
 pub use super::turns::AgentSlot;
 use super::turns::{Queue, Turns};
+use crate::proto::info::Info;
 use crate::proto::light;
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::tables::list::NodeId;
@@ -96,6 +97,8 @@ pub struct Joining<'a> {
     pub light: &'a [String],
     /// How many tunnels of workers the token may have.
     pub max_workers: Option<u32>,
+    /// What the agent says of itself.
+    pub info: &'a Info,
 }
 
 impl Joining<'_> {
@@ -143,6 +146,9 @@ struct Agent {
     gone: Option<Mono>,
     /// How its last tunnel ended, while it has none.
     why_gone: String,
+    /// What it said of itself when its newest tunnel joined. Nothing is kept for light paths, of which nobody
+    /// is told.
+    info: Info,
 }
 
 /// That an agent refused a request.
@@ -209,6 +215,7 @@ impl Pool {
                     trouble: String::new(),
                     gone: None,
                     why_gone: String::new(),
+                    info: Info::default(),
                 });
                 self.by_name.insert(name, slot);
                 if let Some(profile) = self.profiles.get_mut(profile.index()) {
@@ -221,6 +228,9 @@ impl Pool {
         self.change(AgentSlot::new(slot), now, |presence| presence.spent = false);
         let agent = self.agents.get_mut(slot)?;
         agent.gone = None;
+        if !is_light && agent.info != *joining.info {
+            agent.info = joining.info.clone();
+        }
         let replaced = agent.enter(joining.worker, tunnel);
         match replaced {
             Some(_) => agent.replaced += 1,

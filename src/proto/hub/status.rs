@@ -11,6 +11,7 @@ use super::report::WORKER_STATES;
 use crate::proto::admin::attention::{Attention, Severity};
 use crate::proto::admin::status::{Json, Place, Telling};
 use crate::proto::exchange::Response;
+use crate::proto::info::Info;
 use crate::proto::tables::key::{ExchangeKey, TunnelKey};
 use crate::proto::tables::timer::Mono;
 
@@ -258,7 +259,14 @@ impl Hub {
         json.unknown(&["busy_ms", "last_request_at"]);
         json.key("token_expires_at").maybe(agent.expires.map(|at| at.saturating_mul(1000)));
         json.key("info").open('{');
-        json.unknown(&["version", "host", "arch", "upstream", "note", "cpus", "memory_bytes"]);
+        let Info { version, host, arch, upstream, note, cpus, memory_bytes } = agent.info;
+        let texts =
+            [("version", version), ("host", host), ("arch", arch), ("upstream", upstream), ("note", note)];
+        for (name, value) in texts {
+            json.key(name).text_or_null(value);
+        }
+        json.key("cpus").maybe(*cpus);
+        json.key("memory_bytes").maybe(*memory_bytes);
         json.close('}');
         json.close('}');
     }

@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use super::{Agent, AgentSlot, Paused, Pool, ProfileId};
+use crate::proto::info::Info;
 use crate::proto::tables::key::TunnelKey;
 use crate::proto::trust::agent_token::TokenId;
 
@@ -31,6 +32,8 @@ pub struct Known<'a> {
     pub scopes: &'a [String],
     /// Scope paths of its token.
     pub paths: &'a [String],
+    /// What it says of itself.
+    pub info: &'a Info,
 }
 
 impl Pool {
@@ -64,6 +67,7 @@ impl Pool {
             profile: agent.profile,
             scopes: &profile.scopes,
             paths: &profile.paths,
+            info: &agent.info,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use core::num::NonZeroUsize;
 
+use crate::proto::info::Info;
 use crate::proto::testing::pair::{token, token_key};
 use crate::proto::testing::{Ended, Pair, Raw, Reach, Setup};
 use crate::proto::trust::agent_token::{AgentToken, TokenId};
@@ -108,8 +109,16 @@ pub(super) fn handshake(data: &[u8]) {
     let raw = pair.client();
     let mut hello = Vec::new();
     let websocket = Some("dGhlIHNhbXBsZSBub25jZQ==");
-    Hello { token: &text, agent_id: "a", worker: 0, withdrawn: None, websocket, light: Light::None }
-        .write("hub.test", "", None, &mut hello);
+    Hello {
+        token: &text,
+        agent_id: "a",
+        worker: 0,
+        withdrawn: None,
+        websocket,
+        light: Light::None,
+        info: Info::default(),
+    }
+    .write("hub.test", "", None, &mut hello);
     pair.send(raw, &hello);
     pair.send(raw, data);
     pair.assert_quiet(0);

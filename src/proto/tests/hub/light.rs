@@ -1,6 +1,7 @@
 //! Tunnels for light paths, with agents that the test plays.
 
 use super::*;
+use crate::proto::info::Info;
 use crate::proto::light::TUNNELS;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::sealed;
@@ -13,8 +14,16 @@ use crate::proto::tunnel::{Hello, Light};
 fn joins(pair: &mut Pair, token: &AgentToken, worker: u32, light: Light) -> Raw {
     let raw = pair.client();
     let mut hello = Vec::new();
-    Hello { token: &sealed(token), agent_id: "a", worker, withdrawn: None, websocket: None, light }
-        .write("hub.test", "", None, &mut hello);
+    Hello {
+        token: &sealed(token),
+        agent_id: "a",
+        worker,
+        withdrawn: None,
+        websocket: None,
+        light,
+        info: Info::default(),
+    }
+    .write("hub.test", "", None, &mut hello);
     pair.send(raw, hello);
     raw
 }

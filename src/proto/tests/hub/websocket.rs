@@ -1,6 +1,7 @@
 //! Agents that join by a handshake of WebSocket.
 
 use super::*;
+use crate::proto::info::Info;
 use crate::proto::seam::End;
 use crate::proto::testing::Setup;
 use crate::proto::testing::pair::{sealed, token};
@@ -21,6 +22,7 @@ fn hello() -> String {
         withdrawn: None,
         websocket: Some(KEY),
         light: Light::None,
+        info: Info::default(),
     }
     .write("hub.test", "", None, &mut bytes);
     String::from_utf8(bytes).unwrap()

@@ -14,6 +14,7 @@ use super::driver::Driver;
 use super::wires::{Ended, WireEnd, Wires};
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
+use crate::proto::info::Info;
 use crate::proto::seam::{Core, Target, Unreachable};
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::trust::agent_token::AgentToken;
@@ -148,8 +149,16 @@ impl Pair {
     ) -> Raw {
         let raw = self.client();
         let mut hello = Vec::new();
-        Hello { token: &sealed(token), agent_id, worker, withdrawn, websocket: None, light: Light::None }
-            .write("hub.test", "", None, &mut hello);
+        Hello {
+            token: &sealed(token),
+            agent_id,
+            worker,
+            withdrawn,
+            websocket: None,
+            light: Light::None,
+            info: Info::default(),
+        }
+        .write("hub.test", "", None, &mut hello);
         self.send(raw, hello);
         raw
     }

@@ -10,6 +10,7 @@ use crate::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
 use crate::proto::agent::Agent;
 use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
+use crate::proto::info::Info;
 use crate::proto::tables::timer::{Mono, Now};
 use crate::proto::trust::agent_token::{AgentToken, TokenId, TokenKey};
 
@@ -85,6 +86,7 @@ impl Setup {
                 authority: "up.test".to_owned(),
                 base_path: String::new(),
                 authorization: None,
+                info: Info::default(),
             }],
             workers: 1,
             extra_upgrades: 0,
