@@ -15,6 +15,14 @@ use crate::proto::tables::key::{ExchangeKey, Key, TableKey, TunnelKey};
 use crate::proto::tables::timer::{Mono, Now};
 
 impl Hub {
+    /// Looks once whether anyone waits for what has become free. Not at each event: by then all who have left
+    /// are known to have, and none of them is given what another one had.
+    pub(super) fn settle(&mut self, now: Now) {
+        if self.is_dispatch_due {
+            self.dispatch(now);
+        }
+    }
+
     /// Matches waiters and idle tunnels, in order of arrival, as long as there are both and a permit.
     pub(super) fn dispatch(&mut self, now: Now) {
         self.is_dispatch_due = false;

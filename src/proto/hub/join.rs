@@ -126,7 +126,7 @@ impl Hub {
         if joined.splits_classes {
             self.reclassify();
         }
-        self.dispatch(now);
+        self.is_dispatch_due = true;
         Ok(())
     }
 }

@@ -295,7 +295,7 @@ impl Core for Hub {
             if !waiting {
                 // It reads its next request now, and another exchange may have the permit.
                 self.commands.push(Command::Resume(key.into()));
-                self.dispatch(now);
+                self.is_dispatch_due = true;
             }
         } else if let Some(key) = TunnelKey::from_key(key)
             && let Some(sending) = self.tunnels.sending_mut(key)
@@ -321,6 +321,8 @@ impl Core for Hub {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        // A worker that became free just now comes before the end of a wait.
+        self.settle(now);
         while let Some((at, key)) = self.timers.pop_due(now.mono) {
             match key.kind() {
                 Kind::Client => self.expire_client(key, at, now),
@@ -343,6 +345,7 @@ impl Core for Hub {
                 self.notices.end(&["joined", "withdrew", "takes work again"].map(|what| (what, serial.0)));
                 self.notices.say(Level::Info, ("left", serial.0), now.mono, line);
             }
+            // Who has paused after a refusal may be asked again.
             self.dispatch(now);
             self.review(now);
         }
@@ -372,9 +375,7 @@ impl Core for Hub {
 
     fn handle_batch_end(&mut self, now: Now) {
         self.cut_off_upgraded(now);
-        if self.is_dispatch_due {
-            self.dispatch(now);
-        }
+        self.settle(now);
         self.check_drained(now);
         let entries = self.clients.len() + self.tunnels.len() + self.exchanges.len();
         self.timers.prune(entries, |key| match key.kind() {

@@ -103,7 +103,7 @@ impl Hub {
             self.end_client(client, now);
         }
         self.exchanges.recycle(exchange);
-        self.dispatch(now);
+        self.is_dispatch_due = true;
     }
 
     /// The exchange ends without a complete response. The client is told, or can see it.
@@ -140,7 +140,7 @@ impl Hub {
             }
         }
         self.exchanges.recycle(exchange);
-        self.dispatch(now);
+        self.is_dispatch_due = true;
     }
 
     /// What fails on our side of the hub is for its operator to know.
@@ -177,7 +177,6 @@ impl Hub {
             self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), Outcome::ClientLeft, now);
         }
         self.exchanges.recycle(exchange);
-        // Not before all who left are known to have: one of them might be given what another one had.
         self.is_dispatch_due = true;
     }
 
@@ -201,7 +200,7 @@ impl Hub {
             self.clients.set_served(exchange.client, true);
             self.end_client(exchange.client, now);
             self.exchanges.recycle(exchange);
-            self.dispatch(now);
+            self.is_dispatch_due = true;
         }
     }
 

@@ -275,7 +275,7 @@ impl Hub {
             Note::Alive if unanswered > 0 => {
                 if self.tunnels.note_answer(key, input.len() > head.length) {
                     self.free_tunnel(key, now);
-                    self.dispatch(now);
+                    self.is_dispatch_due = true;
                 }
                 Step::Skip(head.length)
             }

@@ -18,10 +18,8 @@ const ASKED_GRACE: Duration = Duration::from_secs(1);
 impl Hub {
     /// An exchange has what it needs to be served: it gets a tunnel, or a place in the queue, or an answer.
     pub(super) fn admit(&mut self, key: ExchangeKey, now: Now) {
-        if self.is_dispatch_due {
-            // Those that wait already come first.
-            self.dispatch(now);
-        }
+        // Those that wait already come first.
+        self.settle(now);
         if !self.exchanges.end_gathering(key, &mut self.timers) {
             return;
         }
