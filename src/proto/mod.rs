@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod agent;
 pub mod deadline;
+pub mod ends;
 pub mod error;
 pub mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -11,8 +11,8 @@ use core::time::Duration;
 use log::info;
 
 use crate::config::AdminConfig;
-use crate::proto::admin::Admin;
 use crate::proto::admin::machine::Certificate;
+use crate::proto::admin::{Admin, Subject as _};
 use crate::proto::agent::Agent;
 use crate::proto::hub::Hub;
 use crate::proto::seam::{Caller, Closed, Command, Core, Shown, Step};
@@ -46,6 +46,15 @@ pub enum Role {
     Agent(Agent),
 }
 
+macro_rules! either {
+    ($role:expr, $core:ident => $do:expr) => {
+        match $role {
+            Role::Hub($core) => $do,
+            Role::Agent($core) => $do,
+        }
+    };
+}
+
 impl Node {
     /// A process without an admin side, which begins to end at the first signal.
     pub fn new(role: Role) -> Self {
@@ -56,6 +65,7 @@ impl Node {
     #[must_use]
     pub fn with_admin(mut self, config: &AdminConfig, now: Now) -> Self {
         self.side.get_or_insert_default().admin = Some(Admin::new(config, now));
+        either!(&mut self.role, core => core.begin_to_count());
         self
     }
 
@@ -77,15 +87,6 @@ impl Node {
     pub fn role_mut(&mut self) -> &mut Role {
         &mut self.role
     }
-}
-
-macro_rules! either {
-    ($role:expr, $core:ident => $do:expr) => {
-        match $role {
-            Role::Hub($core) => $do,
-            Role::Agent($core) => $do,
-        }
-    };
 }
 
 /// What concerns the admin side, apart from what happens with each request.

@@ -47,6 +47,8 @@ const LOADING: &str = "Slime-Loading";
 /// A sign of life, or in the answer to the handshake the pace of those signs.
 const HEARTBEAT: &str = "Slime-Heartbeat";
 const REFUSED: &str = "Slime-Refused";
+/// Says that an answer is the agent's own, since its upstream gave none.
+const FAILED: &str = "Slime-Failed";
 const CLOSE: &str = "Slime-Close";
 const EXPECT: &str = "Slime-Expect";
 /// What an agent would like to make use of, and in the answer to the handshake what of that the hub knows.
@@ -474,6 +476,8 @@ pub enum Note<'a> {
     None,
     /// A sign of life: the answer to [`PING`], or [`WORKING`].
     Alive,
+    /// The agent answers for its upstream, which failed.
+    Failed,
     /// The agent refuses, for this reason.
     Refused(Trouble<'a>),
 }
@@ -485,8 +489,10 @@ impl<'a> Note<'a> {
             102 | 204 if head.fields.first(HEARTBEAT).is_some() => Self::Alive,
             503 => match head.fields.first(REFUSED) {
                 Some(reason) => Self::Refused(Trouble::read(Some(reason), head.fields.first(LOADING))),
+                None if head.fields.first(FAILED).is_some() => Self::Failed,
                 None => Self::None,
             },
+            400.. if head.fields.first(FAILED).is_some() => Self::Failed,
             _ => Self::None,
         }
     }

@@ -150,7 +150,7 @@ fn app_password() {
         assert!(served.starts_with("HTTP/1.1 200"), "{served}");
         assert!(!served.contains(PASSWORD), "the upstream saw it: {served}");
     }
-    hub.wait_line("refused a request of 127.0.0.1 with 401: the app password is missing or wrong");
+    hub.wait_line("refused a request of 127.0.0.1 with 401 (KR): the app password is missing or wrong");
     assert_eq!(hub.stop(), 0);
     assert_eq!(hub.log().lines().filter(|line| line.contains("the app password is missing")).count(), 2);
     assert!(hub.log().contains("2 more like it before"), "{}", hub.log());
@@ -180,11 +180,11 @@ fn time_limits_of_the_hub() {
         let answer = exchange(&hub.address, bytes);
         assert!(answer.starts_with(status), "{bytes:?}: {answer}");
     }
-    hub.wait_line("a request failed with 503: no worker became free in time");
+    hub.wait_line("a request failed with 503 (TQ): no worker became free in time");
 
     let hub = Hub::start(&["--startup-grace=0"], &["SLIME_SECRET=s"]);
     assert!(get(&hub.address, "").contains("no agent that could serve this is connected"));
-    hub.wait_line("a request failed with 503: no agent that could serve this is connected");
+    hub.wait_line("a request failed with 503 (NQ): no agent that could serve this is connected");
     let hub = Hub::start(&["--queue-depth=0"], &["SLIME_SECRET=s"]);
     assert!(get(&hub.address, "").contains("queue is full"));
 
@@ -194,7 +194,7 @@ fn time_limits_of_the_hub() {
     agent.wait_line("joined the hub at");
     let late = get(&hub.address, "");
     assert!(late.starts_with("HTTP/1.1 504") && late.contains("--response-timeout"), "{late}");
-    hub.wait_line("failed with 504: the upstream did not answer within --response-timeout");
+    hub.wait_line("failed with 504 (TW): the upstream did not answer within --response-timeout");
 }
 
 #[test]

@@ -7,6 +7,8 @@
 use alloc::string::String;
 use core::fmt::Write as _;
 
+use super::histogram::Histogram;
+
 /// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -34,7 +36,7 @@ impl RoleName {
 pub struct Row {
     /// Its name.
     pub name: &'static str,
-    /// `counter` or `gauge`.
+    /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
     /// The names of its labels, in order.
     pub labels: &'static [&'static str],
@@ -107,10 +109,26 @@ metrics! {
     }
     /// What the hub knows.
     Hub HubMetric {
+        Requests: "slime_hub_requests_total" "counter" ["app", "outcome"]
+            "Requests that ended.";
+        Responses: "slime_hub_responses_total" "counter" ["by", "code"]
+            "Final response heads; 1xx are upgrades.";
         Finishing: "slime_hub_finishing_responses" "gauge" []
             "Responses whose worker is free and whose client still takes them.";
         OldestWait: "slime_hub_oldest_wait_seconds" "gauge" []
             "How long the oldest has waited; 0 without one.";
+        QueueWait: "slime_hub_queue_wait_seconds" "histogram" ["result"]
+            "From the complete request to a worker, or to giving up.";
+        ResponseHead: "slime_hub_response_head_seconds" "histogram" []
+            "From the worker to the final response head.";
+        RequestTime: "slime_hub_request_seconds" "histogram" []
+            "From the request head to the end of a complete response. Upgrades are left out.";
+        Upgrades: "slime_hub_upgrades_total" "counter" []
+            "Connections that were upgraded.";
+        UpstreamTime: "slime_hub_upstream_seconds_total" "counter" ["outcome"]
+            "Time that workers were held, by what became of it, counted at the end.";
+        Retries: "slime_hub_retries_total" "counter" ["reason"]
+            "Requests that were given to another worker.";
         Agents: "slime_hub_agents" "gauge" ["agent"]
             "Connected agents.";
         Workers: "slime_hub_workers" "gauge" ["agent", "state"]
@@ -149,6 +167,12 @@ impl<'a> Samples<'a> {
         Self { row: metric.row(), text, limit, is_begun }
     }
 
+    /// Those of this metric in one piece. For tests.
+    #[cfg(test)]
+    pub(crate) fn whole(metric: Metric, text: &'a mut String) -> Self {
+        Self::new(metric, text, usize::MAX, false)
+    }
+
     /// Whether the slice has as much as it should. There is still room for some labels of one name.
     pub fn is_full(&self) -> bool {
         self.text.len() >= self.limit
@@ -156,18 +180,34 @@ impl<'a> Samples<'a> {
 
     /// A whole number, with the values of the labels.
     pub fn add(&mut self, labels: &[&str], value: u64) {
-        self.begin(labels);
+        self.begin("", labels, None);
         // Writing to a string does not fail.
         let _ = writeln!(self.text, " {value}");
     }
 
     /// A time in seconds, of which milliseconds are given.
     pub fn add_millis(&mut self, labels: &[&str], millis: u64) {
-        self.begin(labels);
+        self.write_millis("", labels, millis);
+    }
+
+    /// A histogram, whole.
+    pub fn add_histogram<const N: usize>(&mut self, labels: &[&str], histogram: &Histogram<N>) {
+        for (bound, count) in histogram.at_most().chain([("+Inf", histogram.count())]) {
+            self.begin("_bucket", labels, Some(bound));
+            let _ = writeln!(self.text, " {count}");
+        }
+        self.write_millis("_sum", labels, histogram.sum_ms());
+        self.begin("_count", labels, None);
+        let _ = writeln!(self.text, " {}", histogram.count());
+    }
+
+    fn write_millis(&mut self, suffix: &str, labels: &[&str], millis: u64) {
+        self.begin(suffix, labels, None);
         let _ = writeln!(self.text, " {}.{:03}", millis / 1000, millis % 1000);
     }
 
-    fn begin(&mut self, values: &[&str]) {
+    /// A sample up to its value. `bound` is that of a bucket.
+    fn begin(&mut self, suffix: &str, values: &[&str], bound: Option<&str>) {
         let Row { name, kind, labels, help } = self.row;
         debug_assert_eq!(labels.len(), values.len(), "{name}");
         if !self.is_begun {
@@ -175,7 +215,11 @@ impl<'a> Samples<'a> {
             let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         }
         self.text.push_str(name);
-        for (index, (label, value)) in labels.iter().zip(values).enumerate() {
+        self.text.push_str(suffix);
+        let bound = bound.map(|bound| (&"le", bound));
+        let mut is_open = false;
+        for (index, (label, value)) in labels.iter().zip(values.iter().copied()).chain(bound).enumerate() {
+            is_open = true;
             let _ = write!(self.text, "{}{label}=\"", if index == 0 { '{' } else { ',' });
             for character in value.chars() {
                 match character {
@@ -187,7 +231,7 @@ impl<'a> Samples<'a> {
             }
             self.text.push('"');
         }
-        if !labels.is_empty() {
+        if is_open {
             self.text.push('}');
         }
     }

@@ -24,6 +24,7 @@ mod access;
 pub mod action;
 mod answer;
 pub mod attention;
+pub mod histogram;
 pub mod machine;
 pub mod metrics;
 mod request;
@@ -102,6 +103,9 @@ impl fmt::Display for NotReady {
 pub trait Subject {
     /// What the process is.
     fn role(&self) -> RoleName;
+
+    /// From now on it counts what the admin side tells of requests.
+    fn begin_to_count(&mut self);
 
     /// Whether it takes work. A hub may be asked for a number of agents that take some, too.
     ///

@@ -145,6 +145,7 @@ impl Agent {
         let reply = Reply {
             error: Some(if is_limit { "connection_limit_reached" } else { "http_protocol_error" }),
             retry_after: is_limit.then_some(1),
+            is_agents_own: true,
             close: !serving.messages.request.is_done(),
             head_only: serving.messages.facts.head_only,
             ..Reply::new(failure.status(), failure.text())

@@ -22,6 +22,8 @@ impl Subject for Agent {
         RoleName::Agent
     }
 
+    fn begin_to_count(&mut self) {}
+
     fn check_ready(&self, _agents: Option<usize>) -> Result<(), NotReady> {
         if self.process.is_draining() {
             return Err(NotReady::Draining);

@@ -43,6 +43,8 @@ pub struct Reply<'a> {
     pub form: Form,
     /// Seconds since 1970; none by a clock that is not set.
     pub date: Option<u64>,
+    /// Whether an agent says to the hub that it is its own, since its upstream gave none.
+    pub is_agents_own: bool,
     /// Which pages may see it, where the hub speaks for its upstreams.
     pub sharing: Option<Sharing<'a>>,
     /// What its request is called. Nothing at an agent, whose hub says it, and for a handshake.
@@ -115,6 +117,7 @@ impl<'a> Reply<'a> {
             version: Version::Http11,
             form: Form::Problem,
             date: None,
+            is_agents_own: false,
             sharing: None,
             id: None,
         }
@@ -166,6 +169,9 @@ pub fn write(reply: &Reply<'_>, out: &mut Vec<u8>) {
     }
     if let Some(allow) = reply.allow {
         put::line(out, b"Allow: ", allow.as_bytes());
+    }
+    if reply.is_agents_own {
+        out.extend_from_slice(b"Slime-Failed: 1\r\n");
     }
     if let Some(sharing) = &reply.sharing {
         sharing.write(out);

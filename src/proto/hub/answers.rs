@@ -164,6 +164,8 @@ refusals! {
         "no worker is free, and Slime-Block: 0 does not wait";
     NoResponse: 504 "http_response_timeout" "response_timeout"
         "the upstream did not answer within --response-timeout";
+    OtherSide: 504 "connection_timeout" "stalled"
+        "nothing moved for --stall-timeout after one side of the upgraded connection had ended";
     Loop: 508 "proxy_loop_detected" "loop_detected"
         "the request has come through this hub before: the upstream of an agent leads back to the hub";
 }

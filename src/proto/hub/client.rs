@@ -8,10 +8,12 @@ use log::{Level, debug, log_enabled};
 
 use super::admission::{Caller, Rules, Terms, Verdict, judge};
 use super::answers::Manner;
+use super::ending::Outcome;
 use super::exchanges::Spare;
 use super::hold::Share;
 use super::pool::Need;
 use super::{Client, ClientState, Exchange, Held, Hub, Refusal};
+use crate::proto::ends::Stage;
 use crate::proto::exchange::{Facts, Messages};
 use crate::proto::http1::cors::{self, Sharing};
 use crate::proto::http1::head::{HeadScan, RequestHead};
@@ -71,7 +73,7 @@ impl Hub {
         let Some(client) = self.clients.get(key) else { return };
         if client.sending.has_passed(now) {
             debug!("{key:?} takes nothing of its response; closing");
-            self.drop_client(key, Close::Reset, now);
+            self.give_up_client(key, Close::Reset, Outcome::StoodStill, now);
             return;
         }
         let sends = client.sending.is_sending();
@@ -87,6 +89,7 @@ impl Hub {
             }
             ClientState::Waiting { until, scan, .. } if *until <= now.mono => {
                 if scan.is_begun() {
+                    self.count(|tally| tally.note_refused(Refusal::HeadLate));
                     let id = RequestId::of_unread(self.random.next());
                     self.refuse(key, Refusal::HeadLate, Manner::unread(&id, false), true, now);
                 } else {
@@ -199,16 +202,21 @@ impl Hub {
 
     /// Closes the client, and ends its exchange if it is in one.
     pub(super) fn drop_client(&mut self, key: ClientKey, how: Close, now: Now) {
-        if self.client_left(key, now) {
+        self.give_up_client(key, how, Outcome::ClientLeft, now);
+    }
+
+    /// As [`Hub::drop_client`], where it is not the client that has left.
+    pub(super) fn give_up_client(&mut self, key: ClientKey, how: Close, outcome: Outcome, now: Now) {
+        if self.forget_client(key, outcome, now) {
             self.commands.push(Command::Close(key.into(), how));
         }
     }
 
-    /// Forgets the client. False if it was gone already.
-    pub(super) fn client_left(&mut self, key: ClientKey, now: Now) -> bool {
+    /// Forgets the client, and ends its exchange like this. False if it was gone already.
+    pub(super) fn forget_client(&mut self, key: ClientKey, outcome: Outcome, now: Now) -> bool {
         let Some(client) = self.clients.remove(key) else { return false };
         if let ClientState::Exchange(exchange) = client.state {
-            self.abandon(exchange, now);
+            self.abandon(exchange, outcome, now);
         } else if client.takes_tail() {
             self.is_dispatch_due = true;
         }
@@ -230,6 +238,7 @@ impl Hub {
                     // A client that has left wants no answer, and a worker is too dear for one.
                     self.drop_client(key, Close::Now, now);
                 } else if let Err(refusal) = self.begin(key, &head, out, now) {
+                    self.count(|tally| tally.note_refused(refusal));
                     let id = self.call(&head);
                     self.note_refusal(key, refusal, &id, now);
                     let manner = Manner::of(&head, &id, self.config.cors.as_ref());
@@ -253,7 +262,9 @@ impl Hub {
             }
             Err(violation) => {
                 let id = RequestId::of_unread(self.random.next());
-                self.refuse(key, violation.into(), Manner::unread(&id, is_head(input)), true, now);
+                let refusal = Refusal::from(violation);
+                self.count(|tally| tally.note_refused(refusal));
+                self.refuse(key, refusal, Manner::unread(&id, is_head(input)), true, now);
                 Step::Wait
             }
         }
@@ -270,11 +281,21 @@ impl Hub {
         let Some(client) = self.clients.get(key) else { return Ok(()) };
         let rules = Rules { config: &self.config, keys: &self.keys, is_draining: self.draining.is_some() };
         match judge(head, Caller::of(client), &rules)? {
-            Verdict::Redirect(port) => self.redirect(key, head, port, now)?,
+            // An agent is no request, and one that is served ends later.
             Verdict::Join(hello) => self.join(key, &hello, now),
-            Verdict::Preflight => self.answer_preflight(key, head, now),
-            Verdict::AnswerLast => self.answer_last(key, head, now),
             Verdict::Serve(terms) => self.serve(key, head, &terms, out, now)?,
+            Verdict::Redirect(port) => {
+                self.redirect(key, head, port, now)?;
+                self.count(|tally| tally.note_answered(308));
+            }
+            Verdict::Preflight => {
+                self.answer_preflight(key, head, now);
+                self.count(|tally| tally.note_answered(204));
+            }
+            Verdict::AnswerLast => {
+                self.answer_last(key, head, now);
+                self.count(|tally| tally.note_answered(200));
+            }
         }
         Ok(())
     }
@@ -317,6 +338,7 @@ impl Hub {
             held,
             lost: 0,
             returns: 0,
+            is_agents_own: false,
             armed: Armed::default(),
             phase,
             form: Form::of(head),
@@ -324,6 +346,7 @@ impl Hub {
             label,
             began: now.mono,
             waits_since: now.mono,
+            gathered: 0,
         });
         let exchange = exchange.ok_or(Refusal::HubFull)?;
         self.clients.enter_exchange(key, exchange, &mut self.timers);
@@ -350,8 +373,11 @@ impl Hub {
             return;
         }
         let (status @ (401 | 503 | 508), detail) = (refusal.status(), refusal.detail()) else { return };
+        let code = refusal.end(Stage::Head).code();
         if let Some(Client { peer, .. }) = self.clients.get(key) {
-            let line = format_args!("refused a request of {peer} with {status}: {detail}; X-Request-Id {id}");
+            let line = format_args!(
+                "refused a request of {peer} with {status} ({code}): {detail}; X-Request-Id {id}"
+            );
             self.notices.say(Level::Warn, (detail, 0), now.mono, line);
         }
     }

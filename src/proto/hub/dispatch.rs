@@ -124,7 +124,7 @@ impl Hub {
                     // A peer that takes nothing of what waits for it has its own deadline, `sending`.
                     exchange.note_progress(now.mono.after_coarse(self.config.limits.stall));
                 } else {
-                    self.fail(key, if is_upgraded { Refusal::Lost } else { Refusal::BodyLate }, now);
+                    self.fail(key, if is_upgraded { Refusal::OtherSide } else { Refusal::BodyLate }, now);
                 }
             }
             Phase::Between | Phase::Gathering { .. } | Phase::Queued { .. } | Phase::Active { .. } => {}

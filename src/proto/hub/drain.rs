@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use log::warn;
 
+use super::ending::Outcome;
 use super::{Client, ClientState, Hub};
 use crate::proto::deadline::Limit;
 use crate::proto::exchange::Response;
@@ -91,7 +92,7 @@ impl Hub {
             self.exchanges.iter().map(|(key, _)| key).filter(|key| is_meant(self, *key)).collect();
         for key in meant {
             if let Some(client) = self.exchanges.get(key).map(|exchange| exchange.client) {
-                self.drop_client(client, Close::Reset, now);
+                self.give_up_client(client, Close::Reset, Outcome::CutOff, now);
             }
         }
     }

@@ -2,8 +2,10 @@
 
 use core::fmt;
 
-use super::Refusal;
+use super::{Exchange, Phase, Refusal};
+use crate::proto::ends::{End, Stage, Who};
 use crate::proto::error::Violation;
+use crate::proto::exchange::Response;
 use crate::proto::tunnel::{CloseReason, Trouble};
 
 /// How an exchange ended.
@@ -15,6 +17,10 @@ pub(super) enum Outcome {
     UpgradeOver,
     /// The client left before that.
     ClientLeft,
+    /// The client took nothing for too long.
+    StoodStill,
+    /// The hub ended before that.
+    CutOff,
     /// There is no whole response. The client was told so, or can see it.
     Failed(Refusal),
 }
@@ -22,11 +28,96 @@ pub(super) enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Complete => "complete",
+            Self::Complete => "the response is complete",
             Self::UpgradeOver => "both sides of the upgraded connection ended",
             Self::ClientLeft => "the client left",
+            Self::StoodStill => "the client stopped reading",
+            Self::CutOff => "the hub ends",
             Self::Failed(refusal) => refusal.detail(),
         })
+    }
+}
+
+impl Outcome {
+    /// The end of an exchange that had come so far.
+    fn end(self, stage: Stage) -> End {
+        match self {
+            Self::Complete | Self::UpgradeOver => End::Complete,
+            Self::ClientLeft => End::of(Who::Client, stage),
+            // An interim response that it does not take keeps it from sending its body, at the most.
+            Self::StoodStill if stage == Stage::Worker => End::of(Who::Time, Stage::Body),
+            Self::StoodStill => End::of(Who::Time, stage),
+            Self::CutOff => End::of(Who::Shutdown, stage),
+            Self::Failed(refusal) => refusal.end(stage),
+        }
+    }
+}
+
+impl Refusal {
+    /// The end of a request that had come so far and is not served, or not to its end.
+    pub(super) fn end(self, stage: Stage) -> End {
+        let (who, stage) = match self {
+            Self::Misbehaved(Violation { status: 502, .. }) => (Who::Upstream, stage),
+            Self::Misbehaved(_)
+            | Self::HttpsOnly
+            | Self::HttpsElsewhere
+            | Self::NoUpgrade
+            | Self::NoUpgradeAtAll
+            | Self::DoubledCredential
+            | Self::TwoApplications
+            | Self::Reserved
+            | Self::TooLarge
+            | Self::Loop => (Who::Hub, stage),
+            Self::Unauthorized
+            | Self::NoToken
+            | Self::BadToken
+            | Self::ExpiredToken
+            | Self::RevokedToken
+            | Self::CrossSite
+            | Self::WorkersFull => (Who::Key, stage),
+            Self::HubFull | Self::ClientsFull | Self::TunnelsFull | Self::GatheringFull | Self::QueueFull => {
+                (Who::Limit, Stage::Queue)
+            }
+            Self::NoAgent | Self::Paused | Self::Unreachable | Self::BarredPath => (Who::Nobody, stage),
+            Self::HeadLate => (Who::Time, Stage::Head),
+            Self::BodyLate if matches!(stage, Stage::Response | Stage::Upgraded) => (Who::Time, stage),
+            Self::BodyLate => (Who::Time, Stage::Body),
+            Self::Waited | Self::Busy => (Who::Time, Stage::Queue),
+            Self::NoResponse => (Who::Time, Stage::Worker),
+            Self::OtherSide => (Who::Time, Stage::Upgraded),
+            Self::Lost | Self::CutOff => (Who::Agent, stage),
+            Self::AllRefused => (Who::Upstream, Stage::Queue),
+            Self::Unframed => (Who::Upstream, Stage::Worker),
+            Self::Cancelled => (Who::Operator, stage),
+            Self::Draining => (Who::Shutdown, stage),
+        };
+        End::of(who, stage)
+    }
+}
+
+impl Exchange {
+    /// How it ends.
+    pub(super) fn end(&self, outcome: Outcome) -> End {
+        match outcome {
+            Outcome::Complete if self.is_agents_own => End::UpstreamAtWorker,
+            Outcome::Complete
+            | Outcome::UpgradeOver
+            | Outcome::ClientLeft
+            | Outcome::StoodStill
+            | Outcome::CutOff
+            | Outcome::Failed(_) => outcome.end(self.stage()),
+        }
+    }
+
+    /// How far it has come.
+    pub(super) fn stage(&self) -> Stage {
+        match (&self.messages.response, &*self.phase) {
+            (Response::Upgraded { .. }, _) => Stage::Upgraded,
+            (Response::Body { .. }, _) => Stage::Response,
+            (Response::Head { .. }, Phase::Gathering { .. }) => Stage::Body,
+            (Response::Head { .. }, Phase::Between | Phase::Queued { .. }) => Stage::Queue,
+            (Response::Head { .. }, Phase::Active { .. }) => Stage::Worker,
+        }
     }
 }
 

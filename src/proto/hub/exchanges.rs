@@ -143,9 +143,10 @@ impl Exchanges {
     }
 
     /// It awaits no more of its body, if it did. False if it is gone.
-    pub(super) fn end_gathering(&mut self, key: ExchangeKey, timers: &mut TimerTable) -> bool {
-        let Some(exchange) = self.get(key) else { return false };
+    pub(super) fn end_gathering(&mut self, key: ExchangeKey, now: Mono, timers: &mut TimerTable) -> bool {
+        let Some(exchange) = self.get_mut(key) else { return false };
         if matches!(*exchange.phase, Phase::Gathering { .. }) {
+            exchange.gathered = now.millis_since(exchange.began);
             self.change_phase(key, timers, |_, _| Phase::Between);
         }
         true
@@ -290,6 +291,8 @@ pub(super) struct Exchange {
     pub(super) returns: u8,
     pub(super) armed: Armed,
     pub(super) phase: CurrentPhase,
+    /// Whether its answer is the agent's own, in place of its upstream's.
+    pub(super) is_agents_own: bool,
     /// How its client is told of an error.
     pub(super) form: Form,
     /// Which pages may see the answer.
@@ -299,6 +302,9 @@ pub(super) struct Exchange {
     pub(super) began: Mono,
     /// Since when it has waited for a worker, had it not been served in between by one that was lost.
     pub(super) waits_since: Mono,
+    /// For how many milliseconds its body, or what is held of it, was awaited; part of the time since
+    /// `waits_since`.
+    pub(super) gathered: u64,
 }
 
 pub(super) enum Phase {
@@ -449,6 +455,11 @@ impl Exchange {
             head_only: self.messages.facts.head_only,
             id: Some(self.id.as_str()),
         }
+    }
+
+    /// How many milliseconds it has waited for workers by then.
+    pub(super) fn waits(&self, until: Mono) -> u64 {
+        until.millis_since(self.waits_since).saturating_sub(self.gathered)
     }
 
     fn arm(&mut self, key: ExchangeKey, timers: &mut TimerTable) {

@@ -62,6 +62,7 @@ mod profile;
 pub mod queue;
 mod report;
 mod status;
+mod tally;
 mod tournament;
 mod transitions;
 mod tunnel;
@@ -70,6 +71,7 @@ mod turns;
 mod upload;
 mod waiting;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -79,13 +81,15 @@ use self::actions::Operator;
 use self::answers::Refusal;
 use self::clients::{Client, ClientState, Clients, Transport};
 use self::drain::Draining;
-use self::ending::TunnelEnd;
+use self::ending::{Outcome, TunnelEnd};
 use self::exchanges::{Awaited, Exchange, Exchanges, Expectation, Gate, Held, Phase};
 use self::hold::Budget;
 use self::keys::Keys;
 use self::pool::{Gone, Pool};
+use self::tally::Tally;
 use self::tunnels::{Owes, Standing, Tunnel, TunnelState, Tunnels};
 use super::deadline::SendLimit;
+use super::ends::End;
 use super::notice::{Count, Notices};
 use super::random::Random;
 use super::seam::{Close, Closed, Command, Core, Shown, Step};
@@ -120,6 +124,8 @@ pub struct Hub {
     draining: Option<Draining>,
     operator: Operator,
     notices: Notices,
+    /// Only while somebody can ask for it.
+    tally: Option<Box<Tally>>,
 }
 
 /// A way through an exchange.
@@ -153,6 +159,7 @@ impl Hub {
             draining: None,
             operator: Operator::default(),
             notices: Notices::default(),
+            tally: None,
         }
     }
 
@@ -167,6 +174,18 @@ impl Hub {
             gathering: self.exchanges.gathering(),
             queued: self.exchanges.queue().len(),
             held: self.budget.taken(),
+        }
+    }
+
+    /// How many requests have ended like this, if they are counted.
+    pub fn ended(&self, end: End) -> u64 {
+        self.tally.as_ref().map_or(0, |tally| tally.ended(end))
+    }
+
+    /// Counts, if anything is counted.
+    fn count(&mut self, note: impl FnOnce(&mut Tally)) {
+        if let Some(tally) = &mut self.tally {
+            note(tally);
         }
     }
 
@@ -314,7 +333,7 @@ impl Core for Hub {
 
     fn handle_closed(&mut self, key: Key, reason: Closed, now: Now) {
         if let Some(key) = ClientKey::from_key(key) {
-            self.client_left(key, now);
+            self.forget_client(key, Outcome::ClientLeft, now);
         } else if let Some(key) = TunnelKey::from_key(key) {
             self.tunnel_lost(key, reason.written, TunnelEnd::Failed, now);
         }

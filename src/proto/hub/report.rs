@@ -1,11 +1,13 @@
 //! What the hub tells of itself to the admin side.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use super::Hub;
 use super::exchanges::Phase;
+use super::tally::Tally;
 use super::tunnels::{Standing, TunnelState};
 use crate::proto::admin::action::{Action, Done, NotDone};
 use crate::proto::admin::attention::Attention;
@@ -30,6 +32,10 @@ impl Subject for Hub {
         RoleName::Hub
     }
 
+    fn begin_to_count(&mut self) {
+        self.tally.get_or_insert_with(|| Box::new(Tally::new()));
+    }
+
     fn check_ready(&self, agents: Option<usize>) -> Result<(), NotReady> {
         let Some(asked) = agents else { return Ok(()) };
         let ready = self.tunnels.pool().ready_agents();
@@ -45,6 +51,18 @@ impl Subject for Hub {
     ) -> Option<String> {
         let Metric::Hub(metric) = metric else { return None };
         match metric {
+            HubMetric::Requests
+            | HubMetric::Responses
+            | HubMetric::QueueWait
+            | HubMetric::ResponseHead
+            | HubMetric::RequestTime
+            | HubMetric::Upgrades
+            | HubMetric::UpstreamTime
+            | HubMetric::Retries => {
+                if let Some(tally) = &self.tally {
+                    tally.write_samples(metric, !self.keys.is_empty(), samples);
+                }
+            }
             HubMetric::Finishing => samples.add(&[], self.clients.tails() as u64),
             HubMetric::OldestWait => samples.add_millis(&[], self.oldest_wait(now.mono)),
             HubMetric::QueuePaused => {

@@ -15,6 +15,7 @@ use super::dispatch::sign_limit;
 use super::ending::{Outcome, TunnelEnd};
 use super::exchanges::Active;
 use super::pool::{AgentSlot, REFUSAL_PAUSE};
+use super::tally::{App, By, Over, Retry};
 use super::{
     Awaited, Direction, Exchange, Expectation, Gate, Hub, Owes, Phase, Refusal, Standing, Tunnel, TunnelState,
 };
@@ -119,6 +120,7 @@ impl Hub {
         self.clients.set_served(client, exchange.messages.is_answered());
         match &exchange.messages.response {
             Response::Head { .. } => {
+                self.count(|tally| tally.note_response(By::Hub, refusal.status()));
                 let Messages { facts, request, .. } = &exchange.messages;
                 let keep = facts.persistent && request.is_done() && self.draining.is_none();
                 self.await_head(client, self.config.limits.idle, now);
@@ -163,18 +165,20 @@ impl Hub {
             String::new()
         };
         let gap = if troubles.is_empty() { "" } else { ": " };
+        let code = refusal.end(exchange.stage()).code();
         let id = &exchange.id;
-        let line =
-            format_args!("a request{agent} failed with {status}: {detail}{gap}{troubles}; X-Request-Id {id}");
+        let line = format_args!(
+            "a request{agent} failed with {status} ({code}): {detail}{gap}{troubles}; X-Request-Id {id}"
+        );
         self.notices.say(Level::Warn, (detail, 0), now.mono, line);
     }
 
-    /// The client is gone; its exchange goes too.
-    pub(super) fn abandon(&mut self, key: ExchangeKey, now: Now) {
-        let Some(exchange) = self.take(key, Outcome::ClientLeft, now) else { return };
+    /// The client is gone, or is given up; its exchange goes too.
+    pub(super) fn abandon(&mut self, key: ExchangeKey, outcome: Outcome, now: Now) {
+        let Some(exchange) = self.take(key, outcome, now) else { return };
         if let Phase::Active { tunnel, .. } = *exchange.phase {
             // Cancelling is closing: the agent closes its upstream connection at once.
-            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), Outcome::ClientLeft, now);
+            self.cut_tunnel(tunnel, exchange.messages.may_be_upgraded(), outcome, now);
         }
         self.exchanges.recycle(exchange);
         self.is_dispatch_due = true;
@@ -208,10 +212,17 @@ impl Hub {
     /// still in it, and the caller gives it another state, or drops it.
     fn take(&mut self, key: ExchangeKey, outcome: Outcome, now: Now) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(key)?;
+        if let Some(tally) = &mut self.tally {
+            let app = if self.keys.is_empty() { App::None } else { App::Password };
+            tally.note_over(&Over::of(&exchange, outcome, app, now.mono));
+        }
         self.give_back(&mut exchange.held.share);
         self.commands.push(Command::DropHeld(exchange.client.into()));
         if let Some(label) = &exchange.label {
-            debug!("{label}: {outcome} after {} ms", now.mono.since(exchange.began).as_millis());
+            let took = now.mono.millis_since(exchange.began);
+            // The phase is still the one in which it ended.
+            let code = exchange.end(outcome).code();
+            debug!("{label}: {code} after {took} ms: {outcome}");
         }
         Some(exchange)
     }
@@ -298,7 +309,7 @@ impl Hub {
             let harmless = !counts || exchange.messages.facts.idempotent && exchange.lost < MAX_LOST;
             if harmless && exchange.may_be_sent_again() {
                 exchange.lost = exchange.lost.saturating_add(u8::from(counts));
-                again.push(key);
+                again.push((key, if written { Retry::Lost } else { Retry::Unsent }));
             } else {
                 failed.push(key);
             }
@@ -324,26 +335,31 @@ impl Hub {
         } else if is_one_too_many {
             self.retry_or_fail(&[key], true, now);
         } else {
-            self.send_again(&[key], now);
+            self.send_again(&[(key, Retry::Refused)], now);
         }
     }
 
     /// Exchanges that had a tunnel wait for another one, each in the place that it had. All of them do before
     /// any is served, and those who came before them go first.
-    fn send_again(&mut self, keys: &[ExchangeKey], now: Now) {
-        for &key in keys {
+    fn send_again(&mut self, keys: &[(ExchangeKey, Retry)], now: Now) {
+        for &(key, why) in keys {
             let Some(exchange) = self.exchanges.get_mut(key) else { continue };
             debug!("{key:?} goes to another tunnel");
             exchange.messages.response = Response::awaited(HeadScan::on_tunnel());
-            if let Phase::Active { awaited: Awaited::Continue { .. }, .. } = *exchange.phase {
-                exchange.held.expectation = Expectation::OfClient;
+            if let Phase::Active { awaited, since, .. } = *exchange.phase {
+                if let Awaited::Continue { .. } = awaited {
+                    exchange.held.expectation = Expectation::OfClient;
+                }
+                if let Some(tally) = &mut self.tally {
+                    tally.note_retry(why, now.mono.millis_since(since));
+                }
             }
             self.commands.push(Command::Unpair(exchange.client.into()));
             let class = self.tunnels.class_of(&exchange.need);
             self.exchanges.enter_queue(key, class, Limit::NONE, &mut self.timers);
         }
         self.dispatch(now);
-        for &key in keys {
+        for &(key, _) in keys {
             let Some(exchange) = self.exchanges.get(key) else { continue };
             let Phase::Queued { .. } = *exchange.phase else { continue };
             let class = self.tunnels.class_of(&exchange.need);

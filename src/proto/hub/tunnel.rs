@@ -284,7 +284,7 @@ impl Hub {
                 self.drop_tunnel(key, TunnelEnd::Withdrew(trouble), now);
                 Step::Wait
             }
-            Note::Alive | Note::None => {
+            Note::Alive | Note::Failed | Note::None => {
                 self.drop_tunnel(key, TunnelEnd::Unasked, now);
                 Step::Wait
             }
@@ -376,6 +376,7 @@ impl Hub {
                 self.refused(exchange_key, agent, now);
                 return Step::Wait;
             }
+            Note::Failed => exchange.is_agents_own = true,
             Note::Alive | Note::None => {}
         }
         if head.status == 100 && *gate == Gate::AwaitsConnect {
@@ -436,6 +437,9 @@ impl Hub {
             }
             Turn::Final | Turn::Upgraded => {
                 *keep = persistent;
+                if let Some(tally) = &mut self.tally {
+                    tally.note_head(head.status, now.mono.millis_since(since));
+                }
                 *response = Limit::NONE;
                 self.tunnels.set_owes(key, Owes::Nothing);
                 if unmet {

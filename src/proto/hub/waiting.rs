@@ -20,7 +20,7 @@ impl Hub {
     pub(super) fn admit(&mut self, key: ExchangeKey, now: Now) {
         // Those that wait already come first.
         self.settle(now);
-        if !self.exchanges.end_gathering(key, &mut self.timers) {
+        if !self.exchanges.end_gathering(key, now.mono, &mut self.timers) {
             return;
         }
         if !self.has_permit() {

@@ -31,9 +31,14 @@ impl Mono {
         Self(self.after(delay).0.div_ceil(COARSE_MS).saturating_mul(COARSE_MS))
     }
 
+    /// The milliseconds from `earlier` to this point; zero if it lies behind.
+    pub const fn millis_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// The time from `earlier` to this point; zero if it lies behind.
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.millis_since(earlier))
     }
 }
 

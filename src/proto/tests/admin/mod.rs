@@ -23,6 +23,8 @@ impl Subject for Process {
         RoleName::Hub
     }
 
+    fn begin_to_count(&mut self) {}
+
     fn check_ready(&self, agents: Option<usize>) -> Result<(), NotReady> {
         match agents {
             Some(asked) if asked > self.agents => Err(NotReady::Agents { ready: self.agents, asked }),

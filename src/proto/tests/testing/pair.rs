@@ -272,7 +272,7 @@ impl Pair {
     }
 
     pub(crate) fn start_hub(&mut self) {
-        self.hub = Driver::new(Hub::new(self.setup.hub.clone(), token_key().clone(), 2, self.now));
+        self.hub = Driver::new(setup::counting(self.setup.hub.clone(), 2, self.now));
         self.to_hub = Reach::Hub;
         self.settle();
     }

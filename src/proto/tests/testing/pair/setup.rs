@@ -7,6 +7,7 @@ use super::super::driver::Driver;
 use super::super::wires::Wires;
 use super::{Pair, Reach};
 use crate::config::{AgentConfig, HubConfig, Limits, OnCancel, Upstream};
+use crate::proto::admin::Subject as _;
 use crate::proto::agent::Agent;
 use crate::proto::http1::url::Scheme;
 use crate::proto::hub::Hub;
@@ -52,6 +53,13 @@ pub(crate) fn token(id: u8) -> AgentToken {
 /// The text of a token.
 pub(crate) fn sealed(token: &AgentToken) -> String {
     token.seal(token_key(), [7; 12]).unwrap()
+}
+
+/// A hub that somebody can ask.
+pub(super) fn counting(config: HubConfig, seed: u64, now: Now) -> Hub {
+    let mut hub = Hub::new(config, token_key().clone(), seed, now);
+    hub.begin_to_count();
+    hub
 }
 
 impl Default for Setup {
@@ -121,7 +129,7 @@ impl Setup {
         Pair {
             now,
             wires: Wires::new(self.grain, self.room, self.splices),
-            hub: Driver::new(Hub::new(self.hub.clone(), token_key().clone(), 1, now)),
+            hub: Driver::new(counting(self.hub.clone(), 1, now)),
             agents: agents
                 .map(|(seed, (_, config))| Driver::new(Agent::new(config.clone(), seed as u64, now)))
                 .collect(),
