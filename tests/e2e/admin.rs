@@ -316,3 +316,85 @@ fn slow_readers_keep_nobody_out() {
     }
     assert!(hub.fds() <= before + 17, "{} descriptors, {before} before", hub.fds());
 }
+
+/// Status and text of the answer to an action.
+#[track_caller]
+fn act(admin: SocketAddr, path: &str, fields: &str) -> (u16, String) {
+    let mut client = Wire::connect_plain(admin);
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n{fields}\r\n"
+    ));
+    let answer = client.response();
+    (answer.status(), answer.text())
+}
+
+const CHANGED: &str = "{\"ok\":true,\"changed\":true}\n";
+
+fn status(admin: SocketAddr) -> String {
+    ask(admin, "/api/status", "").text()
+}
+
+/// The first id of a request in a list of the status.
+fn first_id(status: &str, list: &str) -> String {
+    let list = status.split_once(&format!("\"{list}\":[{{\"id\":\"")).unwrap().1;
+    list.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn an_operator_pauses_and_cancels() {
+    let upstream = RawUpstream::new();
+    let hub = Hub::start(&[&ADMIN[..], &["--agent-grace", "1s", "--startup-grace", "0"]].concat());
+    let of_hub = admin_of(&hub);
+    let token = hub.token(&["--name", "gpu-1"]);
+    let agent = hub.agent_with(&token, &upstream.address().to_string(), &ADMIN);
+    let of_agent = admin_of(&agent);
+    wait_until("it is ready", DEADLINE, || ready(of_hub, "?agents=1").0 == 200);
+
+    // Wherever it is paused, by whatever: requests are refused, and it says so.
+    let status_of_hub = status(of_hub);
+    let id = first_id(&status_of_hub, "agents");
+    let ways = [
+        (of_hub, format!("/api/agents/{}", id.replace(':', "%3A"))),
+        (of_hub, "/api/names/gpu-1".to_owned()),
+        (of_agent, "/api/agents/0".to_owned()),
+    ];
+    for (admin, path) in ways {
+        let (pause, resume) = (format!("{path}/pause"), format!("{path}/resume"));
+        assert_eq!(act(admin, &pause, ""), (200, CHANGED.into()));
+        assert_eq!(act(admin, &pause, "").1, "{\"ok\":true,\"changed\":false}\n");
+        assert_eq!(act(admin, &pause, "Origin: http://evil.example\r\n").0, 403);
+        assert!(status(admin).contains("\"state\":\"paused\""), "{}", status(admin));
+        wait_until("it takes no work", DEADLINE, || ready(of_hub, "?agents=1").0 == 503);
+        let mut client = hub.client_sending("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(client.response().status(), 503);
+        assert_eq!(act(admin, &resume, ""), (200, CHANGED.into()));
+        wait_until("it takes work", DEADLINE, || ready(of_hub, "?agents=1").0 == 200);
+    }
+    assert_eq!(ready(of_agent, ""), (200, "ready\n".into()));
+    act(of_agent, "/api/agents/0/pause", "");
+    assert_eq!(ready(of_agent, ""), (503, "not ready: paused\n".into()));
+    act(of_agent, "/api/agents/0/resume", "");
+    wait_until("it takes work", DEADLINE, || ready(of_hub, "?agents=1").0 == 200);
+
+    assert_eq!(act(of_hub, "/api/queue/pause", ""), (200, CHANGED.into()));
+    assert!(has_sample(of_hub, "slime_hub_queue_paused 1"));
+    let mut waits = hub.client_sending("GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut runs = hub.client_sending("GET /b HTTP/1.1\r\nHost: h\r\n\r\n");
+    wait_until("both wait", DEADLINE, || status(of_hub).contains("\"waiting_total\":2"));
+    let told = status(of_hub);
+    assert!(told.contains("\"reason\":\"queue_paused\""), "{told}");
+    assert!(told.contains("\"text\":\"The queue is paused; 2 requests wait.\""), "{told}");
+    let cancel = format!("/api/exchanges/{}/cancel", first_id(&told, "waiting"));
+    assert_eq!(act(of_hub, &cancel, "").1, "{\"ok\":true,\"was\":\"waiting\"}\n");
+    assert_eq!(act(of_hub, &cancel, "").0, 404);
+    assert_eq!(waits.response().status(), 503);
+    assert_eq!(act(of_hub, "/api/queue/resume", ""), (200, CHANGED.into()));
+    let mut served = upstream.accept();
+    served.request();
+    let cancel = format!("/api/exchanges/{}/cancel", first_id(&status(of_hub), "running"));
+    assert_eq!(act(of_hub, &cancel, "").1, "{\"ok\":true,\"was\":\"running\"}\n");
+    assert_eq!(runs.response().status(), 503);
+    served.wait_end();
+    assert!(has_sample(of_hub, "slime_hub_actions_total{action=\"cancel\"} 2"));
+    hub.wait_line("the queue resumed, by an operator");
+}
