@@ -28,6 +28,10 @@ impl Subject for Agent {
         if self.process.is_draining() {
             return Err(NotReady::Draining);
         }
+        // What somebody has done on purpose comes first: its tunnels come and go by it.
+        if self.upstreams.indices().all(|index| self.upstreams.is_paused(index)) {
+            return Err(NotReady::Paused);
+        }
         if !self.counted().any(|worker| tunnel_state(worker) == Some(0)) {
             return Err(NotReady::NoHub);
         }
