@@ -4,6 +4,7 @@ use slime::config::DEFAULT_HOLD;
 
 use super::{Attempt, Model, Outcome, Record, Rules, reached};
 use crate::history::{Moment, Sighting};
+use crate::plan::Framing;
 use crate::world::{MILLI, Micros, SECOND, World};
 
 /// The upstreams that a request may reach: the first one, and two more if it may be repeated.
@@ -172,14 +173,24 @@ impl Model {
             let is_first = self.records.iter().position(|it| it.client == Some(client)) == Some(exchange);
             let waits = plan.field.starts_with("Slime-Max-Wait") && is_first && !record.is_tls;
             let Some(arrived) = arrived.filter(|_| waits && tunnels_are_plain) else { continue };
-            // It does not wait while a tunnel has it.
-            let (mut since, mut waited) = (arrived.at, 0);
+            // It does not wait while its body is awaited, nor while a tunnel has it.
+            let body_ends = record.head_ends + plan.request_length as u64;
+            let read = &world.ends[client ^ 1].history.read;
+            let has_begun = read.iter().any(|(total, _)| *total > record.head_ends);
+            // Chunks have more bytes than the body: when the last one has come is not looked for.
+            let whole = match (has_begun, plan.request) {
+                (false, _) => Some(arrived.at),
+                (true, Framing::Length) => reached(read, body_ends).map(|at| at.at),
+                (true, _) => None,
+            };
+            let (mut since, mut waited) = (whole.map_or(Micros::MAX, |at| at.max(arrived.at)), 0);
             for sighting in world.sightings.iter().filter(of_hub) {
                 let Some(sent) = sent(world, sighting) else { continue };
                 // A hub that goes on looks first at what has come meanwhile: a worker may be free.
                 let stopped = world.stopped_for(hub, since, sent.at);
                 // It may have been on a tunnel that was lost before any of it had gone there.
-                let is_known = !sighting.held_up && !lost.iter().any(|at| (since + 1..=sent.at).contains(at));
+                let is_known = !sighting.held_up
+                    && !lost.iter().any(|at| (since.saturating_add(1)..=sent.at).contains(at));
                 waited += if is_known { sent.at.saturating_sub(since + stopped) } else { 0 };
                 since = world.ends[sighting.end].history.closed.map_or(Micros::MAX, |closed| closed.at);
             }
@@ -195,11 +206,14 @@ impl Model {
     }
 }
 
-/// Whether an upstream dropped a connection of an agent that had begun to write, of which nothing came out.
+/// Whether an upstream dropped a connection of an agent that had begun to write, of which nothing came out,
+/// or less than a head.
 fn was_dropped_early(world: &World, rules: &Rules<'_>) -> bool {
     world.ends.iter().enumerate().any(|(end, it)| {
         let dropped = world.ends.get(end ^ 1).is_some_and(|other| other.history.dropped);
-        rules.is_agent(it.process) && dropped && it.history.begun_late && it.history.written.is_empty()
+        let is_seen = world.sightings.iter().any(|sighting| sighting.end == end);
+        let has_written = it.history.begun_late || !it.history.written.is_empty();
+        rules.is_agent(it.process) && dropped && has_written && !is_seen
     })
 }
 
