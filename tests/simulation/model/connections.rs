@@ -177,7 +177,10 @@ impl Model {
         let end = &world.ends[number];
         let Some(since) = end.silent_since.filter(|_| !end.history.killed && end.connected) else { return };
         let kept_until = end.history.closed.map_or(world.clock, |closed| closed.at);
-        if kept_until > since + NOTICED && !world.was_stopped(end.process, since, kept_until) {
+        // Of a side that had said its last there is nothing to notice: what it said is passed on.
+        let had_ended = end.history.told_end.is_some_and(|told| told.at < since);
+        let is_late = kept_until > since + NOTICED && !world.was_stopped(end.process, since, kept_until);
+        if is_late && !had_ended {
             let of = |end: usize| &world.hosts[world.ends[end].process].name;
             let (who, whom) = (of(number), of(number ^ 1));
             self.violations.push(format!(
