@@ -232,6 +232,7 @@ async function states() {
     await check('one', 'one', async page =>
         assert.match(await text(page, '#first code'), /^curl http:\/\/hub1:8080\/$/),
     );
+    await check('bare', 'bare', async page => assert.equal(await page.locator('#plots').isVisible(), false));
     await check('few', 'few', async page => {
         assert.equal(await rows(page, 'agents'), 100);
         await page.getByRole('button', {name: 'Show all 500'}).click();

@@ -403,6 +403,13 @@ def few():
     return status
 
 
+def bare():
+    """A hub that keeps no history."""
+    status = usual()
+    status["history"] = None
+    return status
+
+
 def paused():
     status = usual()
     status["queue_paused"] = {"since_at": ms() - 3_480_000}
@@ -595,6 +602,7 @@ STATES = {
     "empty": empty,
     "one": one,
     "few": few,
+    "bare": bare,
     "many": many,
     "paused": paused,
     "view": view,
@@ -779,7 +787,7 @@ class Handler(BaseHTTPRequestHandler):
                 change["agents"] = changed
             if rows:
                 change["agents_gone"] = list(rows)
-            if status["history"]["step_ms"] + told["history"]["end_at"] <= ms():
+            if status["history"] and status["history"]["step_ms"] + told["history"]["end_at"] <= ms():
                 told["history"]["end_at"] += status["history"]["step_ms"]
                 change["history_point"] = {
                     name: 5 for name, value in status["history"].items() if isinstance(value, list)
