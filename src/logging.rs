@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -32,7 +32,7 @@ const REMEMBERED: usize = 50;
 const REMEMBERED_BYTES: usize = 512;
 
 /// What the admin side tells of the log.
-static MEMORY: Memory = Memory { lines: Mutex::new(None), lost: AtomicU64::new(0) };
+static MEMORY: Memory = Memory { lines: Mutex::new(None), lost: AtomicUsize::new(0) };
 
 /// Where syslog listens: logd of OpenWrt, journald, rsyslog, and every other.
 const SYSLOG: &str = "/dev/log";
@@ -86,13 +86,13 @@ pub fn last_lines() -> Vec<LogLine> {
 
 /// How many lines nobody took in time.
 pub fn lost_lines() -> u64 {
-    MEMORY.lost.load(Ordering::Relaxed)
+    MEMORY.lost.load(Ordering::Relaxed) as u64
 }
 
 /// The last lines, if they are remembered, and how many were lost.
 struct Memory {
     lines: Mutex<Option<VecDeque<LogLine>>>,
-    lost: AtomicU64,
+    lost: AtomicUsize,
 }
 
 impl Memory {
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_remembered_if_they_are_to_be() {
-        let memory = Memory { lines: Mutex::default(), lost: AtomicU64::new(0) };
+        let memory = Memory { lines: Mutex::default(), lost: AtomicUsize::new(0) };
         memory.add(1, Level::Info, "nobody asked for it");
         assert_eq!(*memory.lines.lock().unwrap(), None);
         memory.lines.lock().unwrap().get_or_insert_default();
