@@ -37,8 +37,9 @@ fn the_demo_shows_a_request_and_leaves_nothing_behind() {
         assert!(response.text().contains("hello from a test"), "{}", response.text());
         demo.wait_line("/echo");
         // The address of the page stands alone on its line.
-        let page = demo.output().lines().find_map(|line| line.strip_prefix("  http://").map(str::to_owned));
-        let page = page.expect("the address of the page").trim_end_matches('/').to_owned();
+        let line = demo.wait_line("  http://");
+        let page =
+            line.strip_prefix("  http://").expect("the line begins with it").trim_end_matches('/').to_owned();
         let mut browser = Wire::connect_plain(page.parse().unwrap());
         browser.send(format!("GET /readyz?agents=1 HTTP/1.1\r\nHost: {page}\r\n\r\n"));
         assert_eq!(browser.response().text(), "ready\n");
