@@ -32,7 +32,9 @@
 //!   - [`proto::node`]: either of the two, with its admin side, so that the shell is compiled once.
 //!   - [`proto::tunnel`]: what hub and agent say to each other. [`proto::websocket`]: the frames in which
 //!     they may say it.
-//!   - [`proto::trust`]: who may be an agent.
+//!   - [`proto::ends`]: how requests end, in two letters and in words. [`proto::info`]: what an agent says of
+//!     itself.
+//!   - [`proto::trust`]: who may be an agent, and the comparison of passwords.
 //!   - [`proto::notice`]: lines of the log that may repeat, once a minute of each kind.
 //!   - [`proto::tables`]: typed keys with generations, the tables they index, FIFO lists, and lazy wake-ups.
 //! - `net` is the I/O shell: `net::shell` (the event loop), `net::shell::flow` (how bytes move),
